@@ -1,0 +1,306 @@
+"""The settings of Host, Runner and client: one TOML file, read once, handed down.
+
+The file is `~/.hakuriver/config.toml`, or the one that `HAKURIVER_CONFIG` or `--config` names. Each key
+can be overridden by the environment variable `HAKURIVER__<SECTION>__<KEY>`. An unknown key is an error that names
+it. The description of each field is its documentation: `hakuriver config show --defaults` and
+docs/reference/configuration.md are made from it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hakuriver.errors import NotFoundError, UsageError
+from hakuriver.models.tasks import ENVIRONMENT_NAME, check_mount
+from hakuriver.targets import NODE_NAME
+
+CONFIG_VARIABLE = "HAKURIVER_CONFIG"
+DEFAULT_PATH = Path("~/.hakuriver/config.toml")
+
+
+def _state_dir() -> Path:
+    return Path(platformdirs.user_state_dir("hakuriver"))
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Network(_Section):
+    host_bind_ip: str = Field("0.0.0.0", description="Address that the Host listens on.")  # noqa: S104
+    host_port: int = Field(8000, ge=0, le=65535, description="Port of the Host's API.")
+    host_ssh_proxy_port: int = Field(8002, ge=0, le=65535, description="Port of the SSH gateway.")
+    host_reachable_address: str = Field(
+        "127.0.0.1", description="Name or address at which Runners and clients reach the Host."
+    )
+    runner_bind_ip: str = Field("0.0.0.0", description="Address that the Runner listens on.")  # noqa: S104
+    runner_address: str = Field(
+        "127.0.0.1", description="Name or address at which the Host reaches this Runner."
+    )
+    runner_port: int = Field(8001, ge=0, le=65535, description="Port of the Runner's API.")
+
+
+class Tls(_Section):
+    cert_file: Path | None = Field(
+        None, description="Certificate (PEM) that this daemon serves; none is plain HTTP."
+    )
+    key_file: Path | None = Field(None, description="Private key of `cert_file` (PEM).")
+    ca_file: Path | None = Field(
+        None, description="Certificates (PEM) to trust when calling the others; set, calls go over HTTPS."
+    )
+
+
+class Paths(_Section):
+    shared_dir: Path = Field(Path("/mnt/hakuriver"), description="Shared storage, as this machine mounts it.")
+    local_temp_dir: Path = Field(
+        Path("/tmp/hakuriver"),  # noqa: S108
+        description="Local disk of the Runner; each task gets a folder of its own in it as `/local_temp`.",
+    )
+    state_dir: Path = Field(
+        default_factory=_state_dir,
+        description="Where the daemons keep journals and tokens; readable by their user alone.",
+    )
+    numactl_path: str = Field("", description="The `numactl` program; empty looks on PATH.")
+    host_log_file: Path | None = Field(None, description="File for the Host's log, beside standard error.")
+    runner_log_file: Path | None = Field(
+        None, description="File for the Runner's log, beside standard error."
+    )
+
+
+class Database(_Section):
+    db_file: Path | None = Field(
+        None, description="SQLite file of the Host; none is `host.db` in `paths.state_dir`."
+    )
+    url: str | None = Field(
+        None,
+        description="SQLAlchemy URL instead of `db_file`, such as `postgresql+psycopg://user@db/hakuriver`.",
+    )
+
+
+class Timing(_Section):
+    heartbeat_interval: float = Field(
+        5.0, gt=0, le=3600, description="Seconds between heartbeats of a Runner."
+    )
+    heartbeat_timeout_factor: float = Field(
+        6.0, ge=2, le=1000, description="Missed intervals after which a node is offline (6 × 5 s = 30 s)."
+    )
+    cleanup_check_interval: float = Field(
+        1.0, gt=0, le=60, description="Seconds between the Host's looks at silent nodes."
+    )
+    resource_check_interval: float = Field(
+        1.0, gt=0, le=60, description="Seconds between the Runner's readings of its load."
+    )
+    lost_after: float = Field(
+        600.0, gt=0, description="Seconds offline after which a node's tasks are `lost`."
+    )
+
+
+class Environment(_Section):
+    runner_user: str = Field(
+        "",
+        description="User that tasks without container run as (`--container NULL`); empty is the Runner's own.",
+    )
+
+
+class Docker(_Section):
+    container_dir: str = Field(
+        "hakuriver-containers", description="Folder in the share that holds environment archives."
+    )
+    default_container_name: str = Field(
+        "hakuriver-base", description="Environment of tasks that name none; `NULL` is no container."
+    )
+    initial_base_image: str = Field(
+        "python:3.12-slim",
+        description="Image that the default environment is made from at the Host's first start.",
+    )
+    tasks_privileged: bool = Field(
+        False, description="Whether tasks are privileged unless they say otherwise."
+    )
+    additional_mounts: list[str] = Field(
+        [], description="`HOST:CONTAINER[:ro]` mounts of every task that names none."
+    )
+    socket: str = Field(
+        "", description="URL of the Docker engine; empty asks `DOCKER_HOST`, then /var/run/docker.sock."
+    )
+
+    @field_validator("default_container_name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if name != "NULL" and not ENVIRONMENT_NAME.fullmatch(name):
+            raise ValueError("not an environment's name")
+        return name
+
+    @field_validator("additional_mounts")
+    @classmethod
+    def _mounts(cls, mounts: list[str]) -> list[str]:
+        return [check_mount(mount) for mount in mounts]
+
+
+class Host(_Section):
+    max_request_bytes: int = Field(
+        4_000_000, ge=1024, description="Largest request body that the Host reads."
+    )
+    final_task_days: float = Field(
+        90.0, gt=0, description="Days to keep the records and logs of final tasks."
+    )
+
+
+class Runner(_Section):
+    name: str = Field(
+        default_factory=socket.gethostname,
+        description="Name of the node; the machine's host name unless set.",
+    )
+    cores: int | None = Field(None, ge=1, description="Cores to offer; none is all that the Runner may use.")
+    memory_bytes: int | None = Field(None, ge=1, description="Memory to offer, in bytes; none is all of it.")
+    allow_privileged: bool = Field(False, description="Whether tasks may run privileged on this node.")
+    allowed_mount_roots: list[Path] = Field(
+        [], description="Folders under which `--mount` may take its source; the share needs no entry."
+    )
+    network: Literal["host", "bridge", "none"] = Field(
+        "bridge", description="Network of containers that name none."
+    )
+    allowed_networks: list[Literal["host", "bridge", "none"]] = Field(
+        ["bridge", "none", "host"], description="Networks that tasks may ask for on this node."
+    )
+    run_as_owner: bool = Field(
+        False,
+        description="Run each task with the uid and gid of its owner, so that files on the share are theirs.",
+    )
+    log_max_bytes: int = Field(
+        1_000_000_000,
+        ge=1024,
+        description="Bytes kept of each of a task's stdout and stderr; the rest is dropped and noted.",
+    )
+    kill_grace_seconds: float = Field(
+        10.0, ge=0, le=3600, description="Seconds between SIGTERM and SIGKILL at a kill or a time limit."
+    )
+    join_token_file: Path | None = Field(None, description="File with the join token; needed once.")
+    parallel_starts: int = Field(4, ge=1, le=64, description="Containers that are created at the same time.")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not NODE_NAME.fullmatch(name):
+            raise ValueError("a node's name has letters, digits and . _ - inside, at most 64")
+        return name
+
+
+class Client(_Section):
+    url: str = Field("", description="URL of the Host; empty makes it of the network section.")
+    token_file: Path | None = Field(
+        None,
+        description="File with your token; none is `token` beside the configuration. `HAKURIVER_TOKEN` goes before it.",
+    )
+    timeout: float = Field(30.0, gt=0, description="Seconds to wait for an answer.")
+
+
+class Settings(BaseSettings):
+    """Everything, as validated. `source` is the file it was read from, if any."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", env_prefix="HAKURIVER__", env_nested_delimiter="__", validate_default=True
+    )
+
+    network: Network = Network()
+    tls: Tls = Tls()
+    paths: Paths = Paths()
+    database: Database = Database()
+    timing: Timing = Timing()
+    environment: Environment = Environment()
+    docker: Docker = Docker()
+    host: Host = Host()
+    runner: Runner = Runner()
+    client: Client = Client()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file, which comes as init arguments."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.tls.ca_file or self.tls.cert_file else "http"
+
+    @property
+    def host_url(self) -> str:
+        """Where Runners and clients reach the Host, without a final slash."""
+        if self.client.url:
+            return self.client.url.rstrip("/")
+        return f"{self.scheme}://{_in_url(self.network.host_reachable_address)}:{self.network.host_port}"
+
+    @property
+    def runner_url(self) -> str:
+        return f"{self.scheme}://{_in_url(self.network.runner_address)}:{self.network.runner_port}"
+
+    @property
+    def database_url(self) -> str:
+        if self.database.url:
+            return self.database.url
+        return f"sqlite:///{self.database.db_file or self.paths.state_dir / 'host.db'}"
+
+    @property
+    def container_dir(self) -> Path:
+        return self.paths.shared_dir / self.docker.container_dir
+
+
+def config_path(given: Path | None = None) -> Path:
+    """The file to read: `--config`, else `HAKURIVER_CONFIG`, else the user's own."""
+    named = given or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    return (named or DEFAULT_PATH).expanduser()
+
+
+def load(given: Path | None = None) -> Settings:
+    """Reads the settings.
+
+    Raises:
+        NotFoundError: a file was named and is not there.
+        UsageError: it is not TOML, or a key or value is wrong; the message names each.
+    """
+    path = config_path(given)
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        if given or os.environ.get(CONFIG_VARIABLE):
+            raise NotFoundError(
+                f"there is no configuration file {path}", "make one with `hakuriver init config`"
+            ) from None
+        return _validated({}, "the environment")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"cannot read the configuration {path}: {error}", "check the file and its permissions"
+        ) from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not TOML: {error}", "mend the line it names") from None
+    return _validated(values, str(path))
+
+
+def _validated(values: dict[str, object], source: str) -> Settings:
+    try:
+        return Settings(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(
+            f"wrong settings in {source}: {problems}", "see `hakuriver config show --defaults`"
+        ) from None
+
+
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

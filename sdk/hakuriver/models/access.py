@@ -1,0 +1,77 @@
+"""Users, roles and tokens."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from hakuriver.models.base import PeerModel, StrictModel, Timestamp
+
+USER_NAME = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
+
+
+class Role(StrEnum):
+    ADMIN = "admin"
+    """Everything."""
+    USER = "user"
+    """Submits tasks, and controls and reads those that are theirs; sees the queue."""
+    VIEWER = "viewer"
+    """Sees nodes and the queue."""
+
+
+UserName = Annotated[str, StringConstraints(pattern=rf"^{USER_NAME.pattern}$")]
+
+
+class UserCreate(StrictModel):
+    name: UserName
+    role: Role = Role.USER
+    uid: int | None = Field(default=None, ge=0, lt=2**32 - 1)
+    """Numeric user id that the user's tasks run as, where the Runners run tasks as their owner."""
+    gid: int | None = Field(default=None, ge=0, lt=2**32 - 1)
+
+
+class UserInfo(PeerModel):
+    name: str
+    role: Role
+    uid: int | None = None
+    gid: int | None = None
+    created_at: Timestamp
+
+
+class UserList(PeerModel):
+    users: list[UserInfo]
+
+
+class TokenCreate(StrictModel):
+    kind: Literal["user", "join"] = "user"
+    user: UserName | None = None
+    """Whose it is; none is the caller's own."""
+    label: Annotated[str, StringConstraints(max_length=128)] = ""
+    expires_in_seconds: int | None = Field(default=None, ge=1, le=10 * 365 * 86_400)
+
+
+class TokenInfo(PeerModel):
+    token_id: str
+    kind: Literal["user", "join", "node"]
+    user: str | None = None
+    node: str | None = None
+    label: str = ""
+    created_at: Timestamp
+    expires_at: Timestamp | None = None
+
+
+class TokenCreated(TokenInfo):
+    token: str
+    """Shown this once; the Host keeps a hash of it."""
+
+
+class TokenList(PeerModel):
+    tokens: list[TokenInfo]
+
+
+class WhoAmI(PeerModel):
+    name: str
+    role: Role

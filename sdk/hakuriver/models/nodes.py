@@ -1,0 +1,98 @@
+"""Nodes, and the health of the cluster."""
+
+from __future__ import annotations
+
+from hakuriver.models.base import PeerModel, Timestamp
+from hakuriver.models.runner import GpuInfo, NumaNode
+from hakuriver.states import NodeState
+
+
+class NodeInfo(PeerModel):
+    hostname: str
+    url: str
+    status: NodeState
+    schedulable: bool
+    problem: str = ""
+    """Why it gets no work, or what is not well with it."""
+    version: str
+    engines: list[str]
+    total_cores: int
+    cores_in_use: int
+    available_cores: int
+    total_memory_bytes: int
+    memory_in_use_bytes: int
+    available_memory_bytes: int
+    running_tasks: int
+    cpu_percent: float | None = None
+    memory_percent: float | None = None
+    memory_used_bytes: int | None = None
+    current_avg_temp: float | None = None
+    current_max_temp: float | None = None
+    last_heartbeat: Timestamp | None = None
+    numa_topology: dict[str, NumaNode] | None = None
+    gpu_info: list[GpuInfo] = []
+
+
+class NodeSample(PeerModel):
+    """One second of one node."""
+
+    time: Timestamp
+    hostname: str
+    status: NodeState
+    cpu_percent: float | None = None
+    memory_percent: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    current_avg_temp: float | None = None
+    current_max_temp: float | None = None
+    gpu_info: list[GpuInfo] = []
+
+
+class ClusterSample(PeerModel):
+    """One second of the cluster; the names are the reference's."""
+
+    totalNodes: int  # noqa: N815
+    onlineNodes: int  # noqa: N815
+    totalCores: int  # noqa: N815
+    totalMemBytes: int  # noqa: N815
+    usedMemBytes: int  # noqa: N815
+    avgCpuPercent: float  # noqa: N815
+    avgMemPercent: float  # noqa: N815
+    maxAvgCpuTemp: float | None  # noqa: N815
+    maxMaxCpuTemp: float | None  # noqa: N815
+    lastUpdated: Timestamp  # noqa: N815
+
+
+class HealthHistory(PeerModel):
+    """The last 60 samples, taken once a second."""
+
+    nodes: list[list[NodeSample]]
+    """One list for each sample, oldest first."""
+    aggregate: list[ClusterSample]
+
+
+class ClusterStatus(PeerModel):
+    version: str
+    nodes_online: int
+    nodes_total: int
+    cores_total: int
+    cores_in_use: int
+    memory_total_bytes: int
+    memory_in_use_bytes: int
+    tasks: dict[str, int]
+    """Tasks by state; final ones of the last 24 hours."""
+    default_environment: str
+    default_environment_ready: bool
+    """Whether the default environment is on the share."""
+    problems: list[str] = []
+
+
+class EnvironmentVersion(PeerModel):
+    timestamp: int
+    tarball: str
+
+
+class EnvironmentVersions(PeerModel):
+    latest_timestamp: int
+    latest_tarball: str
+    all_versions: list[EnvironmentVersion]

@@ -1,0 +1,231 @@
+"""What Host and Runner say to each other.
+
+An attempt is named by task id and number. The Runner's reports of one attempt are numbered by
+`sequence`, so that stale, repeated and reordered ones can be told.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from hakuriver.models.base import PeerModel, TaskId, Timestamp
+from hakuriver.models.tasks import Network
+from hakuriver.states import TaskState
+
+EngineName = Literal["docker", "process"]
+
+
+class AttemptId(PeerModel):
+    task_id: TaskId
+    attempt: int = Field(ge=1)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return (self.task_id, self.attempt)
+
+
+class AttemptSpec(AttemptId):
+    """All that a Runner needs to run one attempt. Paths on the share are relative to its root."""
+
+    batch_id: TaskId
+    index: int = 0
+    owner: str
+    engine: EngineName
+    command: str
+    arguments: list[str] = []
+    env_vars: dict[str, str] = {}
+    cores: int = 0
+    """0: no limit."""
+    memory_bytes: int | None = None
+    gpus: list[str] = []
+    numa_node: int | None = None
+    environment: str | None = None
+    """Name of the environment; none with the process engine."""
+    environment_version: str | None = None
+    """Unix seconds of the archive `NAME-<seconds>.tar` that was current at submission."""
+    privileged: bool = False
+    mounts: list[str] = []
+    working_dir: str | None = None
+    user: str | None = None
+    network: Network = "bridge"
+    shm_size_bytes: int | None = None
+    time_limit_seconds: int | None = None
+    stdout_path: str
+    stderr_path: str
+
+
+class AttemptReport(AttemptId):
+    """The state of one attempt, as its Runner knows it."""
+
+    sequence: int = Field(ge=0)
+    """Rises with each change of this attempt; 0 is the acceptance."""
+    status: TaskState
+    exit_code: int | None = None
+    message: str | None = None
+    """Why it failed, or what is going on (image sync)."""
+    started_at: Timestamp | None = None
+    completed_at: Timestamp | None = None
+    image: str | None = None
+    """Digest of the image."""
+    unit_name: str | None = None
+    """Container or systemd scope."""
+
+
+class StartRequest(PeerModel):
+    attempts: list[AttemptSpec]
+
+
+class StartResult(AttemptId):
+    outcome: Literal["accepted", "known", "refused"]
+    """`known`: it was started before (or killed before it came); `report` says how it is."""
+    report: AttemptReport | None = None
+    reason: str | None = None
+
+
+class StartResponse(PeerModel):
+    results: list[StartResult]
+
+
+class AttemptsRequest(PeerModel):
+    """For kill, pause and resume."""
+
+    attempts: list[AttemptId]
+
+
+class ActionResult(AttemptId):
+    ok: bool
+    reason: str | None = None
+
+
+class ActionResponse(PeerModel):
+    results: list[ActionResult]
+
+
+class AttemptList(PeerModel):
+    attempts: list[AttemptReport]
+
+
+class RunnerHealth(PeerModel):
+    hostname: str
+    version: str
+    journal_id: str
+    running: int
+    engines: list[EngineName]
+
+
+class VerdictAction(StrEnum):
+    KEEP = "keep"
+    """The Host counts on it."""
+    KILL = "kill"
+    """It must not run: newer, final or unknown at the Host."""
+    FORGET = "forget"
+    """Its end is on the Host's record: clean up."""
+
+
+class Verdict(AttemptId):
+    action: VerdictAction
+
+
+class JoinRequest(PeerModel):
+    """Sent with the join token."""
+
+    hostname: str
+    runner_url: str
+
+
+class JoinResponse(PeerModel):
+    """The node's own secrets; each is given once."""
+
+    node_token: str
+    """The Runner proves itself to the Host by it."""
+    control_token: str
+    """The Host proves itself to the Runner by it."""
+
+
+class NumaNode(PeerModel):
+    cores: list[int]
+    memory_bytes: int | None = None
+
+
+class GpuInfo(PeerModel):
+    """−1 where the driver does not tell."""
+
+    gpu_id: int
+    uuid: str = ""
+    name: str
+    driver_version: str
+    pci_bus_id: str
+    gpu_utilization: int = -1
+    graphics_clock_mhz: int = -1
+    mem_utilization: int = -1
+    mem_clock_mhz: int = -1
+    memory_total_mib: int = -1
+    memory_used_mib: int = -1
+    memory_free_mib: int = -1
+    temperature: int = -1
+    fan_speed: int = -1
+    power_usage_mw: int = -1
+    power_limit_mw: int = -1
+
+
+class RegisterRequest(PeerModel):
+    """A Runner presents its machine and everything that its journal holds unacknowledged or running."""
+
+    hostname: str
+    total_cores: int = Field(ge=1)
+    total_ram_bytes: int = Field(ge=1)
+    runner_url: str
+    numa_topology: dict[str, NumaNode] | None = None
+    gpu_info: list[GpuInfo] = []
+    version: str
+    journal_id: str
+    """Of the Runner's journal: a new one means that it has forgotten what it ran."""
+    engines: list[EngineName]
+    engine_notes: dict[str, str] = {}
+    """Per engine that is missing: why."""
+    shared_id: str | None = None
+    """What the Runner reads in the share's marker file; none when it cannot."""
+    attempts: list[AttemptReport] = []
+
+
+class RegisterResponse(PeerModel):
+    message: str
+    version: str
+    heartbeat_interval_seconds: float
+    reachable: bool
+    """Whether the Host could call the Runner back at `runner_url`."""
+    problem: str | None = None
+    """Why the node gets no work, and what to do about it."""
+    verdicts: list[Verdict] = []
+
+
+class HeartbeatRequest(PeerModel):
+    running_tasks: list[TaskId] = []
+    cpu_percent: float | None = None
+    memory_percent: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    current_avg_temp: float | None = None
+    current_max_temp: float | None = None
+    gpu_info: list[GpuInfo] = []
+    problems: list[str] = []
+    """What keeps the node from working well: an unwritable share, a Docker engine that does not answer."""
+
+
+class UpdateRequest(PeerModel):
+    hostname: str
+    reports: list[AttemptReport]
+
+
+class UpdateResponse(PeerModel):
+    """Every report of the request is on the Host's record now, or was stale."""
+
+    message: str
+    verdicts: list[Verdict] = []
+
+
+SHARED_MARKER = ".hakuriver-share"
+"""A file at the share's root, written by the Host; its text names the share."""

@@ -1,0 +1,266 @@
+"""Tasks: what is asked for, and what is told of them."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from hakuriver.models.base import PeerModel, StrictModel, TaskId, Timestamp
+from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
+from hakuriver.states import TaskState
+from hakuriver.targets import parse_target
+
+MAX_ARGUMENT_BYTES = 131_071
+"""The kernel's own limit on one argument or environment variable (MAX_ARG_STRLEN, less the final NUL)."""
+MAX_ARGV_BYTES = 1_500_000
+"""All arguments and variables together; the kernel allows about 2 MB by default (a quarter of the stack limit)."""
+MAX_COUNT = 100_000
+"""Tasks in one submission."""
+MAX_CORES = 100_000
+
+ENVIRONMENT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?")
+"""A name that is a Docker repository's component and a file's name alike."""
+NO_CONTAINER = "NULL"
+"""The `--container` that means the process engine."""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
+
+
+def check_argument(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL byte")
+    if len(text.encode("utf-8", "surrogateescape")) > MAX_ARGUMENT_BYTES:
+        raise ValueError(
+            f"is longer than the kernel's limit of {MAX_ARGUMENT_BYTES} bytes; pass a file under /shared instead"
+        )
+    return text
+
+
+def check_mount(text: str) -> str:
+    """`HOST:CONTAINER[:ro|rw]`, both absolute and without `..`; whether the root is allowed is the Runner's to say."""
+    parts = text.split(":")
+    if len(parts) not in {2, 3} or (len(parts) == 3 and parts[2] not in {"ro", "rw"}):  # noqa: PLR2004
+        raise ValueError(f"{text!r} is not HOST:CONTAINER or HOST:CONTAINER:ro")
+    for path in parts[:2]:
+        if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+            raise ValueError(f"{path!r} in the mount {text!r} is not an absolute path without '..'")
+    return text
+
+
+def _check_variables(variables: dict[str, str]) -> dict[str, str]:
+    for name, value in variables.items():
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is not an environment variable's name")
+        check_argument(value)
+    return variables
+
+
+def _check_target(text: str) -> str:
+    return str(parse_target(text))
+
+
+def _check_container(name: str) -> str:
+    if name != NO_CONTAINER and not ENVIRONMENT_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not an environment's name: lower-case letters, digits and . _ - inside"
+        )
+    return name
+
+
+def _check_user(text: str) -> str:
+    if not _USER.fullmatch(text):
+        raise ValueError(f"{text!r} is not UID or UID:GID in numbers")
+    return text
+
+
+def _check_working_dir(text: str) -> str:
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError(f"{text!r} is not an absolute path")
+    return text
+
+
+Argument = Annotated[str, AfterValidator(check_argument)]
+EnvVars = Annotated[dict[str, str], AfterValidator(_check_variables)]
+MountText = Annotated[str, AfterValidator(check_mount)]
+TargetText = Annotated[str, AfterValidator(_check_target)]
+EnvironmentName = Annotated[str, AfterValidator(_check_container)]
+Network = Literal["host", "bridge", "none"]
+
+
+class RetryCause(StrEnum):
+    FAILED = "failed"
+    OOM = "oom"
+    LOST = "lost"
+
+
+class SubmitRequest(StrictModel):
+    """Asks for one task for each target, or for `count` tasks that the Host places itself."""
+
+    task_type: Literal["command", "vps"] = "command"
+    command: Annotated[Argument, StringConstraints(min_length=1)]
+    """The program: the first element of argv. No shell reads it."""
+    arguments: list[Argument] = []
+    env_vars: EnvVars = {}
+    required_cores: int = Field(default=1, ge=0, le=MAX_CORES)
+    """Cores to hold; 0 holds none and sets no limit."""
+    required_memory_bytes: int | None = Field(default=None, ge=1, le=MAX_BYTES)
+    """Memory to hold, which is also the limit; none holds none and sets no limit."""
+    required_gpus: list[list[int]] = []
+    """GPU numbers, one list for each target, as an alternative to `node::0,1` in the targets."""
+    targets: list[TargetText] = Field(default=[], max_length=MAX_COUNT)
+    count: int = Field(default=1, ge=1, le=MAX_COUNT)
+    """How many tasks to make for each target (or without one); each sees its number in `HAKURIVER_TASK_INDEX`."""
+    name: Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f]*$")] | None = None
+    """What to call the batch in lists; for people only."""
+    container_name: EnvironmentName | None = None
+    """Environment; none is the Host's default, `NULL` is no container."""
+    privileged: bool | None = None
+    additional_mounts: list[MountText] | None = None
+    """`HOST:CONTAINER[:ro]`; replaces the configured ones."""
+    working_dir: Annotated[str, AfterValidator(_check_working_dir)] | None = None
+    user: Annotated[str, AfterValidator(_check_user)] | None = None
+    """`UID[:GID]` to run as."""
+    network: Network | None = None
+    shm_size_bytes: int | None = Field(default=None, ge=1, le=MAX_BYTES)
+    time_limit_seconds: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
+    """Time to run before the task is stopped and `failed`; pauses count."""
+    max_retries: int = Field(default=0, ge=0, le=1_000)
+    retry_on: list[RetryCause] = [RetryCause.FAILED, RetryCause.OOM, RetryCause.LOST]
+    hold_for_node: bool = False
+    """Queue it even when no node that is known now can ever run it."""
+
+
+class FailedTarget(PeerModel):
+    target: str
+    reason: str
+
+
+class AssignedNode(PeerModel):
+    hostname: str
+    url: str
+
+
+class SubmitResponse(PeerModel):
+    message: str
+    batch_id: TaskId
+    task_ids: list[TaskId]
+    failed_targets: list[FailedTarget] = []
+    assigned_node: AssignedNode | None = None
+    """Where a single task already is; none when it waits."""
+    runner_response: dict[str, str] | None = None
+
+
+class TaskEvent(PeerModel):
+    """One change of a task's state."""
+
+    sequence: int
+    """Rises over all tasks; a follower resumes after the last that it saw."""
+    time: Timestamp
+    task_id: TaskId
+    batch_id: TaskId
+    attempt: int
+    """0 before the first."""
+    state: TaskState
+    node: str | None = None
+    cause: str = ""
+    exit_code: int | None = None
+
+
+class TaskSummary(PeerModel):
+    """A task as a list shows it."""
+
+    task_id: TaskId
+    batch_id: TaskId
+    task_type: str
+    name: str | None = None
+    owner: str
+    status: TaskState
+    attempt: int
+    command: str
+    arguments: list[str]
+    """Shown to the owner and to admins in full; for others they are left out."""
+    container_name: str | None
+    required_cores: int
+    required_memory_bytes: int | None
+    required_gpus: list[int] = []
+    target: str | None = None
+    assigned_node: str | None = None
+    unreachable: bool = False
+    """Its node is offline: what it does is not known now."""
+    kill_requested: bool = False
+    reason: str = ""
+    """Why it waits, or what the Runner does (image sync)."""
+    exit_code: int | None = None
+    error_message: str | None = None
+    submitted_at: Timestamp
+    started_at: Timestamp | None = None
+    completed_at: Timestamp | None = None
+
+
+class TaskDetail(TaskSummary):
+    """All that is known of a task."""
+
+    index: int = 0
+    """Its number in the batch."""
+    env_vars: dict[str, str] = {}
+    privileged: bool = False
+    additional_mounts: list[str] = []
+    working_dir: str | None = None
+    user: str | None = None
+    network: str = "bridge"
+    shm_size_bytes: int | None = None
+    time_limit_seconds: int | None = None
+    max_retries: int = 0
+    retry_on: list[RetryCause] = []
+    target_numa_node_id: int | None = None
+    stdout_path: str
+    """Relative to the shared directory."""
+    stderr_path: str
+    systemd_unit_name: str | None = None
+    ssh_port: int | None = None
+    environment_version: str | None = None
+    image: str | None = None
+    """Digest of the image that it ran in."""
+    history: list[TaskEvent] = []
+
+
+class TaskList(PeerModel):
+    tasks: list[TaskSummary]
+    next_cursor: str | None = None
+    """Give it as `cursor` to get the next page; none on the last."""
+
+
+class NodeVerdict(PeerModel):
+    """Why a task is or is not placed on one node."""
+
+    node: str
+    fits_now: bool
+    can_ever_fit: bool
+    reason: str
+
+
+class TaskExplanation(PeerModel):
+    task_id: TaskId
+    status: TaskState
+    summary: str
+    queue_position: int | None = None
+    """0 is the first in line; none when it does not wait."""
+    nodes: list[NodeVerdict] = []
+
+
+class Message(PeerModel):
+    message: str
+
+
+class LogChunk(PeerModel):
+    """A piece of a log, as it travels in a `log` event."""
+
+    offset: int
+    """Of its first byte in the log."""
+    next_offset: int
+    data: str
+    """Base64 of the bytes: logs need not be text."""
