@@ -1,0 +1,270 @@
+"""The client for ordinary, blocking programs. What it asks for is built in `calls`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import httpx
+
+from hakuriver.client import calls, wire
+from hakuriver.client.streams import Cursor, EventCursor, LogCursor
+from hakuriver.client.waiting import Waiting
+from hakuriver.config import Settings
+from hakuriver.errors import UnreachableError
+from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
+from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeInfo
+from hakuriver.models.tasks import (
+    Message,
+    SubmitRequest,
+    SubmitResponse,
+    TaskDetail,
+    TaskEvent,
+    TaskExplanation,
+    TaskList,
+    TaskSummary,
+)
+
+T = TypeVar("T")
+
+
+class Client:
+    """Talks to a Host. Use it in a `with` block, or call `close`; it may be shared between threads.
+
+    Every method raises a `hakuriver.errors.HakuRiverError`: the one that the Host sent, or `UnreachableError`.
+    `timeout` is how long one answer may take; `patience` is how long a connection that was lost is tried again
+    (0: not at all) before `UnreachableError`. A Host that cannot be reached at first is an error at once.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        ca_file: Path | str | None = None,
+        timeout: float = 30.0,
+        patience: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._address = wire.address(url, token, ca_file=ca_file, timeout=timeout, patience=patience)
+        self._http = httpx.Client(**self._address.options(), transport=transport)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, config_file: Path | None = None) -> Self:
+        """The Host and token that the configuration names; `config_file` is where it was read from."""
+        found = wire.address_of(settings, config_file)
+        return cls(found.url, found.token, ca_file=found.ca_file, timeout=found.timeout)
+
+    @property
+    def url(self) -> str:
+        return self._address.url
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(
+        self, request: SubmitRequest | None = None, *, idempotency_key: str | None = None, **fields: Any
+    ) -> SubmitResponse:
+        """Submits `request`, or the one that the keyword arguments make.
+
+        A connection that is lost meanwhile is tried again with the same key, so the tasks are made once.
+        """
+        request = request or calls.submit_request(fields)
+        return self._send(calls.submit(request, idempotency_key or uuid4().hex))
+
+    def tasks(
+        self,
+        *,
+        status: Iterable[str] = (),
+        node: str | None = None,
+        owner: str | None = None,
+        batch_id: int | None = None,
+        name: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> TaskList:
+        """One page of tasks, newest first."""
+        return self._send(
+            calls.tasks(
+                status=status,
+                node=node,
+                owner=owner,
+                batch_id=batch_id,
+                name=name,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
+
+    def iter_tasks(self, *, page: int = 200, **filters: Any) -> Generator[TaskSummary]:
+        """All tasks that match, newest first, fetched page by page as they are read."""
+        cursor: str | None = None
+        while True:
+            found = self.tasks(limit=page, cursor=cursor, **filters)
+            yield from found.tasks
+            cursor = found.next_cursor
+            if cursor is None:
+                return
+
+    def task(self, task_id: int) -> TaskDetail:
+        return self._send(calls.task(task_id))
+
+    def explain(self, task_id: int) -> TaskExplanation:
+        """Why the task waits, node by node."""
+        return self._send(calls.explain(task_id))
+
+    def kill(self, task_id: int) -> Message:
+        return self._send(calls.kill(task_id))
+
+    def pause(self, task_id: int) -> Message:
+        return self._send(calls.pause(task_id))
+
+    def resume(self, task_id: int) -> Message:
+        return self._send(calls.resume(task_id))
+
+    def retry(self, task_id: int) -> SubmitResponse:
+        """Submits what a task that has ended asked for once more, as a new task."""
+        return self._send(calls.retry(task_id))
+
+    def log(
+        self,
+        task_id: int,
+        stream: calls.Stream,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        attempt: int | None = None,
+    ) -> calls.LogPart:
+        """At most `limit` bytes from `offset` on, and where to read on; the Host may give fewer."""
+        return self._send(calls.log(task_id, stream, offset=offset, limit=limit, attempt=attempt))
+
+    def stdout(self, task_id: int, *, offset: int = 0, attempt: int | None = None) -> bytes:
+        """All of it that is there now, from `offset` on."""
+        return b"".join(self.read(task_id, "stdout", offset=offset, attempt=attempt))
+
+    def stderr(self, task_id: int, *, offset: int = 0, attempt: int | None = None) -> bytes:
+        return b"".join(self.read(task_id, "stderr", offset=offset, attempt=attempt))
+
+    def read(
+        self, task_id: int, stream: calls.Stream, *, offset: int = 0, attempt: int | None = None
+    ) -> Generator[bytes]:
+        """What is there now, piece by piece."""
+        while (part := self.log(task_id, stream, offset=offset, attempt=attempt)).data:
+            yield part.data
+            offset = part.next_offset
+
+    def follow(
+        self, task_id: int, stream: calls.Stream = "stdout", *, offset: int = 0, attempt: int | None = None
+    ) -> Generator[bytes]:
+        """The log from `offset` on, as it is written, until it has ended."""
+        return self._stream(LogCursor(task_id, stream, offset, attempt))
+
+    def events(
+        self, since: int | None = None, *, task_id: int | None = None, batch_id: int | None = None
+    ) -> Generator[TaskEvent]:
+        """Changes of state after the one numbered `since`; without it, from now on. It does not end by itself."""
+        return self._stream(EventCursor(since, task_id=task_id, batch_id=batch_id))
+
+    def wait(self, task_ids: Iterable[int]) -> dict[int, TaskEvent]:
+        """Waits until all have ended; gives the final event of each, in the order given. Follows, polls nothing."""
+        waiting = Waiting(task_ids)
+        while remaining := waiting.remaining:
+            cursor = waiting.next_cursor(self.task(remaining[0]))
+            if cursor is not None:
+                with closing(self._stream(cursor)) as changes:
+                    for event in changes:
+                        if waiting.take(event):
+                            break
+        return waiting.results()
+
+    def nodes(self) -> list[NodeInfo]:
+        return self._send(calls.nodes())
+
+    def health(self, hostname: str | None = None) -> HealthHistory:
+        return self._send(calls.health(hostname))
+
+    def cluster(self) -> ClusterStatus:
+        return self._send(calls.cluster())
+
+    def environments(self) -> Mapping[str, EnvironmentVersions]:
+        return self._send(calls.environments())
+
+    def users(self) -> list[UserInfo]:
+        return self._send(calls.users())
+
+    def create_user(self, request: UserCreate) -> UserInfo:
+        return self._send(calls.create_user(request))
+
+    def remove_user(self, name: str) -> Message:
+        return self._send(calls.remove_user(name))
+
+    def tokens(self) -> list[TokenInfo]:
+        return self._send(calls.tokens())
+
+    def create_token(self, request: TokenCreate) -> TokenCreated:
+        return self._send(calls.create_token(request))
+
+    def revoke_token(self, token_id: str) -> Message:
+        return self._send(calls.revoke_token(token_id))
+
+    def whoami(self) -> WhoAmI:
+        return self._send(calls.whoami())
+
+    def _send(self, call: calls.Call[T]) -> T:
+        retries = wire.Retries(self._address.patience, time.monotonic, repeatable=call.repeatable)
+        while True:
+            try:
+                response = self._http.request(**wire.request_arguments(call))
+            except httpx.TransportError as error:
+                pause = retries.pause_after(error)
+                if pause is None:
+                    raise self._unreachable(error) from error
+                time.sleep(pause)
+            else:
+                wire.check(response, self.url)
+                return call.read(response)
+
+    def _stream(self, cursor: Cursor[T]) -> Generator[T]:
+        retries = wire.Retries(self._address.patience, time.monotonic)
+        while not cursor.done:
+            try:
+                yield from self._connected(cursor, retries)
+            except httpx.TransportError as error:
+                pause = retries.pause_after(error)
+                if pause is None:
+                    raise self._unreachable(error) from error
+                time.sleep(pause)
+
+    def _connected(self, cursor: Cursor[T], retries: wire.Retries) -> Generator[T]:
+        """The items of one connection; a connection that ends before its time counts as lost."""
+        arguments = wire.stream_arguments(cursor.call(), self._address.timeout)
+        with self._http.stream(**arguments) as response:
+            if not response.is_success:
+                response.read()
+            wire.check(response, self.url)
+            parser = wire.parser_of(response, self.url)
+            for data in response.iter_raw():
+                retries.connected()
+                for event in parser.feed(data):
+                    item = cursor.take(event)
+                    if item is not None:
+                        yield item
+                    if cursor.done:
+                        return
+        raise httpx.RemoteProtocolError("the Host closed the stream")
+
+    def _unreachable(self, error: httpx.TransportError) -> UnreachableError:
+        return wire.unreachable(error, self.url, self._address.timeout)

@@ -1,0 +1,269 @@
+"""Every request to the Host as a value: what to send, and how to read the answer.
+
+Nothing here sends. `Client` and `AsyncClient` send these calls, so they differ in nothing else, and a test compares
+values. A call that is `repeatable` may be sent again after a lost connection without doing anything twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+from urllib.parse import quote
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from hakuriver.errors import InternalError, UsageError
+from hakuriver.models.access import (
+    TokenCreate,
+    TokenCreated,
+    TokenInfo,
+    UserCreate,
+    UserInfo,
+    WhoAmI,
+)
+from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeInfo
+from hakuriver.models.tasks import (
+    Message,
+    SubmitRequest,
+    SubmitResponse,
+    TaskDetail,
+    TaskExplanation,
+    TaskList,
+    TaskSummary,
+)
+
+T = TypeVar("T")
+Params = tuple[tuple[str, str], ...]
+Stream = Literal["stdout", "stderr"]
+
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+CURSOR_HEADER = "X-Next-Cursor"
+OFFSET_HEADER = "X-Next-Offset"
+
+
+class Answer(Protocol):
+    """What a call reads of a response; httpx's own fits."""
+
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    method: str
+    path: str
+    read: Callable[[Answer], T]
+    params: Params = ()
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repeatable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """A piece of a log: its bytes, and the offset of what follows it."""
+
+    data: bytes
+    next_offset: int
+
+
+def submit_request(fields: Mapping[str, Any]) -> SubmitRequest:
+    """The request of keyword arguments.
+
+    Raises:
+        UsageError: a field is unknown or its value is wrong; the message names it.
+
+    """
+    try:
+        return SubmitRequest(**fields)
+    except ValidationError as error:
+        raise UsageError(f"cannot submit: {describe(error)}", "correct it and submit again") from None
+
+
+def describe(error: ValidationError) -> str:
+    """What a validation found, in one line."""
+    parts = []
+    for problem in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        what = problem["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {what}" if where else what)
+    return "; ".join(parts)
+
+
+def submit(request: SubmitRequest, idempotency_key: str) -> Call[SubmitResponse]:
+    return Call(
+        "POST",
+        "/api/submit",
+        _model(SubmitResponse),
+        body=_body(request),
+        headers={IDEMPOTENCY_HEADER: idempotency_key},
+        repeatable=True,
+    )
+
+
+def tasks(
+    *,
+    status: Iterable[str] = (),
+    node: str | None = None,
+    owner: str | None = None,
+    batch_id: int | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[TaskList]:
+    wanted = tuple(("status", str(state)) for state in status)
+    others = _params(node=node, owner=owner, batch_id=batch_id, name=name, limit=limit, cursor=cursor)
+    return Call("GET", "/api/tasks", _task_list, params=wanted + others, repeatable=True)
+
+
+def task(task_id: int) -> Call[TaskDetail]:
+    return _get(f"/api/status/{task_id}", TaskDetail)
+
+
+def explain(task_id: int) -> Call[TaskExplanation]:
+    return _get(f"/api/explain/{task_id}", TaskExplanation)
+
+
+def kill(task_id: int) -> Call[Message]:
+    return Call("POST", f"/api/kill/{task_id}", _model(Message))
+
+
+def pause(task_id: int) -> Call[Message]:
+    return Call("POST", f"/api/command/{task_id}/pause", _model(Message))
+
+
+def resume(task_id: int) -> Call[Message]:
+    return Call("POST", f"/api/command/{task_id}/resume", _model(Message))
+
+
+def retry(task_id: int) -> Call[SubmitResponse]:
+    return Call("POST", f"/api/retry/{task_id}", _model(SubmitResponse))
+
+
+def log(
+    task_id: int, stream: Stream, *, offset: int = 0, limit: int | None = None, attempt: int | None = None
+) -> Call[LogPart]:
+    params = _params(offset=offset, limit=limit, attempt=attempt)
+    return Call("GET", f"/api/task/{task_id}/{stream}", _log_part(offset), params=params, repeatable=True)
+
+
+def nodes() -> Call[list[NodeInfo]]:
+    return _get("/api/nodes", list[NodeInfo])
+
+
+def health(hostname: str | None = None) -> Call[HealthHistory]:
+    return Call(
+        "GET", "/api/health", _model(HealthHistory), params=_params(hostname=hostname), repeatable=True
+    )
+
+
+def cluster() -> Call[ClusterStatus]:
+    return _get("/api/cluster", ClusterStatus)
+
+
+def environments() -> Call[dict[str, EnvironmentVersions]]:
+    return _get("/api/docker/list", dict[str, EnvironmentVersions])
+
+
+def users() -> Call[list[UserInfo]]:
+    return _get("/api/users", list[UserInfo])
+
+
+def create_user(request: UserCreate) -> Call[UserInfo]:
+    return Call("POST", "/api/users", _model(UserInfo), body=_body(request))
+
+
+def remove_user(name: str) -> Call[Message]:
+    return Call("DELETE", f"/api/users/{quote(name, safe='')}", _model(Message))
+
+
+def tokens() -> Call[list[TokenInfo]]:
+    return _get("/api/tokens", list[TokenInfo])
+
+
+def create_token(request: TokenCreate) -> Call[TokenCreated]:
+    return Call("POST", "/api/tokens", _model(TokenCreated), body=_body(request))
+
+
+def revoke_token(token_id: str) -> Call[Message]:
+    return Call("DELETE", f"/api/tokens/{quote(token_id, safe='')}", _model(Message))
+
+
+def whoami() -> Call[WhoAmI]:
+    return _get("/api/whoami", WhoAmI)
+
+
+def follow_log(task_id: int, stream: Stream, *, offset: int, attempt: int | None) -> Call[None]:
+    """The log as server-sent events, from `offset` on."""
+    params = _params(follow="true", offset=offset, attempt=attempt)
+    return Call("GET", f"/api/task/{task_id}/{stream}", _nothing, params=params, headers=_SSE)
+
+
+def events(since: int | None, *, task_id: int | None = None, batch_id: int | None = None) -> Call[None]:
+    """State changes as server-sent events, those after `since`; without it, from now on."""
+    params = _params(since=since, task_id=task_id, batch_id=batch_id)
+    headers = dict(_SSE) if not since else {**_SSE, "Last-Event-ID": str(since)}
+    return Call("GET", "/api/events", _nothing, params=params, headers=headers)
+
+
+_SSE: Mapping[str, str] = {"Accept": "text/event-stream"}
+
+
+def _get(path: str, kind: type[T]) -> Call[T]:
+    return Call("GET", path, _model(kind), repeatable=True)
+
+
+def _params(**values: str | int | None) -> Params:
+    return tuple((name, str(value)) for name, value in values.items() if value is not None)
+
+
+def _body(request: BaseModel) -> bytes:
+    """Defaults are left out, so that a Host one version older is not told of fields it does not know."""
+    return request.model_dump_json(exclude_defaults=True).encode()
+
+
+def _model(kind: type[T]) -> Callable[[Answer], T]:
+    return lambda answer: read_json(kind, answer.content)
+
+
+def read_json(kind: type[T], data: bytes | str) -> T:
+    """Reads a peer's JSON.
+
+    Raises:
+        InternalError: it is not what this version expects.
+
+    """
+    try:
+        return cast("T", _adapter(cast("Hashable", kind)).validate_json(data))
+    except ValidationError as error:
+        raise InternalError(
+            f"the Host's answer is not understood: {describe(error)}",
+            "compare `hakuriver version` with the Host's, and see that the URL is a HakuRiver Host's",
+        ) from None
+
+
+@cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _task_list(answer: Answer) -> TaskList:
+    found = read_json(list[TaskSummary], answer.content)
+    return TaskList(tasks=found, next_cursor=answer.headers.get(CURSOR_HEADER) or None)
+
+
+def _log_part(offset: int) -> Callable[[Answer], LogPart]:
+    def read(answer: Answer) -> LogPart:
+        following = answer.headers.get(OFFSET_HEADER, "")
+        end = int(following) if following.isdecimal() else offset + len(answer.content)
+        return LogPart(answer.content, end)
+
+    return read
+
+
+def _nothing(_answer: Answer) -> None:
+    return None

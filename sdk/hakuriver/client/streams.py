@@ -1,0 +1,89 @@
+"""Where a follower is in a stream: what to ask for next, and what an event means.
+
+A cursor does no input or output. After a lost connection its `call` asks for what has not been seen yet, so nothing
+is given twice and nothing is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Generic, Protocol, TypeVar
+
+from hakuriver.client import calls
+from hakuriver.client.sse import ServerEvent
+from hakuriver.errors import InternalError
+from hakuriver.models.tasks import LogChunk, TaskEvent
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Cursor(Protocol, Generic[T_co]):
+    @property
+    def done(self) -> bool:
+        """Whether the stream has reached its end, so that a closed connection is not a lost one."""
+        ...
+
+    def call(self) -> calls.Call[None]: ...
+    def take(self, event: ServerEvent) -> T_co | None: ...
+
+
+class LogCursor:
+    """Follows one log; gives its bytes. `end` is the event that the log ended with."""
+
+    def __init__(self, task_id: int, stream: calls.Stream, offset: int, attempt: int | None) -> None:
+        self.offset = offset
+        self.end: TaskEvent | None = None
+        self._task_id = task_id
+        self._stream = stream
+        self._attempt = attempt
+
+    @property
+    def done(self) -> bool:
+        return self.end is not None
+
+    def call(self) -> calls.Call[None]:
+        return calls.follow_log(self._task_id, self._stream, offset=self.offset, attempt=self._attempt)
+
+    def take(self, event: ServerEvent) -> bytes | None:
+        if event.event == "end":
+            self.end = calls.read_json(TaskEvent, event.data)
+        if event.event != "log":
+            return None
+        chunk = calls.read_json(LogChunk, event.data)
+        data = _decode(chunk.data)
+        skip = self.offset - chunk.offset
+        self.offset = max(self.offset, chunk.next_offset)
+        return (data[skip:] if skip > 0 else data) or None
+
+
+class EventCursor:
+    """Follows the changes of state, of one task, one batch or all; has no end of its own."""
+
+    done = False
+
+    def __init__(
+        self, since: int | None = None, *, task_id: int | None = None, batch_id: int | None = None
+    ) -> None:
+        self.since = since
+        self._task_id = task_id
+        self._batch_id = batch_id
+
+    def call(self) -> calls.Call[None]:
+        return calls.events(self.since, task_id=self._task_id, batch_id=self._batch_id)
+
+    def take(self, event: ServerEvent) -> TaskEvent | None:
+        if event.event != "task":
+            return None
+        change = calls.read_json(TaskEvent, event.data)
+        if self.since is not None and change.sequence <= self.since:
+            return None
+        self.since = change.sequence
+        return change
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise InternalError("the Host sent a piece of a log that is not base64") from None
