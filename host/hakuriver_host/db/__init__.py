@@ -1,0 +1,1 @@
+"""The Host's state on disk: tables, migrations, the one writer, and the reads."""

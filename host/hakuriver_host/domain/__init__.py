@@ -1,0 +1,1 @@
+"""The decisions of the Host, apart from input and output: state and `now` in, decisions out."""

@@ -1,0 +1,174 @@
+"""Reads of the database. Each opens a short session of its own, and is called in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine, func
+from sqlmodel import Session, col, select
+
+from hakuriver.states import FINAL, TaskState
+from hakuriver_host.db import rows
+from hakuriver_host.db.tables import BatchRow, EventRow, MetaRow, NodeRow, TaskRow, TokenRow, UserRow
+from hakuriver_host.domain.model import Batch, Node, Task
+
+_CACHED_BATCHES = 2_000
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks to list; all that is set must hold."""
+
+    states: Sequence[TaskState] = ()
+    node: str | None = None
+    owner: str | None = None
+    batch_id: int | None = None
+    name: str | None = None
+    before: int | None = None
+    """Ids below this one: the page after it."""
+    limit: int = 50
+
+
+@dataclass(slots=True)
+class LoadedState:
+    """What the Host takes up at its start."""
+
+    nodes: list[tuple[Node, rows.NodeRecord]] = field(default_factory=list)
+    pending_nodes: dict[str, rows.NodeRecord] = field(default_factory=dict)
+    """Joined, and never registered."""
+    tasks: list[Task] = field(default_factory=list)
+    last_event: int = 0
+    last_id: int = 0
+    users: list[UserRow] = field(default_factory=list)
+    tokens: list[TokenRow] = field(default_factory=list)
+
+
+class Repository:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._batches: dict[int, Batch] = {}
+
+    def load(self) -> LoadedState:
+        """Everything that is not final, tasks that are lost, all nodes, users and tokens."""
+        state = LoadedState()
+        live = [state.value for state in TaskState if state not in FINAL or state is TaskState.LOST]
+        with Session(self._engine, expire_on_commit=False) as session:
+            found = session.exec(
+                select(TaskRow).where(col(TaskRow.state).in_(live)).order_by(col(TaskRow.task_id))
+            ).all()
+            state.last_event = session.exec(select(func.max(EventRow.sequence))).one() or 0
+            newest = [
+                session.exec(select(func.max(column))).one() or 0
+                for column in (TaskRow.task_id, BatchRow.batch_id)
+            ]
+            state.last_id = max(newest)
+            state.users = list(session.exec(select(UserRow)).all())
+            state.tokens = list(session.exec(select(TokenRow)).all())
+            nodes = session.exec(select(NodeRow).order_by(col(NodeRow.name))).all()
+        for row in nodes:
+            node, record = rows.node_of(row)
+            if row.journal_id:
+                state.nodes.append((node, record))
+            else:
+                state.pending_nodes[row.name] = record
+        batches = self.batches({row.batch_id for row in found})
+        state.tasks = [rows.task_of(row, batches[row.batch_id]) for row in found]
+        return state
+
+    def tasks(self, wanted: TaskFilter) -> list[tuple[TaskRow, Batch]]:
+        """Newest first."""
+        query = select(TaskRow).order_by(col(TaskRow.task_id).desc()).limit(wanted.limit)
+        if wanted.states:
+            query = query.where(col(TaskRow.state).in_([state.value for state in wanted.states]))
+        for column, value in (
+            (TaskRow.node, wanted.node),
+            (TaskRow.owner, wanted.owner),
+            (TaskRow.batch_id, wanted.batch_id),
+            (TaskRow.name, wanted.name),
+        ):
+            if value is not None:
+                query = query.where(col(column) == value)
+        if wanted.before is not None:
+            query = query.where(col(TaskRow.task_id) < wanted.before)
+        with Session(self._engine) as session:
+            found = session.exec(query).all()
+        batches = self.batches({row.batch_id for row in found})
+        return [(row, batches[row.batch_id]) for row in found]
+
+    def task(self, task_id: int) -> tuple[TaskRow, Batch] | None:
+        with Session(self._engine) as session:
+            row = session.get(TaskRow, task_id)
+        return None if row is None else (row, self.batches({row.batch_id})[row.batch_id])
+
+    def batches(self, ids: set[int]) -> dict[int, Batch]:
+        """Batches by id; they never change, so the ones read last are kept."""
+        missing = sorted(ids - self._batches.keys())
+        found = {batch_id: self._batches[batch_id] for batch_id in ids if batch_id in self._batches}
+        for start in range(0, len(missing), _CHUNK):
+            with Session(self._engine) as session:
+                for row in session.exec(
+                    select(BatchRow).where(col(BatchRow.batch_id).in_(missing[start : start + _CHUNK]))
+                ):
+                    found[row.batch_id] = rows.batch_of(row)
+        if len(self._batches) + len(missing) > _CACHED_BATCHES:
+            self._batches = {}
+        self._batches.update(
+            (batch_id, found[batch_id]) for batch_id in missing[:_CACHED_BATCHES] if batch_id in found
+        )
+        return found
+
+    def batch_by_key(self, owner: str, key: str) -> BatchRow | None:
+        with Session(self._engine) as session:
+            return session.exec(
+                select(BatchRow).where(BatchRow.owner == owner, BatchRow.idempotency_key == key)
+            ).first()
+
+    def task_ids(self, batch_id: int) -> list[int]:
+        with Session(self._engine) as session:
+            return list(
+                session.exec(
+                    select(TaskRow.task_id).where(TaskRow.batch_id == batch_id).order_by(col(TaskRow.task_id))
+                ).all()
+            )
+
+    def events(
+        self, since: int, *, task_id: int | None = None, batch_id: int | None = None, limit: int = 1_000
+    ) -> list[EventRow]:
+        """Events after `since`, oldest first."""
+        query = (
+            select(EventRow).where(EventRow.sequence > since).order_by(col(EventRow.sequence)).limit(limit)
+        )
+        if task_id is not None:
+            query = query.where(EventRow.task_id == task_id)
+        if batch_id is not None:
+            query = query.where(EventRow.batch_id == batch_id)
+        with Session(self._engine, expire_on_commit=False) as session:
+            return list(session.exec(query).all())
+
+    def final_counts(self, since_id: int) -> dict[str, int]:
+        """Final tasks by state, of those with ids from `since_id` on."""
+        query = (
+            select(TaskRow.state, func.count())
+            .where(col(TaskRow.state).in_([state.value for state in FINAL]), TaskRow.task_id >= since_id)
+            .group_by(TaskRow.state)
+        )
+        with Session(self._engine) as session:
+            return dict(session.exec(query).all())
+
+    def finished_before(self, millis: int, limit: int) -> list[TaskRow]:
+        """Final tasks that ended before that time, for retention."""
+        final = [state.value for state in FINAL]
+        query = (
+            select(TaskRow)
+            .where(col(TaskRow.state).in_(final), col(TaskRow.completed_at) < millis)
+            .limit(limit)
+        )
+        with Session(self._engine, expire_on_commit=False) as session:
+            return list(session.exec(query).all())
+
+    def meta(self, key: str) -> str | None:
+        with Session(self._engine) as session:
+            row = session.get(MetaRow, key)
+        return row.value if row else None

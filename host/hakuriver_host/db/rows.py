@@ -1,0 +1,202 @@
+"""Between the domain's objects and the database's rows, both ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hakuriver.models.runner import GpuInfo, NumaNode
+from hakuriver.models.tasks import NO_CONTAINER, SubmitRequest
+from hakuriver.states import NodeState, TaskState
+from hakuriver.targets import parse_target
+from hakuriver_host.db.tables import BatchRow, NodeRow, TaskRow
+from hakuriver_host.domain.model import CORES, MEMORY, Batch, Event, Node, Request, Task
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """What is kept of a node beside what decisions need."""
+
+    nonce: str
+    joined_at: float
+    version: str = ""
+    numa_topology: dict[str, NumaNode] | None = None
+    gpu_info: list[GpuInfo] = field(default_factory=list)
+
+
+def millis(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def seconds(value: int | None) -> float | None:
+    return None if value is None else value / 1000
+
+
+def request_of(
+    spec: SubmitRequest, target_text: str | None, excluded: frozenset[str] = frozenset()
+) -> Request:
+    """What a task of this submission asks for at this target."""
+    target = parse_target(target_text) if target_text else None
+    amounts = {CORES: spec.required_cores, MEMORY: spec.required_memory_bytes or 0}
+    return Request(
+        amounts=tuple(sorted((name, amount) for name, amount in amounts.items() if amount)),
+        devices=frozenset(f"gpu:{gpu}" for gpu in target.gpus) if target else frozenset(),
+        engine="process" if spec.container_name == NO_CONTAINER else "docker",
+        node=target.node if target else None,
+        numa=target.numa if target else None,
+        excluded=excluded,
+    )
+
+
+def batch_row(batch: Batch, **extra: Any) -> Row:
+    return {
+        "batch_id": batch.batch_id,
+        "owner": batch.owner,
+        "submitted_at": millis(batch.submitted_at),
+        "spec": batch.spec.model_dump_json(exclude={"targets", "required_gpus"}, exclude_defaults=True),
+        "environment": batch.environment,
+        "environment_version": batch.environment_version,
+        "default_user": batch.default_user,
+        **extra,
+    }
+
+
+def batch_of(row: BatchRow) -> Batch:
+    return Batch(
+        batch_id=row.batch_id,
+        owner=row.owner,
+        submitted_at=row.submitted_at / 1000,
+        spec=SubmitRequest.model_validate_json(row.spec),
+        environment=row.environment,
+        environment_version=row.environment_version,
+        default_user=row.default_user,
+    )
+
+
+def new_task_row(task: Task) -> Row:
+    """The whole row."""
+    batch = task.batch
+    return {
+        "task_id": task.task_id,
+        "batch_id": batch.batch_id,
+        "owner": batch.owner,
+        "name": batch.spec.name,
+        "index": task.index,
+        "target": task.target,
+        "submitted_at": millis(batch.submitted_at),
+        **task_changes(task),
+    }
+
+
+def task_changes(task: Task) -> Row:
+    """What may change of a task after its submission."""
+    return {
+        "state": task.state.value,
+        "attempt": task.attempt,
+        "node": task.node,
+        "sequence": task.sequence,
+        "closed": task.closed,
+        "retries": task.retries,
+        "kill_requested": task.kill_requested,
+        "excluded": ",".join(sorted(task.request.excluded)),
+        "reason": task.reason,
+        "exit_code": task.exit_code,
+        "message": task.message,
+        "image": task.image,
+        "unit_name": task.unit_name,
+        "started_at": millis(task.started_at),
+        "completed_at": millis(task.completed_at),
+    }
+
+
+def task_of(row: TaskRow, batch: Batch) -> Task:
+    excluded = frozenset(filter(None, row.excluded.split(",")))
+    return Task(
+        task_id=row.task_id,
+        batch=batch,
+        index=row.index,
+        target=row.target,
+        request=request_of(batch.spec, row.target, excluded),
+        state=TaskState(row.state),
+        attempt=row.attempt,
+        node=row.node,
+        sequence=row.sequence,
+        closed=row.closed,
+        retries=row.retries,
+        kill_requested=row.kill_requested,
+        reason=row.reason,
+        exit_code=row.exit_code,
+        message=row.message,
+        image=row.image,
+        unit_name=row.unit_name,
+        started_at=seconds(row.started_at),
+        completed_at=seconds(row.completed_at),
+    )
+
+
+def event_row(event: Event, sequence: int) -> Row:
+    return {
+        "sequence": sequence,
+        "time": millis(event.time),
+        "task_id": event.task.task_id,
+        "batch_id": event.task.batch.batch_id,
+        "attempt": event.attempt,
+        "state": event.state.value,
+        "node": event.node,
+        "cause": event.cause,
+        "exit_code": event.exit_code,
+    }
+
+
+def node_row(node: Node, record: NodeRecord) -> Row:
+    topology = record.numa_topology
+    return {
+        "name": node.name,
+        "nonce": record.nonce,
+        "url": node.url,
+        "version": record.version,
+        "journal_id": node.journal_id,
+        "capacity": json.dumps(node.capacity),
+        "engines": json.dumps(sorted(node.engines)),
+        "engine_notes": json.dumps(dict(node.engine_notes)),
+        "numa_topology": None
+        if topology is None
+        else json.dumps({key: numa.model_dump() for key, numa in topology.items()}),
+        "gpu_info": json.dumps([gpu.model_dump() for gpu in record.gpu_info]),
+        "problem": node.problem,
+        "online": node.state is NodeState.ONLINE,
+        "last_heartbeat": millis(node.last_heartbeat),
+        "joined_at": millis(record.joined_at),
+    }
+
+
+def node_of(row: NodeRow) -> tuple[Node, NodeRecord]:
+    topology: Mapping[str, Any] | None = json.loads(row.numa_topology) if row.numa_topology else None
+    gpus = [GpuInfo.model_validate(gpu) for gpu in json.loads(row.gpu_info)]
+    node = Node(
+        name=row.name,
+        url=row.url,
+        capacity=json.loads(row.capacity),
+        devices=frozenset(f"gpu:{gpu.gpu_id}" for gpu in gpus),
+        numa_nodes=frozenset(int(key) for key in topology or {}),
+        engines=frozenset(json.loads(row.engines)),
+        engine_notes=json.loads(row.engine_notes),
+        journal_id=row.journal_id,
+        state=NodeState.ONLINE if row.online else NodeState.OFFLINE,
+        problem=row.problem,
+        last_heartbeat=seconds(row.last_heartbeat),
+    )
+    record = NodeRecord(
+        nonce=row.nonce,
+        joined_at=row.joined_at / 1000,
+        version=row.version,
+        numa_topology={key: NumaNode.model_validate(numa) for key, numa in topology.items()}
+        if topology
+        else None,
+        gpu_info=gpus,
+    )
+    return node, record

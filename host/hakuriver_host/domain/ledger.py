@@ -1,0 +1,79 @@
+"""The ledger: who holds what, on which node.
+
+Every attempt that is assigning, running or paused holds its amounts and devices until it ends. Amounts
+are counted by name, so that cores, memory and whatever follows are one rule. What a node reports to be
+running is held even where it exceeds the node's capacity: the ledger records what is, and refuses only
+to add to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hakuriver_host.domain.model import Request
+
+
+@dataclass(slots=True)
+class _Account:
+    held: dict[str, int] = field(default_factory=dict)
+    devices: dict[str, int] = field(default_factory=dict)
+    """Device to the task that holds it."""
+    requests: dict[int, Request] = field(default_factory=dict)
+
+
+class Ledger:
+    """Holdings by node and task. A task holds on one node at a time."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, _Account] = {}
+
+    def hold(self, node: str, task_id: int, request: Request) -> None:
+        """Enters a holding; repeated for the same task it changes nothing."""
+        account = self._accounts.setdefault(node, _Account())
+        if task_id in account.requests:
+            return
+        account.requests[task_id] = request
+        for name, amount in request.amounts:
+            account.held[name] = account.held.get(name, 0) + amount
+        for device in request.devices:
+            account.devices.setdefault(device, task_id)
+
+    def release(self, node: str, task_id: int) -> bool:
+        """Strikes a holding; False when there was none."""
+        account = self._accounts.get(node)
+        request = account.requests.pop(task_id, None) if account else None
+        if account is None or request is None:
+            return False
+        for name, amount in request.amounts:
+            account.held[name] -= amount
+        for device in [device for device, holder in account.devices.items() if holder == task_id]:
+            del account.devices[device]
+        return True
+
+    def held(self, node: str, name: str) -> int:
+        account = self._accounts.get(node)
+        return account.held.get(name, 0) if account else 0
+
+    def holders(self, node: str) -> Mapping[int, Request]:
+        account = self._accounts.get(node)
+        return account.requests if account else {}
+
+    def free(self, node: str, capacity: Mapping[str, int], name: str) -> int:
+        """What is left of `capacity`; below zero where a returning node runs more than it has."""
+        return capacity.get(name, 0) - self.held(node, name)
+
+    def fits(self, node: str, capacity: Mapping[str, int], request: Request) -> bool:
+        """Whether the request fits beside what is held now."""
+        account = self._accounts.get(node) or _NOTHING
+        room = all(
+            amount <= capacity.get(name, 0) - account.held.get(name, 0) for name, amount in request.amounts
+        )
+        return room and not (request.devices and not account.devices.keys().isdisjoint(request.devices))
+
+    def taken(self, node: str, request: Request) -> list[str]:
+        """Which of the devices asked for are held by others."""
+        return sorted(request.devices & self._accounts.get(node, _NOTHING).devices.keys())
+
+
+_NOTHING = _Account()

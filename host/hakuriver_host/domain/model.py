@@ -1,0 +1,178 @@
+"""What the Host knows while it runs: nodes, tasks, and what a decision causes.
+
+Times are Unix seconds (UTC) for the record, and seconds of a monotonic clock for how long something
+has lasted, so that a wall clock which jumps makes no node offline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hakuriver.models.runner import AttemptReport, HeartbeatRequest
+from hakuriver.models.tasks import RetryCause, SubmitRequest
+from hakuriver.states import NodeState, TaskState
+
+CORES = "cores"
+MEMORY = "memory"
+
+
+class Now(NamedTuple):
+    wall: float
+    mono: float
+
+
+class AttemptKey(NamedTuple):
+    task_id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one task needs of one node. Equal requests are placed alike, so the queue groups by them."""
+
+    amounts: tuple[tuple[str, int], ...] = ()
+    """Countable resources by name, above zero, sorted."""
+    devices: frozenset[str] = frozenset()
+    """Resources that are held whole, by name, such as `gpu:0`."""
+    engine: str = "docker"
+    node: str | None = None
+    numa: int | None = None
+    excluded: frozenset[str] = frozenset()
+    """Nodes that refused the task."""
+
+    def amount(self, name: str) -> int:
+        return next((amount for key, amount in self.amounts if key == name), 0)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What the tasks of one submission share."""
+
+    batch_id: int
+    owner: str
+    submitted_at: float
+    spec: SubmitRequest
+    environment: str | None
+    """None with the process engine."""
+    environment_version: str | None
+    default_user: str | None = None
+    """`uid:gid` of the owner, where the owner has them."""
+
+
+@dataclass(slots=True)
+class Task:
+    """One task that is not final, or is `lost` and may yet be corrected."""
+
+    task_id: int
+    batch: Batch
+    index: int
+    target: str | None
+    request: Request
+    state: TaskState = TaskState.PENDING
+    attempt: int = 0
+    """Number of the latest attempt; 0 before the first."""
+    node: str | None = None
+    """Node of the latest attempt."""
+    sequence: int = -1
+    """Of the last report of the latest attempt; -1 before any."""
+    closed: bool = True
+    """The latest attempt has ended for good: no report of it changes anything any more."""
+    retries: int = 0
+    kill_requested: bool = False
+    reason: str = ""
+    """Why it waits, or what the Runner does."""
+    exit_code: int | None = None
+    message: str | None = None
+    image: str | None = None
+    unit_name: str | None = None
+    started_at: float | None = None
+    completed_at: float | None = None
+
+    @property
+    def key(self) -> AttemptKey:
+        return AttemptKey(self.task_id, self.attempt)
+
+    def may_retry(self, cause: RetryCause) -> bool:
+        spec = self.batch.spec
+        return not self.kill_requested and self.retries < spec.max_retries and cause in spec.retry_on
+
+
+@dataclass(slots=True)
+class Node:
+    """A machine with a Runner."""
+
+    name: str
+    url: str
+    capacity: dict[str, int]
+    devices: frozenset[str] = frozenset()
+    numa_nodes: frozenset[int] = frozenset()
+    engines: frozenset[str] = frozenset()
+    engine_notes: Mapping[str, str] = field(default_factory=dict)
+    journal_id: str = ""
+    state: NodeState = NodeState.OFFLINE
+    reconciled: bool = False
+    """It has registered in this life of the Host, and since it was last offline."""
+    problem: str = ""
+    """Why it gets no work; empty when it may."""
+    last_seen: float = 0.0
+    """Monotonic."""
+    last_heartbeat: float | None = None
+    """Wall clock, for people."""
+    heartbeat: HeartbeatRequest = field(default_factory=HeartbeatRequest)
+    to_start: dict[int, Task] = field(default_factory=dict)
+    """Reserved here, and not yet known to have reached the Runner."""
+    to_kill: dict[AttemptKey, None] = field(default_factory=dict)
+    """To be told to the Runner. A dict for its order."""
+
+    @property
+    def ready(self) -> bool:
+        """It may be given work now."""
+        return self.state is NodeState.ONLINE and self.reconciled and not self.problem
+
+
+@dataclass(slots=True)
+class Event:
+    """A change of state, for the record and for those who follow."""
+
+    time: float
+    task: Task
+    attempt: int
+    state: TaskState
+    node: str | None
+    cause: str
+    exit_code: int | None
+
+
+@dataclass(slots=True)
+class Effects:
+    """What a decision causes: to be written first, then acted on."""
+
+    tasks: dict[int, Task] = field(default_factory=dict)
+    """Changed, to be written."""
+    events: list[Event] = field(default_factory=list)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    """Changed, to be written."""
+    wake: set[str] = field(default_factory=set)
+    """Nodes whose Runner has something to be told."""
+    progress: list[Task] = field(default_factory=list)
+    """Tasks whose reason changed: told to followers, not written."""
+    schedule: bool = False
+    """There may be something to place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a Runner that registers says of itself, as far as decisions need it."""
+
+    name: str
+    url: str
+    capacity: dict[str, int]
+    devices: frozenset[str]
+    numa_nodes: frozenset[int]
+    engines: frozenset[str]
+    engine_notes: Mapping[str, str]
+    journal_id: str
+    problem: str
+    attempts: tuple[AttemptReport, ...]

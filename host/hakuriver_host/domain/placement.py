@@ -1,0 +1,219 @@
+"""Placement: which waiting task goes to which node.
+
+`place` is one round: tasks in the order of the queue, each on the fullest node that it fits (so that large
+gaps stay for large tasks). The first task that must wait for room claims a node, and what comes later in the
+queue does not take room there: small tasks cannot keep a large one waiting for ever. The claim holds until
+the task is placed or that node can no longer run it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from hakuriver.models.tasks import NodeVerdict
+from hakuriver.states import NodeState
+from hakuriver_host.domain.ledger import Ledger
+from hakuriver_host.domain.model import CORES, MEMORY, Node, Request, Task
+from hakuriver_host.domain.queue import Queue
+
+
+@dataclass(slots=True)
+class Claim:
+    task_id: int
+    node: str
+
+
+@dataclass(slots=True)
+class Round:
+    """The outcome of one round."""
+
+    placed: list[tuple[Task, Node]] = field(default_factory=list)
+    blocked: set[Request] = field(default_factory=set)
+    """Groups of which nothing fits until something is freed."""
+
+
+def impossible(node: Node, request: Request) -> str:
+    """Why the node could not run the request even when empty; an empty string when it could."""
+    if request.node is not None and request.node != node.name:
+        return "the task is for another node"
+    if node.name in request.excluded:
+        return "the node refused the task"
+    for name, amount in request.amounts:
+        if amount > node.capacity.get(name, 0):
+            return (
+                f"it has {_quantity(name, node.capacity.get(name, 0))}, {_quantity(name, amount)} asked for"
+            )
+    missing = sorted(request.devices - node.devices)
+    if missing:
+        return f"it has no {', '.join(missing)} (it has {', '.join(sorted(node.devices)) or 'none'})"
+    if request.numa is not None and request.numa not in node.numa_nodes:
+        known = ", ".join(map(str, sorted(node.numa_nodes))) or "none known"
+        return f"it has no NUMA node {request.numa} (it has: {known})"
+    return ""
+
+
+def hindrance(node: Node, request: Request) -> str:
+    """What keeps a node that could run it from doing so now, apart from room; empty when nothing does."""
+    if node.state is NodeState.OFFLINE:
+        return "the node is offline"
+    if node.problem:
+        return node.problem
+    if not node.reconciled:
+        return "the node has not registered again yet"
+    if request.engine not in node.engines:
+        return f"its {request.engine} engine does not work: {node.engine_notes.get(request.engine, 'not offered')}"
+    return ""
+
+
+def place(
+    queue: Queue, nodes: Mapping[str, Node], ledger: Ledger, claim: Claim | None, blocked: set[Request]
+) -> tuple[Round, Claim | None]:
+    """One round. Enters each placement in the ledger at once, and takes the task out of the queue.
+
+    `blocked` are the groups that the last round found no room for, valid while nothing was freed since;
+    `claim` is the claim in force. Gives the round, and the claim for the next.
+    """
+    if claim is not None and not _valid(claim, queue, nodes):
+        claim, blocked = None, set()
+    outcome = Round(blocked=set(blocked))
+    candidates: dict[Request, list[Node]] = {}
+    heads = [
+        (task.task_id, request)
+        for request in queue.groups()
+        if request not in blocked and (task := queue.first(request))
+    ]
+    heap = [(task_id, index) for index, (task_id, _) in enumerate(heads)]
+    heapq.heapify(heap)
+    while heap:
+        task_id, index = heapq.heappop(heap)
+        request = heads[index][1]
+        task = queue.first(request)
+        if task is None:
+            continue
+        if task.task_id != task_id:
+            heapq.heappush(heap, (task.task_id, index))
+            continue
+        closed_node = claim.node if claim and claim.task_id < task.task_id else None
+        node = _choose(request, nodes.values(), ledger, candidates, closed_node)
+        if node is None:
+            outcome.blocked.add(request)
+            if claim is None or task.task_id < claim.task_id:
+                claim = _claim_for(task, nodes.values(), ledger) or claim
+            continue
+        queue.remove(task)
+        ledger.hold(node.name, task.task_id, request)
+        if claim and claim.task_id == task.task_id:
+            claim = None
+        outcome.placed.append((task, node))
+        heapq.heappush(heap, (task.task_id, index))
+    return outcome, claim
+
+
+def explain(task: Task, nodes: Iterable[Node], ledger: Ledger, claim: Claim | None) -> list[NodeVerdict]:
+    """For each node, why the task is not placed there."""
+    verdicts = []
+    for node in sorted(nodes, key=lambda node: node.name):
+        never = impossible(node, task.request)
+        reason = never or hindrance(node, task.request) or _no_room(node, task, ledger, claim)
+        verdicts.append(
+            NodeVerdict(
+                node=node.name,
+                fits_now=not reason,
+                can_ever_fit=not never,
+                reason=reason or "fits: it is placed in the next round",
+            )
+        )
+    return verdicts
+
+
+def waiting_reason(task: Task, nodes: Iterable[Node], ledger: Ledger, claim: Claim | None) -> str:
+    """Why it waits, in one line."""
+    verdicts = explain(task, nodes, ledger, claim)
+    if task.request.node is not None:
+        mine = [verdict for verdict in verdicts if verdict.node == task.request.node]
+        return (
+            f"{task.request.node}: {mine[0].reason}"
+            if mine
+            else f"no node named {task.request.node} has joined yet"
+        )
+    if not verdicts:
+        return "no node has joined yet"
+    hopeful = [verdict for verdict in verdicts if verdict.can_ever_fit]
+    if not hopeful:
+        return f"no node can run it: {verdicts[0].node}: {verdicts[0].reason}"
+    if len(hopeful) == 1:
+        return f"{hopeful[0].node}: {hopeful[0].reason}"
+    return f"waits for one of {len(hopeful)} nodes; {hopeful[0].node}: {hopeful[0].reason}"
+
+
+def _no_room(node: Node, task: Task, ledger: Ledger, claim: Claim | None) -> str:
+    for name, amount in task.request.amounts:
+        free, total = ledger.free(node.name, node.capacity, name), node.capacity.get(name, 0)
+        if amount > free:
+            return f"{_quantity(name, max(free, 0))} of {_quantity(name, total)} free, {_quantity(name, amount)} asked for"
+    taken = ledger.taken(node.name, task.request)
+    if taken:
+        return f"in use: {', '.join(taken)}"
+    if claim and claim.node == node.name and claim.task_id < task.task_id:
+        return f"its room is kept for task {claim.task_id}, which is before in the queue"
+    return ""
+
+
+def _quantity(name: str, amount: int) -> str:
+    if name == MEMORY:
+        return f"{amount / 1e9:.2f}G memory"
+    if name == CORES:
+        return f"{amount} core" if amount == 1 else f"{amount} cores"
+    return f"{amount} {name}"
+
+
+def _choose(
+    request: Request,
+    nodes: Iterable[Node],
+    ledger: Ledger,
+    candidates: dict[Request, list[Node]],
+    closed_node: str | None,
+) -> Node | None:
+    """The fullest node that the request fits now.
+
+    The order is made once a round for each group: only a node that is given a task changes, and it stays the
+    fullest until it has no room left.
+    """
+    if request not in candidates:
+        possible = [node for node in nodes if not impossible(node, request) and not hindrance(node, request)]
+        possible.sort(
+            key=lambda node: (ledger.free(node.name, node.capacity, CORES), node.name), reverse=True
+        )
+        candidates[request] = possible
+    ordered = candidates[request]
+    set_aside = []
+    chosen = None
+    while ordered:
+        node = ordered[-1]
+        if node.name == closed_node:
+            set_aside.append(ordered.pop())
+            continue
+        if ledger.fits(node.name, node.capacity, request):
+            chosen = node
+            break
+        ordered.pop()
+    ordered.extend(reversed(set_aside))
+    return chosen
+
+
+def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger) -> Claim | None:
+    """The node to keep room on: of those that could run it, the one with the most free cores."""
+    able = [
+        node for node in nodes if not impossible(node, task.request) and not hindrance(node, task.request)
+    ]
+    if not able:
+        return None
+    best = min(able, key=lambda node: (-ledger.free(node.name, node.capacity, CORES), node.name))
+    return Claim(task.task_id, best.name)
+
+
+def _valid(claim: Claim, queue: Queue, nodes: Mapping[str, Node]) -> bool:
+    node = nodes.get(claim.node)
+    return claim.task_id in queue and node is not None and node.ready
