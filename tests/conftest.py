@@ -1,0 +1,31 @@
+"""Fixtures for all tests. Left-out tests are counted by `support.left_out`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support import postgres
+
+pytest_plugins = ["support.left_out"]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgres.Server]:
+    """One PostgreSQL server for the session; the test carries the marker `postgresql`."""
+    with postgres.server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: postgres.Server) -> Iterator[str]:
+    """The SQLAlchemy URL of an empty database; the test carries the marker `postgresql`."""
+    url = postgresql_server.new_database()
+    yield url
+    postgresql_server.drop_database(url)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("chaos") is None)
