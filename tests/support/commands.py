@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from support.daemons import clean_environment
 
-_RUN = "import sys; from hakuriver_cli.main import main; sys.argv[0] = 'hakuriver'; sys.exit(main())"
+_BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,28 @@ class Commands:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = {**clean_environment(), "NO_COLOR": "1", "COLUMNS": "200", **environment}
 
-    def __call__(self, *arguments: str, within: float = 60.0, stdin: str = "", **environment: str) -> Result:
+    def __call__(
+        self,
+        *arguments: str,
+        program: str = "hakuriver",
+        within: float = 60.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> Result:
         done = subprocess.run(
-            [sys.executable, "-c", _RUN, *arguments],
-            input=stdin,
+            [_BIN / program, *arguments],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=within,
             check=False,
-            env={**self._environment, **environment},
+            env={**self._environment, **(environment or {})},
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str, stdout: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
         """Starts one and leaves it running, for those that follow or wait."""
         return subprocess.Popen(
-            [sys.executable, "-c", _RUN, *arguments],
+            [_BIN / "hakuriver", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,

@@ -1,0 +1,111 @@
+"""Two Runners: targets, waiting with a reason, resources that are held and given back."""
+
+from __future__ import annotations
+
+import pytest
+
+from hakuriver.states import TaskState
+from support.cluster import Cluster
+
+
+def release(cluster: Cluster, *tasks: int) -> None:
+    for task in tasks:
+        cluster.api.kill(task)
+    for task in tasks:
+        cluster.api.wait_final(task)
+
+
+def test_each_target_gets_a_task_of_its_own(pair: Cluster) -> None:
+    first, second = (node.name for node in pair.nodes)
+    done = pair.run("task", "submit", "--target", first, "--target", second, "-o", "json", "--", "true")
+    answer = done.json()
+    tasks = [pair.api.wait_final(int(task)) for task in answer["task_ids"]]
+    assert {task.assigned_node for task in tasks} == {first, second}
+    assert {task.batch_id for task in tasks} == {int(answer["batch_id"])}
+
+
+def test_a_task_without_target_is_placed_where_there_is_room(pair: Cluster) -> None:
+    first, second = (node.name for node in pair.nodes)
+    full = pair.api.submit_one("sleep", "600", targets=[first], required_cores=2)
+    pair.api.wait_state(full, TaskState.RUNNING)
+    task = pair.api.submit_one("true", required_cores=1)
+    assert pair.api.wait_final(task).assigned_node == second
+    release(pair, full)
+
+
+def test_a_task_that_fits_nowhere_now_waits_and_says_why_for_each_node(pair: Cluster) -> None:
+    names = [node.name for node in pair.nodes]
+    full = [pair.api.submit_one("sleep", "600", targets=[name], required_cores=2) for name in names]
+    for task in full:
+        pair.api.wait_state(task, TaskState.RUNNING)
+    waiting = pair.api.submit_one("true", required_cores=1)
+    assert pair.api.task(waiting).status == TaskState.PENDING
+    explained = pair.run("task", "explain", str(waiting), "-o", "json").json()
+    verdicts = {verdict["node"]: verdict for verdict in explained["nodes"]}
+    for name in names:
+        assert (verdicts[name]["fits_now"], verdicts[name]["can_ever_fit"]) == (False, True)
+        assert "core" in verdicts[name]["reason"]
+    shown = pair.run("task", "explain", str(waiting))
+    assert all(name in shown.stdout for name in names)
+    release(pair, full[0])
+    assert pair.api.wait_final(waiting).assigned_node == names[0]
+    release(pair, full[1])
+
+
+def test_many_more_tasks_than_cores_all_run_and_nothing_is_oversubscribed(pair: Cluster) -> None:
+    running = pair.shared / "running"
+    running.mkdir()
+    text = f'f="{running}/$HAKURIVER_TASK_ID"; touch "$f"; ls "{running}" | wc -l; rm "$f"'
+    batch = pair.api.submit("sh", "-c", text, count=40)
+    for task in batch.task_ids:
+        assert pair.api.wait_final(task, within=60).status == TaskState.COMPLETED
+    assert max(int(pair.api.log(task)) for task in batch.task_ids) <= 4
+    pair.assert_clean(batch.task_ids)
+
+
+def test_memory_is_held_too(pair: Cluster) -> None:
+    name = pair.node.name
+    total = pair.api.nodes()[name].total_memory_bytes
+    most = pair.api.submit_one(
+        "sleep", "600", targets=[name], required_cores=0, required_memory_bytes=total - 1000
+    )
+    pair.api.wait_state(most, TaskState.RUNNING)
+    assert pair.api.nodes()[name].available_memory_bytes == 1000
+    waiting = pair.api.submit_one("true", targets=[name], required_cores=0, required_memory_bytes=2000)
+    assert pair.api.task(waiting).status == TaskState.PENDING
+    release(pair, most)
+    assert pair.api.wait_final(waiting).status == TaskState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"required_cores": 3}, {"required_memory_bytes": 10**13}, {"targets": ["no-such"]}]
+)
+def test_what_no_known_node_can_ever_run_is_refused_unless_held(
+    pair: Cluster, wanted: dict[str, object]
+) -> None:
+    before = len(pair.api.tasks())
+    answer = pair.api.call("POST", "/api/submit", json={"command": "true", **wanted})
+    assert answer.status_code == 409
+    assert answer.json()["error"] == "impossible"
+    assert answer.json()["hint"]
+    assert len(pair.api.tasks()) == before
+    held = pair.api.submit_one("true", hold_for_node=True, **wanted)
+    assert pair.api.task(held).status == TaskState.PENDING
+    assert pair.api.task(held).reason
+    release(pair, held)
+
+
+def test_one_impossible_target_does_not_keep_the_others_away(pair: Cluster) -> None:
+    done = pair.api.submit("true", targets=["no-such", pair.node.name])
+    assert [failed.target for failed in done.failed_targets] == ["no-such"]
+    (task,) = done.task_ids
+    assert pair.api.wait_final(task).status == TaskState.COMPLETED
+
+
+def test_a_repeated_idempotency_key_gives_the_first_answer_again(pair: Cluster) -> None:
+    headers = {"Idempotency-Key": "the-same"}
+    body = {"command": "true", "name": "once"}
+    first = pair.api.json("POST", "/api/submit", json=body, headers=headers)
+    second = pair.api.json("POST", "/api/submit", json=body, headers=headers)
+    assert first["task_ids"] == second["task_ids"]
+    assert len(pair.api.tasks(name="once")) == 1
