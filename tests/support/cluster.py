@@ -49,6 +49,7 @@ class Cluster:
         relays: bool = False,
         state_dir: Path | None = None,
         sections: settings.Sections | None = None,
+        runner_sections: settings.Sections | None = None,
     ) -> None:
         self.folder = folder
         self.shared = folder / "shared"
@@ -58,6 +59,7 @@ class Cluster:
         self._cores = cores
         self._containers = containers
         self._sections = sections or {}
+        self._runner_sections = runner_sections or {}
         self._host_relay = Relay(_LOOPBACK, free_port(), (_LOOPBACK, self.port)) if relays else None
         self.config = settings.write(folder / "host.toml", self._host_settings())
         self.host = Daemon("hakuriver_host", self.config, folder / "host.log")
@@ -216,7 +218,7 @@ class Cluster:
                 "join_token_file": self.state_dir / "join.token",
             },
         }
-        sections = settings.merged(self._host_settings(), own, self._sections)
+        sections = settings.merged(self._host_settings(), own, self._sections, self._runner_sections)
         config = settings.write(self.folder / f"{name}.toml", sections)
         return Node(name, Daemon("hakuriver_agent", config, self.folder / f"{name}.log"), relay)
 

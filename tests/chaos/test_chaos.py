@@ -1,0 +1,160 @@
+"""Host and Runner are killed, cut off and starved of disk while they work, and nothing is lost or done twice.
+
+Afterwards every acknowledged task has ended exactly once, with its right exit code and after having run exactly
+once for each attempt; no container or process is left, and no resource is held.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hakuriver.states import NodeState
+from support import engine
+from support.cluster import Cluster, running
+from support.disks import small_disk
+from support.load import Load
+
+pytestmark = pytest.mark.chaos
+
+OFFLINE_SOON = {"timing": {"heartbeat_interval": 0.3, "heartbeat_timeout_factor": 5, "lost_after": 3600}}
+"""A node is offline after 1.5 seconds."""
+
+
+@contextmanager
+def trouble(make: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs `make` beside the test until its event is set; what it raises fails the test."""
+    enough = threading.Event()
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            make(enough)
+        except BaseException as error:  # noqa: BLE001 - handed on below
+            raised.append(error)
+
+    thread = threading.Thread(target=work, name="trouble")
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+def finish(load: Load) -> None:
+    load.wait_all()
+    load.assert_each_ended_once()
+    load.cluster.wait_online()
+    load.cluster.assert_clean(within=60)
+
+
+def submit_all(load: Load, count: int) -> None:
+    load.prepare()
+    for _ in range(count):
+        load.submit()
+
+
+@pytest.mark.docker
+def test_daemons_are_killed_again_and_again(tmp_path: Path, chance: random.Random, task_count: int) -> None:
+    """Tasks in containers and without; Host and both Runners get SIGKILL, one or two at a time, for as long as it lasts."""
+    sections = {**OFFLINE_SOON, "timing": {**OFFLINE_SOON["timing"], "heartbeat_timeout_factor": 10}}
+    kills = random.Random(chance.random())
+    with running(Cluster(tmp_path, runners=2, cores=8, containers=True, sections=sections)) as cluster:
+
+        def kill(enough: threading.Event) -> None:
+            daemons = [cluster.host, *(node.daemon for node in cluster.nodes)]
+            while not enough.wait(kills.uniform(0.2, 2.0)):
+                victims = kills.sample(daemons, kills.choice((1, 1, 2)))
+                for victim in victims:
+                    victim.kill()
+                enough.wait(kills.uniform(0.0, 0.5))
+                for victim in victims:
+                    victim.start()
+
+        load = Load(cluster, chance, containers=True)
+        with trouble(kill):
+            submit_all(load, task_count)
+        cluster.wait_host()
+        finish(load)
+
+
+@pytest.mark.parametrize("how", ["drop", "reset"])
+def test_the_link_is_cut_for_longer_than_the_offline_limit(
+    tmp_path: Path, chance: random.Random, task_count: int, how: str
+) -> None:
+    containers = engine.why_not() is None
+    cuts = random.Random(chance.random())
+    with running(
+        Cluster(tmp_path, cores=8, containers=containers, relays=True, sections=OFFLINE_SOON)
+    ) as cluster:
+
+        def cut(enough: threading.Event) -> None:
+            while not enough.wait(cuts.uniform(0.3, 1.5)):
+                cluster.cut("drop" if how == "drop" else "reset")
+                try:
+                    cluster.wait_node(NodeState.OFFLINE)
+                    enough.wait(cuts.uniform(0.0, 1.0))
+                finally:
+                    cluster.mend()
+                cluster.wait_node(NodeState.ONLINE)
+
+        load = Load(cluster, chance, containers)
+        with trouble(cut):
+            submit_all(load, task_count // 2)
+            load.wait_all()
+        finish(load)
+
+
+@pytest.mark.small_disk
+def test_the_hosts_disk_is_full_for_a_while(tmp_path: Path, chance: random.Random, task_count: int) -> None:
+    """Submissions are refused meanwhile, ends are kept by the Runner, and all is well once there is room."""
+    containers = engine.why_not() is None
+    fills = random.Random(chance.random())
+    with (
+        small_disk(tmp_path / "state", 48) as disk,
+        running(Cluster(tmp_path, cores=8, containers=containers, state_dir=disk.path / "host")) as cluster,
+    ):
+
+        def fill(enough: threading.Event) -> None:
+            while not enough.wait(fills.uniform(0.5, 2.0)):
+                disk.fill()
+                enough.wait(fills.uniform(0.5, 3.0))
+                disk.free()
+
+        load = Load(cluster, chance, containers)
+        with trouble(fill):
+            submit_all(load, task_count)
+        finish(load)
+
+
+@pytest.mark.small_disk
+def test_the_host_is_killed_while_its_disk_is_full(
+    tmp_path: Path, chance: random.Random, task_count: int
+) -> None:
+    fills = random.Random(chance.random())
+    with (
+        small_disk(tmp_path / "state", 48) as disk,
+        running(Cluster(tmp_path, cores=8, state_dir=disk.path / "host")) as cluster,
+    ):
+
+        def fill_and_kill(enough: threading.Event) -> None:
+            while not enough.wait(fills.uniform(0.5, 1.5)):
+                disk.fill()
+                enough.wait(fills.uniform(0.0, 1.0))
+                cluster.host.kill()
+                disk.free()
+                cluster.host.start()
+
+        load = Load(cluster, chance, containers=False)
+        with trouble(fill_and_kill):
+            submit_all(load, task_count // 4)
+        cluster.wait_host()
+        finish(load)

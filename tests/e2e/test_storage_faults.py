@@ -1,0 +1,146 @@
+"""Disks that are full, shares that are wrong, ports that are taken: said in one line, and healed without a restart."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hakuriver.states import TaskState
+from support.cluster import Cluster, running
+from support.disks import small_disk
+from support.waiting import until
+
+
+def refused_start(cluster: Cluster, *words: str) -> None:
+    """The Host ends at once, with one line that names what is wrong and one of what to do."""
+    cluster.host.start()
+    assert cluster.host.wait(within=30) not in {0, None}
+    said = cluster.host.output()
+    assert "Traceback" not in said, said
+    for word in words:
+        assert word in said, said
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.shared.mkdir()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", cluster.port))
+        taken.listen()
+        refused_start(cluster, str(cluster.port))
+
+
+def test_a_database_file_that_is_none(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.shared.mkdir()
+    cluster.state_dir.mkdir()
+    database = cluster.state_dir / "host.db"
+    database.write_bytes(b"this is no database, but it is somebody's file\n" * 100)
+    before = database.read_bytes()
+    refused_start(cluster, str(database))
+    assert database.read_bytes() == before
+
+
+def test_a_shared_directory_that_the_host_does_not_have(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, sections={"paths": {"shared_dir": "/proc/no-such-share"}})
+    refused_start(cluster, "/proc/no-such-share")
+
+
+def problem_of(cluster: Cluster) -> str:
+    node = cluster.api.nodes().get(cluster.node.name)
+    return node.problem if node and not node.schedulable else ""
+
+
+def start_without_waiting(cluster: Cluster) -> None:
+    cluster.shared.mkdir()
+    cluster.start_host()
+    cluster.node.daemon.start()
+
+
+@pytest.mark.parametrize("other", ["missing", "different"])
+def test_a_shared_directory_that_is_not_the_hosts(tmp_path: Path, other: str) -> None:
+    """The node gets no work and says why; once its share is right it gets work, without a restart."""
+    elsewhere = tmp_path / "elsewhere"
+    if other == "different":
+        elsewhere.mkdir()
+        (elsewhere / ".hakuriver-share").write_text("another share\n")
+    cluster = Cluster(tmp_path, runner_sections={"paths": {"shared_dir": elsewhere}})
+    try:
+        start_without_waiting(cluster)
+        assert "shar" in until(lambda: problem_of(cluster), "the node says what is wrong").lower()
+        task = cluster.api.submit_one("true")
+        assert cluster.api.task(task).status == TaskState.PENDING
+        assert "shar" in cluster.run("task", "explain", str(task)).stdout.lower()
+        if elsewhere.exists():
+            elsewhere.rename(tmp_path / "away")
+        elsewhere.symlink_to(cluster.shared)
+        assert cluster.api.wait_final(task).status == TaskState.COMPLETED
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.small_disk
+def test_a_shared_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """The node gets no work and says why, for as long as it lasts."""
+    with small_disk(tmp_path / "shared", 64) as disk, running(Cluster(tmp_path)) as cluster:
+        remount(disk.path, "ro")
+        until(lambda: problem_of(cluster), "the node says what is wrong")
+        remount(disk.path, "rw")
+        cluster.wait_online()
+        task = cluster.api.submit_one("true")
+        assert cluster.api.wait_final(task).status == TaskState.COMPLETED
+
+
+@pytest.mark.small_disk
+def test_a_full_disk_refuses_submissions_and_changes_nothing(tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path / "state", 24) as disk,
+        running(Cluster(tmp_path, state_dir=disk.path / "host")) as cluster,
+    ):
+        running_task = cluster.api.submit_one(
+            "sh", "-c", f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; exit 4"
+        )
+        cluster.api.wait_state(running_task, TaskState.RUNNING)
+        disk.fill()
+        # What is left in the write-ahead log may still take a few.
+        answer = until(lambda: _refusal(cluster), "a refusal")
+        assert answer == 507
+        before = len(cluster.api.tasks())
+        cluster.run("task", "submit", "--env", f"PAD={'x' * 100_000}", "--", "true").assert_refused(1)
+        assert len(cluster.api.tasks()) == before
+        (tmp_path / "go").touch()
+        disk.free()
+        ended = cluster.api.wait_final(running_task)
+        assert (ended.status, ended.exit_code) == (TaskState.FAILED, 4)
+        after = cluster.api.submit_one("true")
+        assert cluster.api.wait_final(after).status == TaskState.COMPLETED
+        for task in cluster.api.tasks():
+            cluster.api.wait_final(task.task_id)
+        cluster.assert_clean()
+
+
+@pytest.mark.small_disk
+def test_a_full_share_costs_output_and_not_the_task(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "shared", 16) as disk, running(Cluster(tmp_path)) as cluster:
+        task = cluster.api.submit_one("sh", "-c", "head -c 40000000 /dev/zero; exit 3")
+        ended = cluster.api.wait_final(task)
+        assert (ended.status, ended.exit_code) == (TaskState.FAILED, 3)
+        for log in (disk.path / "task_outputs").iterdir():
+            log.unlink()
+        cluster.wait_online()
+        again = cluster.api.submit_one("echo", "well")
+        assert cluster.api.wait_final(again).status == TaskState.COMPLETED
+        assert cluster.api.log(again) == b"well\n"
+
+
+def _refusal(cluster: Cluster) -> int | None:
+    body = {"command": "true", "env_vars": {"PAD": "x" * 100_000}}
+    answer = cluster.api.call("POST", "/api/submit", json=body)
+    return None if answer.is_success else answer.status_code
+
+
+def remount(path: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", str(path)], check=True)
