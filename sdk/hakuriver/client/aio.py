@@ -155,17 +155,21 @@ class AsyncClient:
 
     async def stdout(self, task_id: int, *, offset: int = 0, attempt: int | None = None) -> bytes:
         """All of it that is there now, from `offset` on."""
-        return b"".join([part async for part in self.read(task_id, "stdout", offset=offset, attempt=attempt)])
+        return b"".join(
+            [part.data async for part in self.parts(task_id, "stdout", offset=offset, attempt=attempt)]
+        )
 
     async def stderr(self, task_id: int, *, offset: int = 0, attempt: int | None = None) -> bytes:
-        return b"".join([part async for part in self.read(task_id, "stderr", offset=offset, attempt=attempt)])
+        return b"".join(
+            [part.data async for part in self.parts(task_id, "stderr", offset=offset, attempt=attempt)]
+        )
 
-    async def read(
+    async def parts(
         self, task_id: int, stream: calls.Stream, *, offset: int = 0, attempt: int | None = None
-    ) -> AsyncGenerator[bytes]:
+    ) -> AsyncGenerator[calls.LogPart]:
         """What is there now, piece by piece."""
         while (part := await self.log(task_id, stream, offset=offset, attempt=attempt)).data:
-            yield part.data
+            yield part
             offset = part.next_offset
 
     def follow(

@@ -153,17 +153,17 @@ class Client:
 
     def stdout(self, task_id: int, *, offset: int = 0, attempt: int | None = None) -> bytes:
         """All of it that is there now, from `offset` on."""
-        return b"".join(self.read(task_id, "stdout", offset=offset, attempt=attempt))
+        return b"".join(part.data for part in self.parts(task_id, "stdout", offset=offset, attempt=attempt))
 
     def stderr(self, task_id: int, *, offset: int = 0, attempt: int | None = None) -> bytes:
-        return b"".join(self.read(task_id, "stderr", offset=offset, attempt=attempt))
+        return b"".join(part.data for part in self.parts(task_id, "stderr", offset=offset, attempt=attempt))
 
-    def read(
+    def parts(
         self, task_id: int, stream: calls.Stream, *, offset: int = 0, attempt: int | None = None
-    ) -> Generator[bytes]:
+    ) -> Generator[calls.LogPart]:
         """What is there now, piece by piece."""
         while (part := self.log(task_id, stream, offset=offset, attempt=attempt)).data:
-            yield part.data
+            yield part
             offset = part.next_offset
 
     def follow(

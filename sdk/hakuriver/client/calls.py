@@ -248,7 +248,7 @@ def read_json(kind: type[T], data: bytes | str) -> T:
 
 @cache
 def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    return TypeAdapter(cast("type[Any]", kind))
 
 
 def _task_list(answer: Answer) -> TaskList:

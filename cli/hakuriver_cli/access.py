@@ -1,0 +1,136 @@
+"""`hakuriver user … | token … | whoami`: who may use the cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from cyclopts import App, Parameter
+from pydantic import BaseModel, ValidationError
+
+from hakuriver.errors import HakuRiverError, UsageError
+from hakuriver.models.access import Role, TokenCreate, UserCreate
+from hakuriver_cli import views
+from hakuriver_cli.errors import report
+from hakuriver_cli.options import COMMON, Common, Duration
+from hakuriver_cli.output import Format
+from hakuriver_cli.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hakuriver.models.tasks import Message
+
+M = TypeVar("M", bound=BaseModel)
+
+users = App(name="user", help="Administer users.", help_format="plaintext")
+tokens = App(name="token", help="Make, list and revoke tokens.", help_format="plaintext")
+
+
+def whoami(*, common: Common = COMMON) -> None:
+    """Show whose token you use."""
+    session = Session(common)
+    session.printer.record(session.client.whoami(), views.WHOAMI)
+
+
+@users.command(name="create")
+def create_user(
+    name: Annotated[str, Parameter(help="Lower-case letters, digits and _ . - inside, at most 32.")],
+    /,
+    *,
+    role: Annotated[
+        Role,
+        Parameter(help="admin: everything; user: tasks of their own; viewer: looks at nodes and the queue."),
+    ] = Role.USER,
+    uid: Annotated[int | None, Parameter(help="Numeric user id that their tasks run as.")] = None,
+    gid: Annotated[int | None, Parameter(help="Numeric group id that their tasks run as.")] = None,
+    common: Common = COMMON,
+) -> None:
+    """Make a user. Give them a token with `hakuriver token create --user NAME`."""
+    session = Session(common)
+    request = _request(UserCreate, name=name, role=role, uid=uid, gid=gid)
+    session.printer.record(session.client.create_user(request), views.USERS)
+
+
+@users.command(name="list")
+def list_users(*, common: Common = COMMON) -> None:
+    """List the users."""
+    session = Session(common)
+    session.printer.rows(session.client.users(), views.USERS)
+
+
+@users.command(name="remove")
+def remove_users(
+    names: Annotated[list[str], Parameter(name="NAME", negative=(), help="Users; several may be given.")],
+    /,
+    *,
+    common: Common = COMMON,
+) -> int:
+    """Remove users and their tokens."""
+    session = Session(common)
+    return _for_names(session, names, session.client.remove_user)
+
+
+@tokens.command(name="create")
+def create_token(
+    *,
+    user: Annotated[str | None, Parameter(help="Whose it is; none is your own.")] = None,
+    kind: Annotated[
+        Literal["user", "join"], Parameter(help="user: for a person or program; join: for new Runners.")
+    ] = "user",
+    label: Annotated[str, Parameter(help="What it is for; shown in the list.")] = "",
+    expires: Annotated[
+        Duration, Parameter(help="How long it is valid, such as 12h or 30d; none is for ever.")
+    ] = None,
+    common: Common = COMMON,
+) -> None:
+    """Make a token. It is shown this once, on stdout; the Host keeps only a hash of it."""
+    session = Session(common, default=Format.NAME)
+    request = _request(TokenCreate, kind=kind, user=user, label=label, expires_in_seconds=expires)
+    made = session.client.create_token(request)
+    session.printer.record(made, views.NEW_TOKEN)
+    if session.printer.err.isatty():
+        session.printer.say(f"(token {made.token_id}; keep it: it is not shown again)")
+
+
+@tokens.command(name="list")
+def list_tokens(*, common: Common = COMMON) -> None:
+    """List the tokens; not their secrets."""
+    session = Session(common)
+    session.printer.rows(session.client.tokens(), views.TOKENS)
+
+
+@tokens.command(name="revoke")
+def revoke_tokens(
+    token_ids: Annotated[
+        list[str], Parameter(name="TOKEN_ID", negative=(), help="Ids of tokens; several may be given.")
+    ],
+    /,
+    *,
+    common: Common = COMMON,
+) -> int:
+    """Make tokens invalid at once."""
+    session = Session(common)
+    return _for_names(session, token_ids, session.client.revoke_token)
+
+
+def _for_names(session: Session, names: list[str], act: Callable[[str], Message]) -> int:
+    code = 0
+    done = []
+    for name in dict.fromkeys(names):
+        try:
+            done.append(views.Told(name=name, message=act(name).message))
+        except HakuRiverError as error:
+            report(error, session.printer.err)
+            code = code or error.exit_code
+    if done:
+        session.printer.rows(done, views.TOLD)
+    return code
+
+
+def _request(model: type[M], /, **fields: Any) -> M:
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        from hakuriver.client.calls import describe  # noqa: PLC0415  (loaded when it is needed)
+
+        raise UsageError(describe(error), "correct it and try again") from None

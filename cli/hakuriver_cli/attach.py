@@ -1,0 +1,210 @@
+"""`hakuriver task run`: submits, stays with the task as `docker run` does, and ends with its exit code.
+
+Everything is pushed by the Host: state changes by one stream, stdout and stderr by one each for every attempt. Raw bytes
+go through unchanged. The first Ctrl-C kills the task and waits for its end; the second leaves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import Annotated, BinaryIO
+
+from cyclopts import Parameter
+
+from hakuriver.client import AsyncClient
+from hakuriver.client.calls import Stream
+from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
+from hakuriver.models.tasks import SubmitRequest, SubmitResponse, TaskEvent
+from hakuriver.states import FINAL, TaskState
+from hakuriver_cli import views
+from hakuriver_cli.errors import report
+from hakuriver_cli.options import COMMON, Common
+from hakuriver_cli.output import Format, Printer
+from hakuriver_cli.progress import Progress
+from hakuriver_cli.session import Session
+from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
+from hakuriver_cli.tasks import CommandLine, code_of, ending, report_made
+
+INTERRUPTED = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_REASON_SECONDS = 1.0
+
+
+def run(
+    *command_line: CommandLine,
+    options: SubmitOptions = DEFAULTS,
+    detach: Annotated[
+        bool, Parameter(name=("--detach", "-d"), negative=(), help="Print the id and do not stay with it.")
+    ] = False,
+    common: Common = COMMON,
+) -> int:
+    """Run a command and stay with it: its output comes here as it is written, and the exit code is its own.
+
+    Ctrl-C kills the task and waits for its end; a second Ctrl-C leaves it to that. A task that ended without an exit
+    code counts as 1, or as 130 after Ctrl-C.
+    """
+    session = Session(common, default=Format.NAME)
+    request = request_of(options, command_line)
+    if detach:
+        made = session.client.submit(request)
+        session.printer.record(made, views.SUBMITTED)
+        return report_made(session, made)
+    return asyncio.run(_attached(session, request))
+
+
+async def _attached(session: Session, request: SubmitRequest) -> int:
+    async with session.async_client() as client:
+        made = await client.submit(request)
+        refused = ConflictError.exit_code if made.failed_targets else 0
+        for failed in made.failed_targets:
+            session.printer.say(f"error: {failed.target}: {failed.reason}")
+        attachment = Attachment(client, made, session.printer)
+        return await attachment.stay() or refused
+
+
+class Attachment:
+    """Stays with the tasks of one submission until they have ended."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        made: SubmitResponse,
+        printer: Printer,
+        out: BinaryIO | None = None,
+        err: BinaryIO | None = None,
+    ) -> None:
+        self._client = client
+        self._made = made
+        self._printer = printer
+        self._out = out or sys.stdout.buffer
+        self._err = err or sys.stderr.buffer
+        self._progress = Progress(printer.err)
+        self._ended: dict[int, TaskEvent] = {}
+        self._logs: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._helpers: set[asyncio.Task[None]] = set()
+        self._interrupts = 0
+
+    async def stay(self) -> int:
+        """Gives the exit code: 0 if all completed, else the first other one in the order of submission."""
+        loop = asyncio.get_running_loop()
+        following = asyncio.ensure_future(self._follow())
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._interrupt, following)
+        try:
+            with self._progress:
+                await following
+        except asyncio.CancelledError:
+            self._printer.say("left; `hakuriver task status` shows how they end: " + self._names())
+            return INTERRUPTED
+        except BrokenPipeError:
+            await self._kill()
+            raise
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+            await self._cancel_all()
+        return self._code()
+
+    async def _follow(self) -> None:
+        reasons = self._start(self._show_reasons()) if self._progress.shown else None
+        async with aclosing(self._client.events(0, batch_id=self._made.batch_id)) as changes:
+            async for event in changes:
+                self._on_event(event)
+                if len(self._ended) == len(self._made.task_ids):
+                    break
+        if reasons is not None:
+            reasons.cancel()
+        await asyncio.gather(*self._logs.values())
+
+    def _on_event(self, event: TaskEvent) -> None:
+        key = (event.task_id, event.attempt)
+        if event.attempt and key not in self._logs:
+            self._logs[key] = asyncio.ensure_future(self._copy_both(*key))
+        if event.state is TaskState.RUNNING:
+            self._progress.stop()
+        else:
+            self._progress.update(f"task {event.task_id} {event.state}")
+        if event.state in FINAL:
+            self._ended[event.task_id] = event
+
+    async def _copy_both(self, task_id: int, attempt: int) -> None:
+        await asyncio.gather(
+            self._copy(task_id, attempt, "stdout", self._out),
+            self._copy(task_id, attempt, "stderr", self._err),
+        )
+
+    async def _copy(self, task_id: int, attempt: int, stream: Stream, target: BinaryIO) -> None:
+        try:
+            async with aclosing(self._client.follow(task_id, stream, attempt=attempt)) as parts:
+                async for part in parts:
+                    self._progress.stop()
+                    target.write(part)
+                    target.flush()
+        except NotFoundError:
+            return
+        except HakuRiverError as error:
+            report(error, self._printer.err)
+
+    async def _show_reasons(self) -> None:
+        """Why the first task waits, or what its Runner prepares: this is no event, so it is asked for."""
+        task_id = self._made.task_ids[0]
+        while self._progress.shown:
+            await asyncio.sleep(_REASON_SECONDS)
+            detail = await self._client.task(task_id)
+            if detail.status not in {TaskState.PENDING, TaskState.ASSIGNING}:
+                return
+            self._progress.update(
+                f"task {task_id} {detail.status}" + (f": {detail.reason}" * bool(detail.reason))
+            )
+
+    def _interrupt(self, following: asyncio.Future[None]) -> None:
+        self._interrupts += 1
+        self._progress.stop()
+        if self._interrupts > 1:
+            following.cancel()
+            return
+        self._printer.say("killing; Ctrl-C again leaves without waiting: " + self._names())
+        self._start(self._kill())
+
+    async def _kill(self) -> None:
+        for task_id in self._made.task_ids:
+            if task_id not in self._ended:
+                try:
+                    await self._client.kill(task_id)
+                except ConflictError:
+                    continue
+                except HakuRiverError as error:
+                    report(error, self._printer.err)
+
+    def _code(self) -> int:
+        codes = [code_of(self._ended[task_id]) for task_id in self._made.task_ids]
+        code = next((code for code in codes if code), 0)
+        for event in self._ended.values():
+            if (
+                event.exit_code is None
+                or event.state not in {TaskState.COMPLETED, TaskState.FAILED}
+                or (event.state is TaskState.FAILED and event.cause)
+            ):
+                self._printer.say(ending(event))
+        if self._interrupts and code == 1 and all(event.exit_code is None for event in self._ended.values()):
+            return INTERRUPTED
+        return code
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._helpers.add(task)
+        task.add_done_callback(self._helpers.discard)
+        return task
+
+    async def _cancel_all(self) -> None:
+        left = [task for task in (*self._logs.values(), *self._helpers) if not task.done()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def _names(self) -> str:
+        return " ".join(str(task_id) for task_id in self._made.task_ids if task_id not in self._ended)

@@ -1,0 +1,65 @@
+"""Options that many commands share, and how words that people type become values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from cyclopts import Group, Parameter, Token
+
+from hakuriver.ids import parse_id
+from hakuriver.sizes import parse_duration, parse_size
+from hakuriver_cli.output import Format
+
+T = TypeVar("T")
+
+GLOBAL = Group("Global options", sort_key=100)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    config: Annotated[
+        Path | None,
+        Parameter(
+            name="--config",
+            group=GLOBAL,
+            help="Configuration file, instead of HAKURIVER_CONFIG or ~/.hakuriver/config.toml.",
+        ),
+    ] = None
+    output: Annotated[
+        Format | None,
+        Parameter(name=("--output", "-o"), group=GLOBAL, help="How to print: table, wide, json or name."),
+    ] = None
+
+
+COMMON = Common()
+
+
+def _each(parse: Callable[[str], T]) -> Callable[[Any, Sequence[Token]], list[T]]:
+    return lambda _type, tokens: [parse(token.value) for token in tokens]
+
+
+def _one(parse: Callable[[str], T]) -> Callable[[Any, Sequence[Token]], T]:
+    return lambda _type, tokens: parse(tokens[-1].value)
+
+
+TaskIds = Annotated[
+    list[int],
+    Parameter(
+        name="TASK_ID", converter=_each(parse_id), negative=(), help="Ids of tasks; several may be given."
+    ),
+]
+TaskIdOption = Annotated[int, Parameter(name="TASK_ID", converter=_one(parse_id), help="Id of the task.")]
+Size = Annotated[int | None, Parameter(converter=_one(parse_size), metavar="SIZE")]
+Duration = Annotated[int | None, Parameter(converter=_one(parse_duration), metavar="DURATION")]
+OptionalId = Annotated[int | None, Parameter(converter=_one(parse_id), metavar="ID")]
+Attempt = Annotated[int | None, Parameter(name="--attempt", help="Which attempt; none is the newest.")]
+Watch = Annotated[
+    bool,
+    Parameter(name=("--watch", "-w"), negative=(), help="Keep printing as things change, until Ctrl-C."),
+]

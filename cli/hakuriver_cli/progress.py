@@ -1,0 +1,45 @@
+"""A line on stderr that says what goes on, shown on a terminal only, and gone before real output comes."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from hakuriver_cli.output import printable
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+
+class Progress:
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+        self._status: Status | None = None
+        self.shown = err.isatty()
+        """Whether updates are of use; false for good once it was stopped."""
+
+    def update(self, text: str) -> None:
+        if not self.shown:
+            return
+        if self._status is None:
+            from rich.console import Console  # noqa: PLC0415  (loaded only on a terminal)
+            from rich.markup import escape  # noqa: PLC0415
+
+            self._escape = escape
+            self._status = Console(file=self._err).status("")
+            self._status.start()
+        self._status.update(self._escape(printable(text)))
+
+    def stop(self) -> None:
+        self.shown = False
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

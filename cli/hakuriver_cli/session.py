@@ -1,0 +1,56 @@
+"""What a command works with: the settings, a client and a printer, each made when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hakuriver.errors import HakuRiverError, UnauthenticatedError, UnreachableError
+from hakuriver_cli.errors import report
+from hakuriver_cli.options import Common
+from hakuriver_cli.output import Format, Printer
+
+if TYPE_CHECKING:
+    from hakuriver import AsyncClient, Client
+    from hakuriver.config import Settings
+
+
+class Session:
+    def __init__(self, common: Common, default: Format = Format.TABLE) -> None:
+        self.common = common
+        self.printer = Printer(common.output or default)
+
+    @cached_property
+    def settings(self) -> Settings:
+        from hakuriver.config import load  # noqa: PLC0415  (loaded only by commands that need it)
+
+        return load(self.common.config)
+
+    @cached_property
+    def client(self) -> Client:
+        from hakuriver.client import Client  # noqa: PLC0415
+
+        return Client.from_settings(self.settings, self.common.config)
+
+    def async_client(self) -> AsyncClient:
+        from hakuriver.client import AsyncClient  # noqa: PLC0415
+
+        return AsyncClient.from_settings(self.settings, self.common.config)
+
+    def for_each(self, task_ids: Iterable[int], act: Callable[[int], None]) -> int:
+        """Does it for all, reports each failure, and gives the exit code of the first.
+
+        An error that every other one would meet too, such as a Host that does not answer, ends it.
+        """
+        ids = list(dict.fromkeys(task_ids))
+        code = 0
+        for task_id in ids:
+            try:
+                act(task_id)
+            except (UnreachableError, UnauthenticatedError):
+                raise
+            except HakuRiverError as error:
+                report(error, self.printer.err)
+                code = code or error.exit_code
+        return code

@@ -1,0 +1,183 @@
+"""What `task submit` and `task run` take, and the request that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from hakuriver.errors import UsageError
+from hakuriver_cli.options import Duration, Size
+
+if TYPE_CHECKING:
+    from hakuriver.models.tasks import SubmitRequest
+
+_PLACE = Group("Where and how much", sort_key=1)
+_CONTAINER = Group("Environment and container", sort_key=2)
+_LIFE = Group("How it runs", sort_key=3)
+
+_ENV_HINT = "write KEY=VALUE, such as --env SEED=7"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SubmitOptions:
+    """Names are those of the request; what is not given is left to the Host's defaults."""
+
+    target: Annotated[
+        tuple[str, ...],
+        Parameter(
+            group=_PLACE,
+            negative=(),
+            metavar="TARGET",
+            help="Where to run: NODE[:NUMA][::GPU,GPU]. Repeated, it makes one task for each. "
+            "Without it the Host chooses.",
+        ),
+    ] = ()
+    cores: Annotated[
+        int, Parameter(group=_PLACE, help="Cores to hold for each task; 0 holds none and sets no limit.")
+    ] = 1
+    memory: Annotated[
+        Size, Parameter(group=_PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
+    ] = None
+    count: Annotated[
+        int,
+        Parameter(
+            group=_PLACE,
+            help="Tasks to make (of each target); each sees its number in HAKURIVER_TASK_INDEX.",
+        ),
+    ] = 1
+    hold_for_node: Annotated[
+        bool,
+        Parameter(
+            group=_PLACE, negative=(), help="Queue it even if no node that is known now can ever run it."
+        ),
+    ] = False
+    env: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name=("--env", "-e"),
+            group=_CONTAINER,
+            negative=(),
+            metavar="KEY=VALUE",
+            help="A variable for the task; repeatable.",
+        ),
+    ] = ()
+    env_file: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            group=_CONTAINER,
+            negative=(),
+            help="File of KEY=VALUE lines; --env goes before it. Empty lines and # lines are left aside.",
+        ),
+    ] = ()
+    container: Annotated[
+        str | None,
+        Parameter(
+            group=_CONTAINER,
+            metavar="NAME",
+            help="Environment to run in; NULL runs it as a process on the node. Default: the Host's.",
+        ),
+    ] = None
+    privileged: Annotated[
+        bool | None, Parameter(group=_CONTAINER, help="Run privileged, where the node allows it.")
+    ] = None
+    mount: Annotated[
+        tuple[str, ...],
+        Parameter(
+            group=_CONTAINER,
+            negative=(),
+            metavar="HOST:CONTAINER[:ro]",
+            help="A folder under a root that the node allows; repeatable, and replaces the configured ones.",
+        ),
+    ] = ()
+    network: Annotated[
+        Literal["host", "bridge", "none"] | None,
+        Parameter(group=_CONTAINER, help="Network of the container. Default: the node's."),
+    ] = None
+    shm_size: Annotated[Size, Parameter(group=_CONTAINER, help="Size of /dev/shm, such as 2G.")] = None
+    workdir: Annotated[
+        str | None,
+        Parameter(name=("--workdir", "-w"), group=_LIFE, help="Folder to start in. Default: /shared."),
+    ] = None
+    user: Annotated[
+        str | None, Parameter(group=_LIFE, metavar="UID[:GID]", help="Whom to run as, in numbers.")
+    ] = None
+    time_limit: Annotated[
+        Duration, Parameter(group=_LIFE, help="Stop it after so long, such as 90s, 2h30m or 01:30:00.")
+    ] = None
+    retries: Annotated[
+        int, Parameter(group=_LIFE, help="Further attempts after a failure that --retry-on names.")
+    ] = 0
+    retry_on: Annotated[
+        tuple[Literal["failed", "oom", "lost"], ...],
+        Parameter(group=_LIFE, negative=(), help="What counts; repeatable. Default: all of them."),
+    ] = ()
+    name: Annotated[str | None, Parameter(group=_LIFE, help="What to call it in lists.")] = None
+
+
+DEFAULTS = SubmitOptions()
+
+
+def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitRequest:
+    """The request for a command line.
+
+    Raises:
+        UsageError: something that was given is wrong; the message names it.
+    """
+    from hakuriver.client.calls import submit_request  # noqa: PLC0415  (loaded when it is needed)
+
+    if not command_line:
+        raise UsageError("no command is given", "write it after the options, such as: -- python train.py")
+    fields: dict[str, Any] = {
+        "command": command_line[0],
+        "arguments": list(command_line[1:]),
+        "env_vars": variables(options.env, options.env_file),
+        "required_cores": options.cores,
+        "required_memory_bytes": options.memory,
+        "targets": list(options.target),
+        "count": options.count,
+        "name": options.name,
+        "container_name": options.container,
+        "privileged": options.privileged,
+        "additional_mounts": list(options.mount) or None,
+        "working_dir": options.workdir,
+        "user": options.user,
+        "network": options.network,
+        "shm_size_bytes": options.shm_size,
+        "time_limit_seconds": options.time_limit,
+        "max_retries": options.retries,
+        "hold_for_node": options.hold_for_node,
+    }
+    if options.retry_on:
+        fields["retry_on"] = list(options.retry_on)
+    return submit_request(fields)
+
+
+def variables(texts: Iterable[str], files: Iterable[Path] = ()) -> dict[str, str]:
+    """The variables of files and, before them, of `KEY=VALUE` texts."""
+    found: dict[str, str] = {}
+    for path in files:
+        for number, line in enumerate(_lines(path), 1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                found.update([_variable(line, f"line {number} of {path}")])
+    found.update(_variable(text, f"--env {text!r}") for text in texts)
+    return found
+
+
+def _variable(text: str, where: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"{where} is not a variable", _ENV_HINT)
+    return name, value
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"cannot read {path}: {reason}", "give a file of KEY=VALUE lines") from None

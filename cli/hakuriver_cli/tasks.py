@@ -1,0 +1,220 @@
+"""`hakuriver task …`: submit, look at and control tasks. Attached runs are in `attach`, logs in `logs`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from hakuriver.errors import ConflictError, UsageError
+from hakuriver.models.tasks import Message, SubmitResponse, TaskDetail, TaskEvent, TaskSummary
+from hakuriver.states import TaskState
+from hakuriver_cli import views
+from hakuriver_cli.options import COMMON, Common, OptionalId, TaskIdOption, TaskIds, Watch
+from hakuriver_cli.output import Format
+from hakuriver_cli.session import Session
+from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
+
+app = App(name="task", help="Submit, follow and control tasks.", help_format="plaintext")
+app.command("hakuriver_cli.attach:run", name="run")
+app.command("hakuriver_cli.logs:logs", name="logs")
+app.command("hakuriver_cli.logs:stdout", name="stdout")
+app.command("hakuriver_cli.logs:stderr", name="stderr")
+
+_PAGE = 200
+CommandLine = Annotated[
+    str,
+    Parameter(
+        name="COMMAND", allow_leading_hyphen=True, help="The program and its arguments; no shell reads them."
+    ),
+]
+
+
+@app.command
+def submit(
+    *command_line: CommandLine,
+    options: SubmitOptions = DEFAULTS,
+    wait: Annotated[
+        bool, Parameter(negative=(), help="Wait until all have ended, and exit with the task's own code.")
+    ] = False,
+    poll_interval: Annotated[
+        float | None, Parameter(help="Accepted for old scripts, and without effect: the Host tells at once.")
+    ] = None,
+    common: Common = COMMON,
+) -> int:
+    """Queue a command, and print the ids of its tasks.
+
+    With --wait the exit code is the task's own. Of several tasks it is 0 if all completed, else the first other
+    code in the order of submission. A task that ended without an exit code (killed before it ran, lost) counts as 1.
+    """
+    del poll_interval
+    session = Session(common, default=Format.NAME)
+    request = request_of(options, command_line)
+    made = session.client.submit(request)
+    session.printer.record(made, views.SUBMITTED)
+    refused = report_made(session, made)
+    if not wait:
+        return refused
+    return wait_for(session, made.task_ids, show=False) or refused
+
+
+def report_made(session: Session, made: SubmitResponse) -> int:
+    """Says what a submission led to; the exit code is not 0 when targets were refused."""
+    for failed in made.failed_targets:
+        session.printer.say(f"error: {failed.target}: {failed.reason}")
+    if session.printer.err.isatty():
+        session.printer.say(made.message)
+    return ConflictError.exit_code if made.failed_targets else 0
+
+
+def wait_for(session: Session, task_ids: list[int], *, show: bool) -> int:
+    ended = list(session.client.wait(task_ids).values())
+    if show:
+        session.printer.rows(ended, views.ENDED)
+    for event in ended:
+        if not show and (code_of(event) or session.printer.err.isatty()):
+            session.printer.say(ending(event))
+    return next((code for code in map(code_of, ended) if code), 0)
+
+
+def ending(event: TaskEvent) -> str:
+    """How a task ended, in a line for people."""
+    code = "" if event.exit_code is None else f" with exit code {event.exit_code}"
+    cause = f": {event.cause}" if event.cause and event.state is not TaskState.COMPLETED else ""
+    return f"task {event.task_id} {event.state}{code}{cause}"
+
+
+def code_of(event: TaskEvent) -> int:
+    """The exit code that a task's end gives a command: its own; 1 when it has none and did not complete."""
+    if event.state is TaskState.COMPLETED:
+        return 0
+    if event.exit_code is None or event.exit_code == 0:
+        return 1
+    return 128 - event.exit_code if event.exit_code < 0 else event.exit_code & 0xFF or 1
+
+
+@app.command(name="list")
+def list_tasks(
+    *,
+    status: Annotated[
+        tuple[TaskState, ...],
+        Parameter(name=("--status", "-s"), negative=(), help="Only tasks in this state; repeatable."),
+    ] = (),
+    node: Annotated[str | None, Parameter(name=("--node", "-n"), help="Only those of this node.")] = None,
+    owner: Annotated[str | None, Parameter(help="Only those of this user.")] = None,
+    batch: Annotated[OptionalId, Parameter(help="Only those of this batch.")] = None,
+    name: Annotated[str | None, Parameter(help="Only those of this name.")] = None,
+    limit: Annotated[int, Parameter(name=("--limit", "-l"), help="How many to show; 0 is all.")] = 50,
+    watch: Watch = False,
+    common: Common = COMMON,
+) -> int:
+    """List tasks, newest first."""
+    if limit < 0:
+        raise UsageError(f"--limit {limit} is below zero", "give how many to show, or 0 for all")
+    session = Session(common)
+
+    def fetch() -> list[TaskSummary]:
+        found = session.client.iter_tasks(
+            page=min(limit, _PAGE) or _PAGE, status=status, node=node, owner=owner, batch_id=batch, name=name
+        )
+        return list(islice(found, limit or None))
+
+    view = views.TASKS
+    if watch:
+        from hakuriver_cli.watch import watch_rows  # noqa: PLC0415
+
+        return watch_rows(session, fetch, view, events=True)
+    found = fetch()
+    session.printer.rows(found, view)
+    if limit and len(found) == limit and session.printer.err.isatty():
+        session.printer.say(f"(the newest {limit}; --limit 0 shows all)")
+    return 0
+
+
+@app.command
+def status(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+    """Show all that is known of tasks, their history included."""
+    session = Session(common)
+    view = views.TASK
+    if len(task_ids) == 1:
+        session.printer.record(session.client.task(task_ids[0]), view)
+        return 0
+    found: list[TaskDetail] = []
+    code = session.for_each(task_ids, lambda task_id: found.append(session.client.task(task_id)))
+    if session.printer.form in {Format.JSON, Format.NAME}:
+        session.printer.rows(found, view)
+    else:
+        for detail in found:
+            session.printer.record(detail, view)
+            session.printer.out.write("\n")
+    return code
+
+
+@app.command
+def explain(task_id: TaskIdOption, /, *, common: Common = COMMON) -> None:
+    """Say why a task waits, node by node."""
+    session = Session(common)
+    told = session.client.explain(task_id)
+    session.printer.record(told, views.EXPLANATION)
+    if told.nodes and session.printer.form in {Format.TABLE, Format.WIDE}:
+        session.printer.rows(told.nodes, views.VERDICTS)
+
+
+@app.command
+def wait(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+    """Wait until tasks have ended, and exit with their code.
+
+    Of several tasks the exit code is 0 if all completed, else the first other code in the order given. A task that
+    ended without an exit code (killed before it ran, lost) counts as 1.
+    """
+    return wait_for(Session(common), task_ids, show=True)
+
+
+@app.command
+def kill(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+    """End tasks, whatever they do: waiting, starting, running or paused."""
+    session = Session(common)
+    return _act(session, task_ids, session.client.kill)
+
+
+@app.command
+def pause(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+    """Freeze running tasks; they keep what they hold."""
+    session = Session(common)
+    return _act(session, task_ids, session.client.pause)
+
+
+@app.command
+def resume(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+    """Let paused tasks go on."""
+    session = Session(common)
+    return _act(session, task_ids, session.client.resume)
+
+
+@app.command
+def retry(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+    """Submit what ended tasks asked for once more, as new tasks; prints the new ids."""
+    session = Session(common, default=Format.NAME)
+    made: list[SubmitResponse] = []
+    code = session.for_each(task_ids, lambda task_id: made.append(session.client.retry(task_id)))
+    session.printer.rows(made, views.SUBMITTED)
+    return code
+
+
+def command(task_id: TaskIdOption, action: Literal["pause", "resume"], /, *, common: Common = COMMON) -> int:
+    """Pause or resume a task."""
+    return (pause if action == "pause" else resume)([task_id], common=common)
+
+
+def _act(session: Session, task_ids: list[int], act: Callable[[int], Message]) -> int:
+    done: list[views.Done] = []
+    try:
+        return session.for_each(
+            task_ids,
+            lambda task_id: done.append(views.Done(task_id=task_id, message=act(task_id).message)),
+        )
+    finally:
+        if done:
+            session.printer.rows(done, views.DONE)

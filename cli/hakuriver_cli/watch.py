@@ -1,0 +1,62 @@
+"""`--watch`: prints a list again whenever something changes, or every few seconds where nothing tells.
+
+On a terminal the list stays in its place; elsewhere each state of it is printed after the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from hakuriver.client import AsyncClient
+from hakuriver_cli.output import Format, Printer, View
+from hakuriver_cli.session import Session
+
+T = TypeVar("T", bound=BaseModel)
+
+_EVERY_SECONDS = 2.0
+_AT_MOST_EVERY_SECONDS = 0.25
+_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
+
+
+def watch_rows(session: Session, fetch: Callable[[], Sequence[T]], view: View[T], *, events: bool) -> int:
+    """Prints until it is interrupted. With `events`, changes of tasks lead to a new look at once."""
+    asyncio.run(_watch(session, fetch, view, events=events))
+    return 0
+
+
+async def _watch(session: Session, fetch: Callable[[], Sequence[T]], view: View[T], *, events: bool) -> None:
+    changed = asyncio.Event()
+    async with session.async_client() as client, asyncio.TaskGroup() as group:
+        if events:
+            group.create_task(_note_changes(client, changed))
+        group.create_task(_print_again(session.printer, fetch, view, changed))
+
+
+async def _note_changes(client: AsyncClient, changed: asyncio.Event) -> None:
+    async with aclosing(client.events()) as changes:
+        async for _ in changes:
+            changed.set()
+
+
+async def _print_again(
+    printer: Printer, fetch: Callable[[], Sequence[T]], view: View[T], changed: asyncio.Event
+) -> None:
+    last: list[T] | None = None
+    while True:
+        changed.clear()
+        found = list(await asyncio.to_thread(fetch))
+        clear = printer.out.isatty() and printer.form in {Format.TABLE, Format.WIDE}
+        if clear or found != last:
+            printer.out.write(_CLEAR if clear else "")
+            printer.rows(found, view)
+        last = found
+        await asyncio.sleep(_AT_MOST_EVERY_SECONDS)
+        try:
+            await asyncio.wait_for(changed.wait(), _EVERY_SECONDS)
+        except TimeoutError:
+            continue
