@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from pydantic import BaseModel, ValidationError
 
 from hakuriver.errors import HakuRiverError, UsageError
@@ -14,6 +14,7 @@ from hakuriver_cli.errors import report
 from hakuriver_cli.options import COMMON, Common, Duration
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
+from hakuriver_cli.tree import new_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=BaseModel)
 
-users = App(name="user", help="Administer users.", help_format="plaintext")
-tokens = App(name="token", help="Make, list and revoke tokens.", help_format="plaintext")
+users = new_app("user", "Administer users.")
+tokens = new_app("token", "Make, list and revoke tokens.")
 
 
 def whoami(*, common: Common = COMMON) -> None:
@@ -60,7 +61,7 @@ def list_users(*, common: Common = COMMON) -> None:
 
 @users.command(name="remove")
 def remove_users(
-    names: Annotated[list[str], Parameter(name="NAME", negative=(), help="Users; several may be given.")],
+    names: Annotated[list[str], Parameter(name="NAME", help="Users; several may be given.")],
     /,
     *,
     common: Common = COMMON,
@@ -101,9 +102,7 @@ def list_tokens(*, common: Common = COMMON) -> None:
 
 @tokens.command(name="revoke")
 def revoke_tokens(
-    token_ids: Annotated[
-        list[str], Parameter(name="TOKEN_ID", negative=(), help="Ids of tokens; several may be given.")
-    ],
+    token_ids: Annotated[list[str], Parameter(name="TOKEN_ID", help="Ids of tokens; several may be given.")],
     /,
     *,
     common: Common = COMMON,

@@ -38,7 +38,7 @@ def run(
     *command_line: CommandLine,
     options: SubmitOptions = DEFAULTS,
     detach: Annotated[
-        bool, Parameter(name=("--detach", "-d"), negative=(), help="Print the id and do not stay with it.")
+        bool, Parameter(name=("--detach", "-d"), help="Print the id and do not stay with it.")
     ] = False,
     common: Common = COMMON,
 ) -> int:

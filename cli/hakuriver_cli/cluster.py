@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from cyclopts import App
-
 from hakuriver.errors import HakuRiverError
 from hakuriver.version import __version__
 from hakuriver_cli import views
 from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.session import Session
+from hakuriver_cli.tree import new_app
 
-environments = App(name="env", help="Look at the environments.", help_format="plaintext")
+environments = new_app("env", "Look at the environments.")
 
 
 def status(*, common: Common = COMMON) -> None:

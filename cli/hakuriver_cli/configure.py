@@ -10,19 +10,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from hakuriver.errors import HakuRiverError, UsageError
 from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
+from hakuriver_cli.tree import new_app
 from hakuriver_cli.units import Role, UnitPlan, unit_text
 
 if TYPE_CHECKING:
     from hakuriver.config import Settings
 
-config = App(name="config", help="Show and check the configuration.", help_format="plaintext")
-init = App(name="init", help="Write a configuration or systemd units.", help_format="plaintext")
+config = new_app("config", "Show and check the configuration.")
+init = new_app("init", "Write a configuration or systemd units.")
 
 SYSTEMD_UNITS = Path("/etc/systemd/system")
 SYSTEMD_RUNS = Path("/run/systemd/system")
@@ -36,9 +37,7 @@ _START = """\
 @config.command
 def show(
     *,
-    defaults: Annotated[
-        bool, Parameter(negative=(), help="The built-in defaults instead of what is in effect.")
-    ] = False,
+    defaults: Annotated[bool, Parameter(help="The built-in defaults instead of what is in effect.")] = False,
     common: Common = COMMON,
 ) -> None:
     """Print the settings that are in effect, as TOML, each with its description; passwords are left out."""
@@ -95,9 +94,9 @@ def init_config(*, common: Common = COMMON) -> None:
 @init.command
 def service(
     *,
-    host: Annotated[bool, Parameter(negative=(), help="The Host's unit.")] = False,
-    runner: Annotated[bool, Parameter(negative=(), help="The Runner's unit.")] = False,
-    all_: Annotated[bool, Parameter(name="--all", negative=(), help="Both units.")] = False,
+    host: Annotated[bool, Parameter(help="The Host's unit.")] = False,
+    runner: Annotated[bool, Parameter(help="The Runner's unit.")] = False,
+    all_: Annotated[bool, Parameter(name="--all", help="Both units.")] = False,
     host_config: Annotated[
         Path | None, Parameter(help="The Host's configuration; goes before --config.")
     ] = None,

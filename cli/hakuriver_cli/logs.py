@@ -18,7 +18,7 @@ from hakuriver_cli.options import COMMON, Attempt, Common, TaskIds
 from hakuriver_cli.session import Session
 
 Follow = Annotated[
-    bool, Parameter(name=("--follow", "-f"), negative=(), help="Go on as it is written, until the task ends.")
+    bool, Parameter(name=("--follow", "-f"), help="Go on as it is written, until the task ends.")
 ]
 Tail = Annotated[int | None, Parameter(name=("--tail", "-n"), help="Only the last so many lines.")]
 Sink = tuple[Stream, BinaryIO]
@@ -29,9 +29,9 @@ def logs(
     /,
     *,
     follow: Follow = False,
-    stdout: Annotated[bool, Parameter(negative=(), help="Only stdout.")] = False,
-    stderr: Annotated[bool, Parameter(negative=(), help="Only stderr, printed to stdout.")] = False,
-    both: Annotated[bool, Parameter(negative=(), help="Each to its own; this is the default.")] = False,
+    stdout: Annotated[bool, Parameter(help="Only stdout.")] = False,
+    stderr: Annotated[bool, Parameter(help="Only stderr, printed to stdout.")] = False,
+    both: Annotated[bool, Parameter(help="Each to its own; this is the default.")] = False,
     tail: Tail = None,
     attempt: Attempt = None,
     common: Common = COMMON,

@@ -14,9 +14,9 @@ from inspect import signature
 from cyclopts import App, CycloptsError
 
 from hakuriver.errors import HakuRiverError, UsageError
-from hakuriver.version import __version__
 from hakuriver_cli.errors import report
 from hakuriver_cli.passthrough import end_options, leading_options
+from hakuriver_cli.tree import lazy, new_app, use_docstrings
 
 INTERRUPTED = 130
 _GLOBAL_OPTIONS = frozenset({"--config", "--output", "-o"})
@@ -29,25 +29,21 @@ Start everything on this machine with `hakuriver up`, then run something: `hakur
 
 def application() -> App:
     """The tree of commands. Modules behind it are loaded when a command of theirs is asked for."""
-    app = App(name="hakuriver", help=_HELP, version=__version__, help_format="plaintext")
-    app.command("hakuriver_cli.up:up", name="up")
-    app.command("hakuriver_cli.daemons:host", name="host")
-    app.command(
-        "hakuriver_cli.daemons:runner", name="runner", help="Run this machine's Runner in the foreground."
-    )
-    app.command("hakuriver_cli.tasks:app", name="task", help="Submit, follow and control tasks.")
-    app.command("hakuriver_cli.nodes:app", name="node", help="Look at the nodes.")
-    app.command("hakuriver_cli.cluster:environments", name="env", help="Look at the environments.")
-    app.command("hakuriver_cli.cluster:status", name="status")
-    app.command("hakuriver_cli.access:users", name="user", help="Administer users.")
-    app.command("hakuriver_cli.access:tokens", name="token", help="Make, list and revoke tokens.")
-    app.command("hakuriver_cli.access:whoami", name="whoami")
-    app.command("hakuriver_cli.configure:config", name="config", help="Show and check the configuration.")
-    app.command("hakuriver_cli.configure:init", name="init", help="Write a configuration or systemd units.")
-    app.command("hakuriver_cli.cluster:version", name="version")
-    app.command(
-        "hakuriver_cli.shell:completion", name="completion", help="Install completion for your shell."
-    )
+    app = new_app("hakuriver", _HELP)
+    lazy(app, "up:up", "up", "Start a Host and Runners on this machine.")
+    lazy(app, "daemons:host", "host", "Run the Host in the foreground.")
+    lazy(app, "daemons:runner", "runner", "Run this machine's Runner in the foreground.")
+    lazy(app, "tasks:app", "task", "Submit, follow and control tasks.")
+    lazy(app, "nodes:app", "node", "Look at the nodes.")
+    lazy(app, "cluster:environments", "env", "Look at the environments.")
+    lazy(app, "cluster:status", "status", "Show how the cluster is.")
+    lazy(app, "access:users", "user", "Administer users.")
+    lazy(app, "access:tokens", "token", "Make, list and revoke tokens.")
+    lazy(app, "access:whoami", "whoami", "Show whose token you use.")
+    lazy(app, "configure:config", "config", "Show and check the configuration.")
+    lazy(app, "configure:init", "init", "Write a configuration or systemd units.")
+    lazy(app, "cluster:version", "version", "Show the versions of client and Host.")
+    lazy(app, "shell:completion", "completion", "Install completion for your shell.")
     return app
 
 
@@ -89,6 +85,7 @@ def _prepared(app: App, tokens: Sequence[str]) -> list[str]:
     chain, apps, words = app.parse_commands(rest)
     if not chain:
         return [*leading, *rest] if leading and not rest else rest
+    use_docstrings(apps)
     command = apps[-1]
     if command.default_command and "command_line" in signature(command.default_command).parameters:
         words = end_options(words, *_options_of(command))

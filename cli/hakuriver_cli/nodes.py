@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from hakuriver_cli import views
 from hakuriver_cli.options import COMMON, Common, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
+from hakuriver_cli.tree import new_app
 
-app = App(name="node", help="Look at the nodes.", help_format="plaintext")
+app = new_app("node", "Look at the nodes.")
 
 
 @app.command(name="list")

@@ -50,9 +50,7 @@ def _one(parse: Callable[[str], T]) -> Callable[[Any, Sequence[Token]], T]:
 
 TaskIds = Annotated[
     list[int],
-    Parameter(
-        name="TASK_ID", converter=_each(parse_id), negative=(), help="Ids of tasks; several may be given."
-    ),
+    Parameter(name="TASK_ID", converter=_each(parse_id), help="Ids of tasks; several may be given."),
 ]
 TaskIdOption = Annotated[int, Parameter(name="TASK_ID", converter=_one(parse_id), help="Id of the task.")]
 Size = Annotated[int | None, Parameter(converter=_one(parse_size), metavar="SIZE")]
@@ -61,5 +59,5 @@ OptionalId = Annotated[int | None, Parameter(converter=_one(parse_id), metavar="
 Attempt = Annotated[int | None, Parameter(name="--attempt", help="Which attempt; none is the newest.")]
 Watch = Annotated[
     bool,
-    Parameter(name=("--watch", "-w"), negative=(), help="Keep printing as things change, until Ctrl-C."),
+    Parameter(name=("--watch", "-w"), help="Keep printing as things change, until Ctrl-C."),
 ]

@@ -7,8 +7,8 @@ from typing import NoReturn
 
 from cyclopts import App
 
-from hakuriver.version import __version__
 from hakuriver_cli.main import run
+from hakuriver_cli.tree import lazy, new_app
 
 
 def client() -> NoReturn:
@@ -44,48 +44,44 @@ def runner() -> NoReturn:
 
 
 def client_app() -> App:
-    app = _app("hakuriver.client", "Look at nodes and tasks, and control tasks.")
-    app.command("hakuriver_cli.nodes:list_nodes", name="nodes")
-    app.command("hakuriver_cli.nodes:health", name="health")
-    app.command("hakuriver_cli.tasks:status", name="status")
-    app.command("hakuriver_cli.tasks:kill", name="kill")
-    app.command("hakuriver_cli.tasks:command", name="command")
+    app = new_app("hakuriver.client", "Look at nodes and tasks, and control tasks.")
+    lazy(app, "nodes:list_nodes", "nodes", "List the nodes.")
+    lazy(app, "nodes:health", "health", "Show the load of the nodes.")
+    lazy(app, "tasks:status", "status", "Show all that is known of tasks.")
+    lazy(app, "tasks:kill", "kill", "End tasks.")
+    lazy(app, "tasks:command", "command", "Pause or resume a task.")
     return app
 
 
 def task_app() -> App:
-    app = _app("hakuriver.task", "Submit and control tasks.")
-    app.command("hakuriver_cli.tasks:submit", name="submit")
-    app.command("hakuriver_cli.logs:stdout", name="stdout")
-    app.command("hakuriver_cli.logs:stderr", name="stderr")
-    app.command("hakuriver_cli.tasks:kill", name="kill")
-    app.command("hakuriver_cli.tasks:command", name="command")
+    app = new_app("hakuriver.task", "Submit and control tasks.")
+    lazy(app, "tasks:submit", "submit", "Queue a command.")
+    lazy(app, "logs:stdout", "stdout", "Print the stdout of tasks.")
+    lazy(app, "logs:stderr", "stderr", "Print the stderr of tasks.")
+    lazy(app, "tasks:kill", "kill", "End tasks.")
+    lazy(app, "tasks:command", "command", "Pause or resume a task.")
     return app
 
 
 def docker_app() -> App:
-    app = _app("hakuriver.docker", "Look at the environments.")
-    app.command("hakuriver_cli.cluster:list_environments", name="list-tars")
+    app = new_app("hakuriver.docker", "Look at the environments.")
+    lazy(app, "cluster:list_environments", "list-tars", "List the archives of environments.")
     return app
 
 
 def init_app() -> App:
-    app = _app("hakuriver.init", "Write a configuration or systemd units.")
-    app.command("hakuriver_cli.configure:init_config", name="config")
-    app.command("hakuriver_cli.configure:service", name="service")
+    app = new_app("hakuriver.init", "Write a configuration or systemd units.")
+    lazy(app, "configure:init_config", "config", "Write a configuration file.")
+    lazy(app, "configure:service", "service", "Write systemd units.")
     return app
 
 
 def daemon_app(role: str) -> App:
     from hakuriver_cli import daemons  # noqa: PLC0415  (loaded by these entries alone)
 
-    app = _app(f"hakuriver.{role}", f"Run the {role.capitalize()} in the foreground.")
+    app = new_app(f"hakuriver.{role}", f"Run the {role.capitalize()} in the foreground.")
     app.default(getattr(daemons, role))
     return app
-
-
-def _app(name: str, text: str) -> App:
-    return App(name=name, help=text, version=__version__, help_format="plaintext")
 
 
 def _run(app: App) -> NoReturn:

@@ -18,7 +18,7 @@ def completion(
     /,
     *,
     print_only: Annotated[
-        bool, Parameter(name="--print", negative=(), help="Print the script instead of installing it.")
+        bool, Parameter(name="--print", help="Print the script instead of installing it.")
     ] = False,
     common: Common = COMMON,
 ) -> None:

@@ -31,7 +31,6 @@ class SubmitOptions:
         tuple[str, ...],
         Parameter(
             group=_PLACE,
-            negative=(),
             metavar="TARGET",
             help="Where to run: NODE[:NUMA][::GPU,GPU]. Repeated, it makes one task for each. "
             "Without it the Host chooses.",
@@ -52,16 +51,13 @@ class SubmitOptions:
     ] = 1
     hold_for_node: Annotated[
         bool,
-        Parameter(
-            group=_PLACE, negative=(), help="Queue it even if no node that is known now can ever run it."
-        ),
+        Parameter(group=_PLACE, help="Queue it even if no node that is known now can ever run it."),
     ] = False
     env: Annotated[
         tuple[str, ...],
         Parameter(
             name=("--env", "-e"),
             group=_CONTAINER,
-            negative=(),
             metavar="KEY=VALUE",
             help="A variable for the task; repeatable.",
         ),
@@ -70,7 +66,6 @@ class SubmitOptions:
         tuple[Path, ...],
         Parameter(
             group=_CONTAINER,
-            negative=(),
             help="File of KEY=VALUE lines; --env goes before it. Empty lines and # lines are left aside.",
         ),
     ] = ()
@@ -83,13 +78,13 @@ class SubmitOptions:
         ),
     ] = None
     privileged: Annotated[
-        bool | None, Parameter(group=_CONTAINER, help="Run privileged, where the node allows it.")
+        bool | None,
+        Parameter(group=_CONTAINER, negative_bool="no-", help="Run privileged, where the node allows it."),
     ] = None
     mount: Annotated[
         tuple[str, ...],
         Parameter(
             group=_CONTAINER,
-            negative=(),
             metavar="HOST:CONTAINER[:ro]",
             help="A folder under a root that the node allows; repeatable, and replaces the configured ones.",
         ),
@@ -114,7 +109,7 @@ class SubmitOptions:
     ] = 0
     retry_on: Annotated[
         tuple[Literal["failed", "oom", "lost"], ...],
-        Parameter(group=_LIFE, negative=(), help="What counts; repeatable. Default: all of them."),
+        Parameter(group=_LIFE, help="What counts; repeatable. Default: all of them."),
     ] = ()
     name: Annotated[str | None, Parameter(group=_LIFE, help="What to call it in lists.")] = None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from hakuriver.errors import ConflictError, UsageError
 from hakuriver.models.tasks import Message, SubmitResponse, TaskDetail, TaskEvent, TaskSummary
@@ -16,12 +16,13 @@ from hakuriver_cli.options import COMMON, Common, OptionalId, TaskIdOption, Task
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
+from hakuriver_cli.tree import lazy, new_app
 
-app = App(name="task", help="Submit, follow and control tasks.", help_format="plaintext")
-app.command("hakuriver_cli.attach:run", name="run")
-app.command("hakuriver_cli.logs:logs", name="logs")
-app.command("hakuriver_cli.logs:stdout", name="stdout")
-app.command("hakuriver_cli.logs:stderr", name="stderr")
+app = new_app("task", "Submit, follow and control tasks.")
+lazy(app, "attach:run", "run", "Run a command and stay with it.")
+lazy(app, "logs:logs", "logs", "Print what tasks wrote.")
+lazy(app, "logs:stdout", "stdout", "Print the stdout of tasks, byte by byte.")
+lazy(app, "logs:stderr", "stderr", "Print the stderr of tasks, byte by byte.")
 
 _PAGE = 200
 CommandLine = Annotated[
@@ -37,7 +38,7 @@ def submit(
     *command_line: CommandLine,
     options: SubmitOptions = DEFAULTS,
     wait: Annotated[
-        bool, Parameter(negative=(), help="Wait until all have ended, and exit with the task's own code.")
+        bool, Parameter(help="Wait until all have ended, and exit with the task's own code.")
     ] = False,
     poll_interval: Annotated[
         float | None, Parameter(help="Accepted for old scripts, and without effect: the Host tells at once.")
@@ -100,7 +101,7 @@ def list_tasks(
     *,
     status: Annotated[
         tuple[TaskState, ...],
-        Parameter(name=("--status", "-s"), negative=(), help="Only tasks in this state; repeatable."),
+        Parameter(name=("--status", "-s"), help="Only tasks in this state; repeatable."),
     ] = (),
     node: Annotated[str | None, Parameter(name=("--node", "-n"), help="Only those of this node.")] = None,
     owner: Annotated[str | None, Parameter(help="Only those of this user.")] = None,
