@@ -1,0 +1,39 @@
+"""`make bench`, or `python -m bench [containers] [processes] [scale] [idle]`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+# The daemons, links and waits of the tests serve here too.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from bench import containers, idle, processes, scale
+from bench.report import show
+
+MEASUREMENTS = (containers, processes, scale, idle)
+
+
+def main() -> int:
+    known = {module.NAME: module for module in MEASUREMENTS}
+    wanted = sys.argv[1:] or list(known)
+    if unknown := set(wanted) - set(known):
+        print(
+            f"no such measurement: {', '.join(sorted(unknown))}; there are {', '.join(known)}",
+            file=sys.stderr,
+        )
+        return 2
+    short = []
+    for name in wanted:
+        with tempfile.TemporaryDirectory(prefix="hakuriver-bench-") as folder:
+            figures = known[name].measure(Path(folder))
+        show(known[name].TITLE, figures)
+        short += [figure.name for figure in figures if figure.reached is False]
+    if short:
+        print(f"{len(short)} short of the aim: {'; '.join(short)}", file=sys.stderr)
+    return 1 if short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
