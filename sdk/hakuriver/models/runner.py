@@ -50,7 +50,8 @@ class AttemptSpec(AttemptId):
     mounts: list[str] = []
     working_dir: str | None = None
     user: str | None = None
-    network: Network = "bridge"
+    network: Network | None = None
+    """None: the Runner's `runner.network`."""
     shm_size_bytes: int | None = None
     time_limit_seconds: int | None = None
     stdout_path: str

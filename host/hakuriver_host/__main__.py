@@ -1,0 +1,9 @@
+"""`python -m hakuriver_host`."""
+
+from __future__ import annotations
+
+import sys
+
+from hakuriver_host.main import main
+
+sys.exit(main())

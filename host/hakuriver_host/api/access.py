@@ -1,0 +1,85 @@
+"""Users and tokens."""
+
+from __future__ import annotations
+
+from hakuriver.errors import ConflictError, NotFoundError, StorageError, UnauthenticatedError
+from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
+from hakuriver.models.tasks import Message
+from hakuriver_host.api.endpoint import Call, Endpoint
+from hakuriver_host.services.access import Access, Permission
+
+
+def access_endpoints(access: Access) -> list[Endpoint]:
+    async def whoami(call: Call) -> WhoAmI:
+        role = call.principal.role
+        if role is None:
+            raise UnauthenticatedError("the token is not a user's", "use a user's token")
+        return WhoAmI(name=call.principal.name, role=role)
+
+    async def list_users(call: Call) -> list[UserInfo]:
+        del call
+        return access.users()
+
+    async def create_user(call: Call) -> UserInfo:
+        return await access.create_user(call.body)
+
+    async def delete_user(call: Call) -> Message:
+        await access.delete_user(call.path["name"])
+        return Message(message=f"user {call.path['name']} is removed")
+
+    async def list_tokens(call: Call) -> list[TokenInfo]:
+        return access.tokens(call.principal)
+
+    async def create_token(call: Call) -> TokenCreated:
+        return await access.create_token(call.body, call.principal)
+
+    async def delete_token(call: Call) -> Message:
+        await access.delete_token(call.path["token_id"], call.principal)
+        return Message(message=f"token {call.path['token_id']} is revoked")
+
+    gone = (NotFoundError, StorageError)
+    return [
+        Endpoint("GET", "/api/whoami", whoami, Permission.SEE, "Say whose token this is", WhoAmI),
+        Endpoint("GET", "/api/users", list_users, Permission.MANAGE, "List users", list[UserInfo]),
+        Endpoint(
+            "POST",
+            "/api/users",
+            create_user,
+            Permission.MANAGE,
+            "Make a user",
+            UserInfo,
+            body=UserCreate,
+            status=201,
+            errors=(ConflictError,),
+        ),
+        Endpoint(
+            "DELETE",
+            "/api/users/{name}",
+            delete_user,
+            Permission.MANAGE,
+            "Remove a user",
+            Message,
+            errors=(*gone, ConflictError),
+        ),
+        Endpoint("GET", "/api/tokens", list_tokens, Permission.SEE, "List tokens", list[TokenInfo]),
+        Endpoint(
+            "POST",
+            "/api/tokens",
+            create_token,
+            Permission.SEE,
+            "Make a token",
+            TokenCreated,
+            body=TokenCreate,
+            status=201,
+            errors=(NotFoundError,),
+        ),
+        Endpoint(
+            "DELETE",
+            "/api/tokens/{token_id}",
+            delete_token,
+            Permission.SEE,
+            "Revoke a token",
+            Message,
+            errors=gone,
+        ),
+    ]

@@ -1,0 +1,212 @@
+"""What an endpoint is: who may call it, what it takes, what it answers.
+
+From one declaration come the route, the check of permission, the parsing, and the OpenAPI document, so that none
+can say something else than the others. There is no way to declare an endpoint that asks for no permission.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hakuriver.errors import (
+    DeniedError,
+    HakuRiverError,
+    InternalError,
+    TooLargeError,
+    UsageError,
+    VersionError,
+)
+from hakuriver.ids import parse_id
+from hakuriver.version import VERSION_HEADER, __version__, compatible
+from hakuriver_host.services.access import Access, Permission, Principal
+
+log = structlog.get_logger(__name__)
+
+_Body = TypeVar("_Body")
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, checked and parsed."""
+
+    principal: Principal
+    path: dict[str, str]
+    query: Any
+    body: Any
+    headers: Headers
+
+    @property
+    def task_id(self) -> int:
+        return parse_id(self.path["task_id"])
+
+    @property
+    def idempotency_key(self) -> str | None:
+        key = self.headers.get("idempotency-key")
+        if key is not None and not 1 <= len(key) <= 255:  # noqa: PLR2004
+            raise UsageError("the Idempotency-Key is empty or longer than 255 characters", "use a UUID")
+        return key
+
+
+class NoQuery(BaseModel):
+    model_config = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """`handler(call)` returns an object of `returns`, or a Response of its own where `media_type` is not JSON."""
+
+    method: str
+    path: str
+    handler: Callable[[Call], Awaitable[Any]]
+    permission: Permission
+    summary: str
+    returns: Any
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] = NoQuery
+    status: int = 200
+    errors: tuple[type[HakuRiverError], ...] = ()
+    media_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    """Response headers beyond the usual, with what they mean."""
+    idempotent_by_key: bool = False
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names in the path."""
+        return _PARAMETER.findall(self.path)
+
+
+class EndpointApp:
+    """The ASGI application of one endpoint."""
+
+    def __init__(self, endpoint: Endpoint, access: Access, max_bytes: int) -> None:
+        self._endpoint = endpoint
+        self._access = access
+        self._max_bytes = max_bytes
+        self._adapter: TypeAdapter[Any] = TypeAdapter(endpoint.returns)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._respond(request)
+        except HakuRiverError as error:
+            response = error_response(error)
+        except ClientDisconnect:
+            return
+        except Exception:
+            log.exception("a request failed", path=request.url.path)
+            response = error_response(
+                InternalError("the Host failed at this request", "see its log, and report it")
+            )
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        endpoint = self._endpoint
+        check_version(request.headers.get(VERSION_HEADER))
+        principal = self._access.principal(request.headers.get("authorization"))
+        if endpoint.permission not in principal.permissions:
+            raise DeniedError(
+                f"this token may not {endpoint.summary[0].lower()}{endpoint.summary[1:]}",
+                "docs/admin-guides/security.md says which role may what",
+            )
+        call = Call(
+            principal=principal,
+            path=request.path_params,
+            query=self._query(request),
+            body=await self._body(request) if endpoint.body else None,
+            headers=request.headers,
+        )
+        answer = await endpoint.handler(call)
+        if isinstance(answer, Response):
+            answer.headers[VERSION_HEADER] = __version__
+            return answer
+        content = self._adapter.dump_json(answer)
+        return Response(
+            content, endpoint.status, {VERSION_HEADER: __version__}, media_type="application/json"
+        )
+
+    def _query(self, request: Request) -> BaseModel:
+        raw: dict[str, Any] = {}
+        for name, value in request.query_params.multi_items():
+            if name in raw:
+                raw[name] = [*raw[name], value] if isinstance(raw[name], list) else [raw[name], value]
+            else:
+                raw[name] = value
+        return _validated(lambda: self._endpoint.query.model_validate(raw), "the query")
+
+    async def _body(self, request: Request) -> BaseModel:
+        body_type = self._endpoint.body
+        if body_type is None:
+            raise AssertionError("no body is declared")
+        content = await _read_body(request, self._max_bytes)
+        return _validated(lambda: body_type.model_validate_json(content), "the body")
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    """The whole body, unless it is larger than the limit; then it is not read any further."""
+    declared = request.headers.get("content-length", "")
+    too_large = TooLargeError(
+        f"the request is larger than {limit} bytes", "pass large data as a file under /shared"
+    )
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _validated(parse: Callable[[], _Body], what: str) -> _Body:
+    try:
+        return parse()
+    except HakuRiverError as error:
+        # Raised in a field's own validator: it says better than pydantic what is wrong.
+        raise UsageError(error.message, error.hint) from None
+    except ValidationError as error:
+        problems = "; ".join(
+            _problem(problem) for problem in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise UsageError(
+            f"{what} is not as expected: {problems}", "see the API reference (/api/openapi.json)"
+        ) from None
+
+
+def _problem(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{place}: {text}" if place else text
+
+
+def check_version(theirs: str | None) -> None:
+    """Refuses a peer that is too far away; one that sends no version is not of ours, and is served.
+
+    Raises:
+        VersionError: more than one minor version lies between.
+
+    """
+    if theirs is not None and not compatible(__version__, theirs):
+        raise VersionError(
+            f"the Host is version {__version__}, and yours is {theirs[:32]}",
+            "install versions at most one minor version apart",
+        )
+
+
+def error_response(error: HakuRiverError) -> Response:
+    headers = {VERSION_HEADER: __version__}
+    if error.http_status == 401:  # noqa: PLR2004
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(error.body().model_dump_json(), error.http_status, headers, media_type="application/json")

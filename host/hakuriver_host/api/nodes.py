@@ -1,0 +1,132 @@
+"""Nodes: what Runners say, and what people see of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from hakuriver.errors import ConflictError, NotFoundError, StorageError
+from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeInfo
+from hakuriver.models.runner import (
+    HeartbeatRequest,
+    JoinRequest,
+    JoinResponse,
+    RegisterRequest,
+    RegisterResponse,
+    UpdateRequest,
+    UpdateResponse,
+)
+from hakuriver.models.tasks import Message
+from hakuriver_host.api.endpoint import Call, Endpoint
+from hakuriver_host.services.access import Permission
+from hakuriver_host.services.environments import Environments
+from hakuriver_host.services.monitor import Monitor
+from hakuriver_host.services.nodes import Nodes
+
+
+class HealthQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    hostname: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
+
+
+def node_endpoints(nodes: Nodes, monitor: Monitor, environments: Environments) -> list[Endpoint]:
+    async def join(call: Call) -> JoinResponse:
+        return await nodes.join(call.body)
+
+    async def register(call: Call) -> RegisterResponse:
+        return await nodes.register(call.body, call.principal)
+
+    async def heartbeat(call: Call) -> Message:
+        nodes.heartbeat(call.path["hostname"], call.body, call.principal)
+        return Message(message="noted")
+
+    async def update(call: Call) -> UpdateResponse:
+        return await nodes.update(call.body, call.principal)
+
+    async def list_nodes(call: Call) -> list[NodeInfo]:
+        del call
+        return [*nodes.list()]
+
+    async def health(call: Call) -> HealthHistory:
+        return monitor.health(call.query.hostname)
+
+    async def cluster(call: Call) -> ClusterStatus:
+        del call
+        return await monitor.status()
+
+    async def list_environments(call: Call) -> dict[str, EnvironmentVersions]:
+        del call
+        return await environments.list()
+
+    return [
+        Endpoint(
+            "PUT",
+            "/api/heartbeat/{hostname}",
+            heartbeat,
+            Permission.NODE,
+            "Send a sign of life",
+            Message,
+            body=HeartbeatRequest,
+            errors=(NotFoundError,),
+        ),
+        Endpoint(
+            "POST",
+            "/api/update",
+            update,
+            Permission.NODE,
+            "Report how attempts are",
+            UpdateResponse,
+            body=UpdateRequest,
+        ),
+        Endpoint(
+            "POST",
+            "/api/join",
+            join,
+            Permission.JOIN,
+            "Get a node's own tokens",
+            JoinResponse,
+            body=JoinRequest,
+            errors=(ConflictError,),
+        ),
+        Endpoint(
+            "POST",
+            "/api/register",
+            register,
+            Permission.NODE,
+            "Register a Runner",
+            RegisterResponse,
+            body=RegisterRequest,
+            errors=(NotFoundError,),
+        ),
+        Endpoint("GET", "/api/nodes", list_nodes, Permission.SEE, "List nodes", list[NodeInfo]),
+        Endpoint(
+            "GET",
+            "/api/health",
+            health,
+            Permission.SEE,
+            "Show the last minute of all nodes, or of one",
+            HealthHistory,
+            query=HealthQuery,
+            errors=(NotFoundError,),
+        ),
+        Endpoint(
+            "GET",
+            "/api/cluster",
+            cluster,
+            Permission.SEE,
+            "Show the cluster at a glance",
+            ClusterStatus,
+            errors=(StorageError,),
+        ),
+        Endpoint(
+            "GET",
+            "/api/docker/list",
+            list_environments,
+            Permission.SEE,
+            "List environments",
+            dict[str, EnvironmentVersions],
+            errors=(StorageError,),
+        ),
+    ]

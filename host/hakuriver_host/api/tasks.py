@@ -1,0 +1,241 @@
+"""Tasks: submit, list, look, control, and their logs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from starlette.responses import Response
+
+from hakuriver.errors import (
+    ConflictError,
+    ImpossibleError,
+    NotFoundError,
+    StorageError,
+    UnreachableError,
+    UsageError,
+)
+from hakuriver.ids import MAX_ID, parse_id
+from hakuriver.models.base import TaskId
+from hakuriver.models.tasks import (
+    LogChunk,
+    Message,
+    SubmitRequest,
+    SubmitResponse,
+    TaskDetail,
+    TaskExplanation,
+    TaskSummary,
+)
+from hakuriver.states import TaskState
+from hakuriver_host.api import sse
+from hakuriver_host.api.endpoint import Call, Endpoint
+from hakuriver_host.db.repository import TaskFilter
+from hakuriver_host.services.access import Permission
+from hakuriver_host.services.logs import MAX_READ, Logs
+from hakuriver_host.services.paths import Stream
+from hakuriver_host.services.submit import Submissions
+from hakuriver_host.services.tasks import Tasks
+
+MAX_PAGE = 1_000
+
+
+def as_list(value: object) -> object:
+    """A parameter that may be repeated comes alone or in a list."""
+    return value if isinstance(value, list) else [value]
+
+
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+
+
+class TaskQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    status: Annotated[list[TaskState], BeforeValidator(as_list)] = Field(
+        default=[], description="May be repeated."
+    )
+    node: _Text | None = None
+    owner: _Text | None = None
+    batch_id: TaskId | None = None
+    name: _Text | None = None
+    limit: int = Field(default=50, ge=1, le=MAX_PAGE)
+    cursor: TaskId | None = Field(default=None, description="The X-Next-Cursor of the page before.")
+
+
+class LogQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    offset: int | None = Field(
+        default=None, ge=-MAX_ID, le=MAX_ID, description="First byte; a negative one counts from the end."
+    )
+    limit: int | None = Field(default=None, ge=1, le=MAX_READ, description="Bytes at most.")
+    attempt: int | None = Field(
+        default=None, ge=1, le=2**31 - 1, description="Which attempt; the latest unless given."
+    )
+    follow: bool = Field(default=False, description="Server-sent events, until the task has ended.")
+
+
+def task_endpoints(tasks: Tasks, submissions: Submissions, logs: Logs) -> list[Endpoint]:
+    async def submit(call: Call) -> SubmitResponse:
+        return await submissions.submit(call.body, call.principal, call.idempotency_key)
+
+    async def status(call: Call) -> TaskDetail:
+        return await tasks.detail(call.task_id, call.principal)
+
+    async def list_tasks(call: Call) -> Response:
+        query: TaskQuery = call.query
+        wanted = TaskFilter(
+            states=query.status,
+            node=query.node,
+            owner=query.owner,
+            batch_id=query.batch_id,
+            name=query.name,
+            before=query.cursor,
+            limit=query.limit,
+        )
+        return _page(await tasks.list(wanted, call.principal), query.limit)
+
+    async def explain(call: Call) -> TaskExplanation:
+        return await tasks.explain(call.task_id)
+
+    async def kill(call: Call) -> Message:
+        return await tasks.kill(call.task_id, call.principal)
+
+    async def command(call: Call) -> Message:
+        action = call.path["action"]
+        if action not in {"pause", "resume"}:
+            raise UsageError(f"{action!r} is not a command", "pause and resume are")
+        return await tasks.signal(call.task_id, action, call.principal)
+
+    async def retry(call: Call) -> SubmitResponse:
+        return await tasks.retry(call.task_id, call.principal, call.idempotency_key)
+
+    async def read_log(call: Call) -> Response:
+        stream = _stream(call.path["stream"])
+        query: LogQuery = call.query
+        row = await tasks.owned_row(call.task_id, call.principal)
+        if query.follow:
+            start = _start(query.offset, call.headers.get("last-event-id"))
+            return sse.response(_events(logs, row.task_id, query.attempt, stream, start))
+        offset = query.offset or 0
+        data = await logs.read(row.task_id, query.attempt or row.attempt, stream, offset, query.limit)
+        headers = {"X-Next-Offset": str(offset + len(data))} if offset >= 0 else {}
+        return Response(data, media_type="application/octet-stream", headers=headers)
+
+    found = (NotFoundError,)
+    return [
+        Endpoint(
+            "POST",
+            "/api/submit",
+            submit,
+            Permission.SUBMIT,
+            "Submit tasks",
+            SubmitResponse,
+            body=SubmitRequest,
+            status=202,
+            errors=(NotFoundError, ImpossibleError),
+            idempotent_by_key=True,
+        ),
+        Endpoint(
+            "GET", "/api/status/{task_id}", status, Permission.SEE, "Show one task", TaskDetail, errors=found
+        ),
+        Endpoint(
+            "GET",
+            "/api/tasks",
+            list_tasks,
+            Permission.SEE,
+            "List tasks, newest first",
+            list[TaskSummary],
+            query=TaskQuery,
+            headers={"X-Next-Cursor": "Give it as `cursor` for the next page; absent on the last."},
+        ),
+        Endpoint(
+            "GET",
+            "/api/explain/{task_id}",
+            explain,
+            Permission.SEE,
+            "Say why a task waits",
+            TaskExplanation,
+            errors=found,
+        ),
+        Endpoint(
+            "POST",
+            "/api/kill/{task_id}",
+            kill,
+            Permission.OWN,
+            "Kill a task",
+            Message,
+            status=202,
+            errors=(NotFoundError, ConflictError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/command/{task_id}/{action}",
+            command,
+            Permission.OWN,
+            "Pause or resume a task",
+            Message,
+            errors=(NotFoundError, ConflictError, UnreachableError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/retry/{task_id}",
+            retry,
+            Permission.SUBMIT,
+            "Submit a final task again",
+            SubmitResponse,
+            status=202,
+            errors=(NotFoundError, ConflictError, StorageError),
+            idempotent_by_key=True,
+        ),
+        Endpoint(
+            "GET",
+            "/api/task/{task_id}/{stream}",
+            read_log,
+            Permission.OWN,
+            "Read or follow a task's output",
+            LogChunk,
+            query=LogQuery,
+            errors=(NotFoundError, StorageError),
+            media_type=f"application/octet-stream, {sse.MEDIA_TYPE}",
+            headers={"X-Next-Offset": "Where to read on."},
+        ),
+    ]
+
+
+def _page(found: Sequence[TaskSummary], limit: int) -> Response:
+    content = b"[" + b",".join(task.model_dump_json().encode() for task in found) + b"]"
+    headers = {"X-Next-Cursor": str(found[-1].task_id)} if len(found) == limit else {}
+    return Response(content, media_type="application/json", headers=headers)
+
+
+def _stream(name: str) -> Stream:
+    if name == "stdout":
+        return "stdout"
+    if name == "stderr":
+        return "stderr"
+    raise NotFoundError(f"there is no stream {name!r}", "stdout and stderr are")
+
+
+def _start(offset: int | None, last_event_id: str | None) -> int:
+    """Where to begin: what the query says, else after what the follower saw last."""
+    if offset is not None and offset < 0:
+        raise UsageError(
+            "a log is followed from an offset of 0 or more",
+            "read its end first, and follow from X-Next-Offset",
+        )
+    if offset is None and last_event_id:
+        return parse_id(last_event_id)
+    return offset or 0
+
+
+async def _events(
+    logs: Logs, task_id: int, attempt: int | None, stream: Stream, offset: int
+) -> AsyncIterator[bytes]:
+    async for item in logs.follow(task_id, attempt, stream, offset):
+        if item is None:
+            yield sse.KEEP_ALIVE
+        elif isinstance(item, LogChunk):
+            yield sse.encode("log", item, item.next_offset)
+        else:
+            yield sse.encode("end", item)

@@ -1,0 +1,208 @@
+"""Assembles the Host: every part is built here, once, and handed to those who need it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hakuriver.config import Settings
+from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
+from hakuriver.ids import IdGenerator
+from hakuriver_host.api.access import access_endpoints
+from hakuriver_host.api.endpoint import Call, Endpoint, EndpointApp, error_response
+from hakuriver_host.api.events import event_endpoints
+from hakuriver_host.api.nodes import node_endpoints
+from hakuriver_host.api.openapi import document
+from hakuriver_host.api.tasks import task_endpoints
+from hakuriver_host.db.repository import LoadedState, Repository
+from hakuriver_host.db.writer import Writer
+from hakuriver_host.domain import reactor
+from hakuriver_host.runners import RunnerClient, runner_http
+from hakuriver_host.services.access import Access, Permission, load_secret
+from hakuriver_host.services.core import Core, clock
+from hakuriver_host.services.dispatch import Dispatcher
+from hakuriver_host.services.environments import Environments
+from hakuriver_host.services.logs import Logs
+from hakuriver_host.services.monitor import Monitor
+from hakuriver_host.services.nodes import Nodes
+from hakuriver_host.services.seed import Seeder
+from hakuriver_host.services.share import Share
+from hakuriver_host.services.submit import Submissions
+from hakuriver_host.services.tasks import Tasks
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application is made of."""
+
+    core: Core
+    access: Access
+    nodes: Nodes
+    endpoints: Sequence[Endpoint]
+    loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
+    dispatcher: Dispatcher
+
+
+def create_app(settings: Settings, engine: Engine, share: Share) -> Starlette:
+    """The Host's ASGI application. Its parts live as long as its lifespan; an error at its start is left in `state.failure`."""
+    app = Starlette(
+        lifespan=lambda app: _lifespan(app, settings, engine, share),
+        exception_handlers={HTTPException: _http_error},
+    )
+    app.state.failure = None
+    app.router.redirect_slashes = False
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Starlette, settings: Settings, engine: Engine, share: Share) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            parts = await _start(stack, settings, engine, share)
+        except HakuRiverError as error:
+            app.state.failure = error
+            raise
+        except Exception:
+            log.exception("the Host cannot start")
+            raise
+        app.router.routes.extend(_routes(parts.endpoints, parts.access, settings.host.max_request_bytes))
+        yield
+
+
+async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: Engine, share: Share) -> Parts:
+    """Starts every part; the stack ends them, last first."""
+    stack.callback(engine.dispose)
+    repository = Repository(engine)
+    loaded = await asyncio.to_thread(repository.load)
+    http = await stack.enter_async_context(
+        runner_http(str(settings.tls.ca_file) if settings.tls.ca_file else None)
+    )
+    writer = Writer(engine)
+    stack.push_async_callback(writer.close)
+    parts = _assemble(settings, repository, writer, loaded, share, http)
+    stack.push_async_callback(parts.dispatcher.close)
+    await parts.access.bootstrap(settings.paths.state_dir)
+    for name, loop in parts.loops.items():
+        task = asyncio.create_task(_watched(name, loop()))
+        stack.push_async_callback(_end, task)
+    parts.core.schedule_wanted.set()
+    return parts
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _assemble(
+    settings: Settings, repository: Repository, writer: Writer, loaded: LoadedState, share: Share, http: Any
+) -> Parts:
+    cluster = reactor.Cluster()
+    reactor.restore(cluster, [node for node, _ in loaded.nodes], loaded.tasks, clock())
+    core = Core(
+        settings=settings,
+        cluster=cluster,
+        repository=repository,
+        writer=writer,
+        ids=IdGenerator(lambda: int(time.time() * 1000), last=loaded.last_id),
+        last_event=loaded.last_event,
+        records={**loaded.pending_nodes, **{node.name: record for node, record in loaded.nodes}},
+        share_problem=lambda: share.problem,
+    )
+    access = Access(core, loaded.users, loaded.tokens, load_secret(settings.paths.state_dir))
+    nodes = Nodes(core, access, lambda url, token: RunnerClient(http, url, token), share.share_id)
+    submissions = Submissions(core, access)
+    monitor, dispatcher, seeder = Monitor(core), Dispatcher(core, nodes), Seeder(settings)
+    endpoints = [
+        *task_endpoints(Tasks(core, nodes, submissions), submissions, Logs(core, nodes)),
+        *node_endpoints(nodes, monitor, Environments(settings.container_dir)),
+        *event_endpoints(core),
+        *access_endpoints(access),
+    ]
+    endpoints.append(_openapi_endpoint(endpoints))
+    loops = {
+        "schedule": dispatcher.run,
+        "liveness": monitor.watch,
+        "health": monitor.sample,
+        "retention": monitor.retain,
+        "share": share.watch,
+        "default environment": seeder.run,
+    }
+    return Parts(core, access, nodes, endpoints, loops, dispatcher)
+
+
+def _openapi_endpoint(endpoints: list[Endpoint]) -> Endpoint:
+    async def openapi(call: Call) -> dict[str, Any]:
+        del call
+        return described
+
+    mine = Endpoint("GET", "/api/openapi.json", openapi, Permission.SEE, "Describe this API", dict[str, Any])
+    described = document([*endpoints, mine])
+    return mine
+
+
+def _routes(endpoints: Sequence[Endpoint], access: Access, max_bytes: int) -> list[Route]:
+    """One route for each path, with its methods behind it."""
+    by_path: dict[str, dict[str, EndpointApp]] = {}
+    for endpoint in endpoints:
+        by_path.setdefault(endpoint.path, {})[endpoint.method] = EndpointApp(endpoint, access, max_bytes)
+    return [Route(path, _Methods(methods), methods=None) for path, methods in by_path.items()]
+
+
+class _Methods:
+    """Chooses the endpoint of a path by the request's method."""
+
+    def __init__(self, apps: dict[str, EndpointApp]) -> None:
+        self._apps = apps
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        app = self._apps.get(scope["method"])
+        if app is not None:
+            await app(scope, receive, send)
+            return
+        known = ", ".join(sorted(self._apps))
+        response = _plain(
+            405, UsageError(f"{scope['method']} is not served at {scope['path']}", f"{known} is")
+        )
+        response.headers["Allow"] = known
+        await response(scope, receive, send)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What Starlette answers by itself, in the form of all other errors."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return _plain(
+        status,
+        NotFoundError(
+            f"nothing is served at {request.url.path}", "see the API reference (/api/openapi.json)"
+        ),
+    )
+
+
+def _plain(status: int, error: HakuRiverError) -> Response:
+    response = error_response(error)
+    response.status_code = status
+    return response
+
+
+async def _watched(name: str, loop: Coroutine[Any, Any, None]) -> None:
+    """A loop that ends is a defect that must not pass unseen."""
+    try:
+        await loop
+    except Exception:
+        log.exception("a loop of the Host has ended; it works on without it, badly: restart it", loop=name)
+        raise

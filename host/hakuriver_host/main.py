@@ -1,0 +1,162 @@
+"""Starts the Host: reads the settings, opens the database, takes the port, serves."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+
+from hakuriver.config import Settings, load
+from hakuriver.errors import HakuRiverError, StorageError, UsageError
+from hakuriver.version import __version__
+from hakuriver_host.app import create_app
+from hakuriver_host.db.engine import open_database
+from hakuriver_host.services.share import Share
+
+log = structlog.get_logger("hakuriver_host")
+
+_BACKLOG = 2048
+_GRACE_SECONDS = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the Host until it is told to stop; the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = load(arguments.config)
+        _set_up_logging(settings.paths.host_log_file)
+        serve(settings)
+    except HakuRiverError as error:
+        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+def serve(settings: Settings) -> None:
+    """Serves until a signal.
+
+    Raises:
+        StorageError: the state directory, the share or the database cannot be used.
+        UsageError: the port is taken, or a certificate cannot be read.
+
+    """
+    _make_state_dir(settings.paths.state_dir)
+    listener = _listen(settings.network.host_bind_ip, settings.network.host_port)
+    engine = open_database(settings.database_url)
+    share = Share(settings, engine)
+    share.open()
+    app = create_app(settings, engine, share)
+    server = uvicorn.Server(_server_config(app, settings))
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda _record: server.started
+    )  # A failed start is told in one line, below.
+    log.info(
+        "the Host starts",
+        version=__version__,
+        address=f"{settings.scheme}://{settings.network.host_bind_ip}:{settings.network.host_port}",
+    )
+    server.run(sockets=[listener])
+    if app.state.failure is not None:
+        raise app.state.failure
+
+
+def _server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    tls = settings.tls
+    if bool(tls.cert_file) != bool(tls.key_file):
+        raise UsageError("tls.cert_file and tls.key_file belong together", "give both, or neither")
+    for path in (tls.cert_file, tls.key_file, tls.ca_file):
+        if path is not None and not os.access(path, os.R_OK):
+            raise UsageError(
+                f"cannot read {path}", "check the paths in the tls section and the file's permissions"
+            )
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        ssl_certfile=str(tls.cert_file) if tls.cert_file else None,
+        ssl_keyfile=str(tls.key_file) if tls.key_file else None,
+    )
+
+
+def _make_state_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = path / ".probe"
+        probe.write_bytes(b"probe\n")
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the state directory {path}: {error.strerror}",
+            "check paths.state_dir, its permissions and its disk",
+        ) from None
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, port))
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"cannot listen on {address}:{port}: {error.strerror}",
+            "end what uses it, or change network.host_port",
+        ) from None
+    listener.listen(_BACKLOG)
+    listener.set_inheritable(True)
+    return listener
+
+
+def _set_up_logging(log_file: Path | None) -> None:
+    """One line for each event, to standard error and to the file, if one is named."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log_file is not None:
+        try:
+            handlers.append(logging.FileHandler(log_file))
+        except OSError as error:
+            raise StorageError(
+                f"cannot write the log {log_file}: {error.strerror}", "check paths.host_log_file"
+            ) from None
+    logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(message)s", force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for noisy in ("httpx", "httpcore", "uvicorn.error"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(colors=False)
+            if sys.stderr.isatty()
+            else structlog.processors.LogfmtRenderer(),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hakuriver host", description="The coordinator of a HakuRiver cluster."
+    )
+    parser.add_argument("-c", "--config", type=Path, help="configuration file (TOML)")
+    return parser

@@ -1,0 +1,115 @@
+"""The client to Runners."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from hakuriver.errors import ErrorBody, HakuRiverError, UnreachableError, from_body
+from hakuriver.models.runner import (
+    ActionResponse,
+    AttemptId,
+    AttemptSpec,
+    AttemptsRequest,
+    RunnerHealth,
+    StartRequest,
+    StartResponse,
+)
+from hakuriver.version import VERSION_HEADER, __version__
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+_CALL_SECONDS = 20.0
+_CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 5.0
+
+
+class RunnerClient:
+    """Calls to one Runner. The pool of connections is shared by all."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str, token: str) -> None:
+        self._http = http
+        self._url = url
+        self._headers = {
+            "Authorization": f"Bearer {token}",
+            VERSION_HEADER: __version__,
+            "Content-Type": "application/json",
+        }
+
+    async def start(self, specs: Sequence[AttemptSpec]) -> StartResponse:
+        return await self._post("start", StartRequest(attempts=list(specs)), StartResponse)
+
+    async def act(self, action: str, attempts: Sequence[AttemptId]) -> ActionResponse:
+        """`kill`, `pause` or `resume`."""
+        return await self._post(action, AttemptsRequest(attempts=list(attempts)), ActionResponse)
+
+    async def health(self) -> RunnerHealth:
+        response = await self._send("GET", "health", timeout=_PROBE_SECONDS)
+        return _parsed(response, RunnerHealth)
+
+    async def log(self, path: str, offset: int, *, follow: bool) -> AsyncIterator[bytes]:
+        """Bytes of a log from `offset` on, as they come when followed."""
+        params = {"offset": str(offset), "follow": "true" if follow else "false"}
+        timeout = httpx.Timeout(_CALL_SECONDS, read=None if follow else _CALL_SECONDS)
+        try:
+            async with self._http.stream(
+                "GET", f"{self._url}/api/logs/{path}", params=params, headers=self._headers, timeout=timeout
+            ) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _error(response)
+                async for chunk in response.aiter_raw():
+                    yield chunk
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+
+    async def _post(self, name: str, body: BaseModel, answer: type[_Answer]) -> _Answer:
+        return _parsed(await self._send("POST", name, body.model_dump_json().encode()), answer)
+
+    async def _send(
+        self, method: str, name: str, content: bytes | None = None, timeout: float = _CALL_SECONDS
+    ) -> httpx.Response:
+        try:
+            limits = httpx.Timeout(timeout, connect=_CONNECT_SECONDS)
+            response = await self._http.request(
+                method, f"{self._url}/api/{name}", content=content, headers=self._headers, timeout=limits
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from None
+        if response.is_error:
+            raise _error(response)
+        return response
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        cause = str(error) or type(error).__name__
+        return UnreachableError(
+            f"the Host cannot reach the Runner at {self._url}: {cause}",
+            "check network.runner_address and network.runner_port of the node, and its firewall",
+        )
+
+
+def runner_http(ca_file: str | None) -> httpx.AsyncClient:
+    """The shared pool. `ca_file` holds the certificates to trust, when Runners serve TLS."""
+    verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else False
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=1024, keepalive_expiry=30)
+    return httpx.AsyncClient(verify=verify, limits=limits, trust_env=False)
+
+
+def _parsed(response: httpx.Response, answer: type[_Answer]) -> _Answer:
+    try:
+        return answer.model_validate_json(response.content)
+    except ValidationError:
+        raise UnreachableError(
+            "what answers there is not a Runner of HakuRiver", "check network.runner_port of the node"
+        ) from None
+
+
+def _error(response: httpx.Response) -> HakuRiverError:
+    try:
+        return from_body(ErrorBody.model_validate_json(response.content))
+    except ValidationError:
+        return UnreachableError(f"the Runner answered {response.status_code}", "see its log")

@@ -1,0 +1,111 @@
+"""The Host's core: the cluster in memory, and the one way in which a decision takes effect.
+
+A decision changes the cluster at once, so that the next one sees it; it is written; and only when it is
+durable are followers and Runners told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from hakuriver.config import Settings
+from hakuriver.ids import IdGenerator
+from hakuriver.models.tasks import TaskEvent
+from hakuriver.states import TaskState
+from hakuriver_host.db import rows
+from hakuriver_host.db.repository import Repository
+from hakuriver_host.db.writer import Changes, Writer
+from hakuriver_host.domain.model import Effects, Event, Now, Task
+from hakuriver_host.domain.reactor import Cluster
+from hakuriver_host.services.bus import Bus, Notice
+
+
+def clock() -> Now:
+    return Now(time.time(), time.monotonic())
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def optional_moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else moment(seconds)
+
+
+@dataclass
+class Core:
+    """What all services share. Built once in `app`."""
+
+    settings: Settings
+    cluster: Cluster
+    repository: Repository
+    writer: Writer
+    ids: IdGenerator
+    last_event: int
+    records: dict[str, rows.NodeRecord]
+    share_problem: Callable[[], str]
+    now: Callable[[], Now] = clock
+    bus: Bus = field(default_factory=Bus)
+    schedule_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    wake_node: Callable[[str], None] = lambda _name: None
+    """Set by the dispatcher."""
+
+    async def apply(self, effects: Effects, changes: Changes | None = None) -> None:
+        """Writes what was decided, then tells of it. Returns when it is durable."""
+        changes = self.record(effects, changes or Changes())
+        notices = self._notices(effects, changes)
+        if changes.tasks or changes.events or changes.nodes or changes.new_tasks or changes.actions:
+            await self.writer.write(changes)
+        self.tell(effects, notices)
+
+    def record(self, effects: Effects, changes: Changes) -> Changes:
+        """The rows of what was decided, as it is now: later decisions must not show in them."""
+        for task_id, task in effects.tasks.items():
+            changes.tasks[task_id] = rows.task_changes(task)
+        for event in effects.events:
+            changes.events.append(rows.event_row(event, self.next_event()))
+        for name, node in effects.nodes.items():
+            changes.nodes[name] = rows.node_row(node, self.records[name])
+        return changes
+
+    def next_event(self) -> int:
+        self.last_event += 1
+        return self.last_event
+
+    def tell(self, effects: Effects, notices: list[Notice]) -> None:
+        if notices:
+            self.bus.publish(notices)
+        if effects.schedule:
+            self.schedule_wanted.set()
+        for name in effects.wake:
+            self.wake_node(name)
+
+    def _notices(self, effects: Effects, changes: Changes) -> list[Notice]:
+        if self.bus.idle:
+            return []
+        notices = [Notice(event_of_row(row)) for row in changes.events]
+        notices += [Notice(self._progress(task), transient=True) for task in effects.progress if task.reason]
+        return notices
+
+    def _progress(self, task: Task) -> TaskEvent:
+        event = Event(self.now().wall, task, task.attempt, task.state, task.node, task.reason, None)
+        return event_of_row(rows.event_row(event, self.last_event))
+
+
+def event_of_row(row: dict[str, Any]) -> TaskEvent:
+    return TaskEvent(
+        sequence=row["sequence"],
+        time=moment(row["time"] / 1000),
+        task_id=row["task_id"],
+        batch_id=row["batch_id"],
+        attempt=row["attempt"],
+        state=TaskState(row["state"]),
+        node=row["node"],
+        cause=row["cause"],
+        exit_code=row["exit_code"],
+    )

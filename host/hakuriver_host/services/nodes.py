@@ -1,0 +1,213 @@
+"""Nodes: joining, registering, their heartbeats and reports, and what people see of them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from hakuriver.errors import ConflictError, DeniedError, HakuRiverError, NotFoundError, UsageError
+from hakuriver.models.nodes import NodeInfo
+from hakuriver.models.runner import (
+    HeartbeatRequest,
+    JoinRequest,
+    JoinResponse,
+    RegisterRequest,
+    RegisterResponse,
+    UpdateRequest,
+    UpdateResponse,
+)
+from hakuriver.states import TaskState
+from hakuriver.targets import NODE_NAME
+from hakuriver.version import __version__
+from hakuriver_host.db import rows
+from hakuriver_host.db.writer import Changes
+from hakuriver_host.domain import reactor
+from hakuriver_host.domain.model import CORES, MEMORY, Node, Registration
+from hakuriver_host.runners import RunnerClient
+from hakuriver_host.services.access import Access, Principal
+from hakuriver_host.services.core import Core, optional_moment
+
+log = structlog.get_logger(__name__)
+
+
+class Nodes:
+    def __init__(
+        self, core: Core, access: Access, client: Callable[[str, str], RunnerClient], share_id: str
+    ) -> None:
+        self._core = core
+        self._access = access
+        self._client = client
+        self._share_id = share_id
+
+    def client(self, node: Node) -> RunnerClient:
+        """To call the node's Runner."""
+        return self._client(
+            node.url, self._access.control_token(node.name, self._core.records[node.name].nonce)
+        )
+
+    async def join(self, request: JoinRequest) -> JoinResponse:
+        """Gives a node its own secrets, for the join token.
+
+        Raises:
+            UsageError: the name cannot be a node's.
+            ConflictError: a node of that name is online.
+
+        """
+        name = request.hostname
+        if not NODE_NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot be a node's name",
+                "set runner.name: letters, digits and . _ - inside, at most 64",
+            )
+        node = self._core.cluster.nodes.get(name)
+        if node is not None and node.ready:
+            raise ConflictError(
+                f"a node named {name} is online already, at {node.url}",
+                "set another runner.name on one of the two",
+            )
+        core = self._core
+        record = rows.NodeRecord(nonce=secrets.token_hex(16), joined_at=core.now().wall)
+        core.records[name] = record
+        row = rows.node_row(node or Node(name, request.runner_url, {}), record)
+        await core.writer.write(Changes(nodes={name: row}), firm=False)
+        token = await self._access.node_token(name)
+        log.info("node joined", node=name, url=request.runner_url)
+        return JoinResponse(node_token=token, control_token=self._access.control_token(name, record.nonce))
+
+    async def register(self, request: RegisterRequest, principal: Principal) -> RegisterResponse:
+        """Takes a Runner up, reconciles what it holds, and says whether it can be reached back."""
+        _check_self(principal, request.hostname)
+        core = self._core
+        record = core.records.get(request.hostname)
+        if record is None:
+            raise NotFoundError(f"no node {request.hostname} has joined", "join with the join token")
+        record.version, record.numa_topology, record.gpu_info = (
+            request.version,
+            request.numa_topology,
+            request.gpu_info,
+        )
+        problem = await self._unreachable(request) or self._share(request) or ""
+        effects, verdicts = reactor.on_register(core.cluster, _registration(request, problem), core.now())
+        await core.apply(effects)
+        log.info("node registered", node=request.hostname, url=request.runner_url, problem=problem or None)
+        return RegisterResponse(
+            message=f"{request.hostname} is registered",
+            version=__version__,
+            heartbeat_interval_seconds=core.settings.timing.heartbeat_interval,
+            reachable=not problem,
+            problem=problem or None,
+            verdicts=verdicts,
+        )
+
+    def heartbeat(self, name: str, request: HeartbeatRequest, principal: Principal) -> None:
+        """Notes that the node lives, in memory.
+
+        Raises:
+            NotFoundError: it has to register (again).
+
+        """
+        _check_self(principal, name)
+        if not reactor.on_heartbeat(self._core.cluster, name, request, self._core.now()):
+            raise NotFoundError(f"{name} is not registered now", "register")
+
+    async def update(self, request: UpdateRequest, principal: Principal) -> UpdateResponse:
+        """Takes reports. When this returns they are durable."""
+        _check_self(principal, request.hostname)
+        core = self._core
+        effects, verdicts = reactor.on_reports(core.cluster, request.hostname, request.reports, core.now())
+        await core.apply(effects)
+        return UpdateResponse(message=f"{len(request.reports)} reports taken", verdicts=verdicts)
+
+    def list(self) -> Sequence[NodeInfo]:
+        """All nodes by name."""
+        return [self._info(node) for _, node in sorted(self._core.cluster.nodes.items())]
+
+    def _info(self, node: Node) -> NodeInfo:
+        ledger, record, beat = self._core.cluster.ledger, self._core.records[node.name], node.heartbeat
+        cores, memory = node.capacity.get(CORES, 0), node.capacity.get(MEMORY, 0)
+        cores_held, memory_held = ledger.held(node.name, CORES), ledger.held(node.name, MEMORY)
+        return NodeInfo(
+            hostname=node.name,
+            url=node.url,
+            status=node.state,
+            schedulable=node.ready,
+            problem="; ".join(filter(None, [node.problem, *beat.problems])),
+            version=record.version,
+            engines=sorted(node.engines),
+            total_cores=cores,
+            cores_in_use=cores_held,
+            available_cores=max(0, cores - cores_held),
+            total_memory_bytes=memory,
+            memory_in_use_bytes=memory_held,
+            available_memory_bytes=max(0, memory - memory_held),
+            running_tasks=len(ledger.holders(node.name)),
+            cpu_percent=beat.cpu_percent,
+            memory_percent=beat.memory_percent,
+            memory_used_bytes=beat.memory_used_bytes,
+            current_avg_temp=beat.current_avg_temp,
+            current_max_temp=beat.current_max_temp,
+            last_heartbeat=optional_moment(node.last_heartbeat),
+            numa_topology=record.numa_topology,
+            gpu_info=beat.gpu_info or record.gpu_info,
+        )
+
+    async def _unreachable(self, request: RegisterRequest) -> str:
+        """Calls the Runner back at the address it gave; empty when it is the right one that answers."""
+        record = self._core.records[request.hostname]
+        client = self._client(request.runner_url, self._access.control_token(request.hostname, record.nonce))
+        try:
+            health = await client.health()
+        except HakuRiverError as error:
+            return f"{error.message} ({error.hint})"
+        if health.journal_id != request.journal_id:
+            return f"at {request.runner_url} another Runner answers, named {health.hostname} (give each its own address and port)"
+        return ""
+
+    def _share(self, request: RegisterRequest) -> str:
+        if request.shared_id is None:
+            return "the node cannot read the shared directory (check its mount and paths.shared_dir)"
+        if request.shared_id != self._share_id:
+            return "the node's shared directory is not the Host's (check its mount and paths.shared_dir)"
+        return ""
+
+
+def live_counts(core: Core) -> dict[str, int]:
+    """Tasks that are not final, by state."""
+    counts = {state.value: 0 for state in TaskState}
+    for task in core.cluster.tasks.values():
+        counts[task.state.value] += 1
+    return counts
+
+
+async def persist_heartbeats(core: Core) -> None:
+    """Writes the nodes' last signs of life, all at once."""
+    changes = Changes(
+        nodes={name: rows.node_row(node, core.records[name]) for name, node in core.cluster.nodes.items()}
+    )
+    if changes.nodes:
+        await asyncio.shield(core.writer.write(changes))
+
+
+def _check_self(principal: Principal, name: str) -> None:
+    if principal.name != name:
+        raise DeniedError(
+            f"this token is of node {principal.name}, not of {name}", "join again under the new name"
+        )
+
+
+def _registration(request: RegisterRequest, problem: str) -> Registration:
+    return Registration(
+        name=request.hostname,
+        url=request.runner_url,
+        capacity={CORES: request.total_cores, MEMORY: request.total_ram_bytes},
+        devices=frozenset(f"gpu:{gpu.gpu_id}" for gpu in request.gpu_info),
+        numa_nodes=frozenset(int(key) for key in request.numa_topology or {}),
+        engines=frozenset(request.engines),
+        engine_notes=request.engine_notes,
+        journal_id=request.journal_id,
+        problem=problem,
+        attempts=tuple(request.attempts),
+    )

@@ -1,0 +1,267 @@
+"""Submission: from what a person asks to tasks that are on the record, once.
+
+A key that is repeated gives the first answer again. A target that no known node can ever serve is refused
+with the reason, unless the submission holds for a node that is yet to come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from hakuriver.errors import ConflictError, HakuRiverError, ImpossibleError, NotFoundError, UsageError
+from hakuriver.models.tasks import (
+    MAX_ARGV_BYTES,
+    MAX_COUNT,
+    NO_CONTAINER,
+    FailedTarget,
+    SubmitRequest,
+    SubmitResponse,
+)
+from hakuriver.targets import Target, parse_target
+from hakuriver_host.db import rows
+from hakuriver_host.db.tables import BatchRow
+from hakuriver_host.db.writer import Changes
+from hakuriver_host.domain import reactor
+from hakuriver_host.domain.model import Batch, Event, Task
+from hakuriver_host.domain.placement import impossible
+from hakuriver_host.services.access import Access, Principal
+from hakuriver_host.services.bus import Notice
+from hakuriver_host.services.core import Core, event_of_row
+from hakuriver_host.services.environments import current_version
+
+_VERSION_CACHE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    version: str
+    read_at: float
+
+
+class Submissions:
+    def __init__(self, core: Core, access: Access) -> None:
+        self._core = core
+        self._access = access
+        self._versions: dict[str, _Pinned] = {}
+        self._under_way: dict[tuple[str, str], asyncio.Future[SubmitResponse]] = {}
+
+    async def submit(
+        self, request: SubmitRequest, principal: Principal, key: str | None = None
+    ) -> SubmitResponse:
+        """Makes the tasks. When this returns they are durable.
+
+        Raises:
+            UsageError: what was asked for is malformed in a way that only shows here.
+            NotFoundError: no such environment, or the only target is not a node.
+            ImpossibleError: no target can ever be served.
+            ConflictError: the key was used for another submission.
+            StorageError: the disk did not take it; nothing was submitted.
+
+        """
+        if key is None:
+            return await self._submit(request, principal, None)
+        waiting = self._under_way.get((principal.name, key))
+        if waiting is not None:
+            return await asyncio.shield(waiting)
+        future: asyncio.Future[SubmitResponse] = asyncio.get_running_loop().create_future()
+        self._under_way[principal.name, key] = future
+        try:
+            answer = await self._submit(request, principal, key)
+        except BaseException as error:
+            future.set_exception(error)
+            future.exception()
+            raise
+        else:
+            future.set_result(answer)
+            return answer
+        finally:
+            del self._under_way[principal.name, key]
+
+    async def _submit(self, request: SubmitRequest, principal: Principal, key: str | None) -> SubmitResponse:
+        """Makes them, unless the key is on the record.
+
+        The key is looked up only when the submission cannot be made: its uniqueness in the database makes it
+        fail when it is there, so the usual case pays no read.
+        """
+        digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest() if key else ""
+        try:
+            return await self._make(request, principal, key, digest)
+        except HakuRiverError:
+            first = (
+                await asyncio.to_thread(self._core.repository.batch_by_key, principal.name, key)
+                if key
+                else None
+            )
+            if first is None:
+                raise
+            return await self._first_answer(first, digest)
+
+    async def _make(
+        self, request: SubmitRequest, principal: Principal, key: str | None, digest: str
+    ) -> SubmitResponse:
+        _check(request)
+        targets, failed = self._sort_targets(request)
+        batch = await self._batch(request, principal)
+        tasks = self._make_tasks(batch, targets)
+        answer = SubmitResponse(
+            message=_message(len(tasks), failed),
+            batch_id=batch.batch_id,
+            task_ids=[task.task_id for task in tasks],
+            failed_targets=failed,
+        )
+        failed_json = json.dumps([target.model_dump() for target in failed])
+        changes = Changes(
+            batches=[
+                rows.batch_row(batch, failed_targets=failed_json, idempotency_key=key, request_digest=digest)
+            ]
+        )
+        await self._commit(changes, tasks)
+        return answer
+
+    async def _commit(self, changes: Changes, tasks: list[Task]) -> None:
+        core = self._core
+        events = [
+            Event(task.batch.submitted_at, task, 0, task.state, None, "submitted", None) for task in tasks
+        ]
+        changes.new_tasks = [rows.new_task_row(task) for task in tasks]
+        changes.events = [rows.event_row(event, core.next_event()) for event in events]
+        await core.writer.write(changes, firm=False)
+        notices = [] if core.bus.idle else [Notice(event_of_row(row)) for row in changes.events]
+        core.tell(reactor.on_submit(core.cluster, tasks), notices)
+
+    async def _first_answer(self, row: BatchRow, digest: str) -> SubmitResponse:
+        if row.request_digest != digest:
+            raise ConflictError(
+                "this idempotency key was used for another submission", "use a new key for a new submission"
+            )
+        ids = await asyncio.to_thread(self._core.repository.task_ids, row.batch_id)
+        failed = [FailedTarget.model_validate(target) for target in json.loads(row.failed_targets)]
+        return SubmitResponse(
+            message=_message(len(ids), failed), batch_id=row.batch_id, task_ids=ids, failed_targets=failed
+        )
+
+    async def _batch(self, request: SubmitRequest, principal: Principal) -> Batch:
+        settings = self._core.settings.docker
+        environment = request.container_name or settings.default_container_name
+        updates: dict[str, Any] = {"container_name": environment, "targets": [], "required_gpus": []}
+        if request.privileged is None:
+            updates["privileged"] = settings.tasks_privileged
+        if request.additional_mounts is None:
+            updates["additional_mounts"] = settings.additional_mounts
+        in_container = environment != NO_CONTAINER
+        return Batch(
+            batch_id=self._core.ids.next(),
+            owner=principal.name,
+            submitted_at=self._core.now().wall,
+            spec=request.model_copy(update=updates),
+            environment=environment if in_container else None,
+            environment_version=await self._version(environment) if in_container else None,
+            default_user=self._access.uid_of(principal.name),
+        )
+
+    async def _version(self, environment: str) -> str:
+        """The current version; remembered for a second, so that a stream of submissions does not list the share for each."""
+        pinned = self._versions.get(environment)
+        if pinned is None or time.monotonic() - pinned.read_at > _VERSION_CACHE_SECONDS:
+            version = await asyncio.to_thread(current_version, self._core.settings.container_dir, environment)
+            pinned = self._versions[environment] = _Pinned(version, time.monotonic())
+        return pinned.version
+
+    def _sort_targets(self, request: SubmitRequest) -> tuple[list[str | None], list[FailedTarget]]:
+        """Targets that can be served, and those that never can; all of the latter is an error."""
+        wanted = _targets(request)
+        spec = request
+        failed = []
+        good: list[str | None] = []
+        default = self._core.settings.docker.default_container_name
+        if request.container_name is None:
+            spec = request.model_copy(update={"container_name": default})
+        for target in wanted:
+            reason = "" if request.hold_for_node else self._impossible(spec, target)
+            if reason:
+                failed.append(FailedTarget(target=target or "", reason=reason))
+            else:
+                good.append(target)
+        if not good:
+            _refuse(failed)
+        return good, failed
+
+    def _impossible(self, request: SubmitRequest, target: str | None) -> str:
+        nodes = self._core.cluster.nodes
+        wanted = rows.request_of(request, target)
+        if wanted.node is not None:
+            node = nodes.get(wanted.node)
+            return impossible(node, wanted) if node else f"no node is named {wanted.node}"
+        reasons = {name: impossible(node, wanted) for name, node in nodes.items()}
+        if not reasons or not all(reasons.values()):
+            return ""
+        name, reason = min(reasons.items())
+        return f"no node can ever run it; {name}: {reason}"
+
+    def _make_tasks(self, batch: Batch, targets: list[str | None]) -> list[Task]:
+        tasks: list[Task] = []
+        for target in targets:
+            request = rows.request_of(batch.spec, target)
+            for _ in range(batch.spec.count):
+                tasks.append(Task(self._core.ids.next(), batch, len(tasks), target, request))
+        return tasks
+
+
+def _check(request: SubmitRequest) -> None:
+    if request.task_type == "vps":
+        raise UsageError("VPS tasks are not served by this version", "submit a command")
+    size = (
+        len(request.command)
+        + sum(map(len, request.arguments))
+        + sum(len(k) + len(v) for k, v in request.env_vars.items())
+    )
+    if size > MAX_ARGV_BYTES:
+        raise UsageError(
+            f"command and environment hold {size} bytes; the kernel takes about 2 MB",
+            "pass a file under /shared instead",
+        )
+    if request.count * max(1, len(request.targets)) > MAX_COUNT:
+        raise UsageError(f"one submission makes at most {MAX_COUNT} tasks", "split it")
+    if request.required_gpus and len(request.required_gpus) != len(request.targets):
+        raise UsageError(
+            "required_gpus must have one list for each target", "name the GPUs in the targets: node::0,1"
+        )
+    if request.container_name == NO_CONTAINER and request.privileged:
+        raise UsageError(
+            "a task without container cannot be privileged", "leave out --privileged, or name a container"
+        )
+
+
+def _targets(request: SubmitRequest) -> list[str | None]:
+    if not request.targets:
+        return [None]
+    gpus = request.required_gpus or [[] for _ in request.targets]
+    joined = []
+    for text, numbers in zip(request.targets, gpus, strict=True):
+        target = parse_target(text)
+        if numbers and target.gpus:
+            raise UsageError(
+                f"GPUs for {text} are named twice", "name them in the target or in required_gpus"
+            )
+        joined.append(str(Target(target.node, target.numa, tuple(numbers) or target.gpus)))
+    return list(joined)
+
+
+def _refuse(failed: list[FailedTarget]) -> None:
+    reasons = "; ".join(
+        f"{target.target}: {target.reason}" if target.target else target.reason for target in failed[:5]
+    )
+    hint = "see `hakuriver node list`; --hold-for-node queues it for a node that is yet to join"
+    if all(target.reason.startswith("no node is named") for target in failed):
+        raise NotFoundError(reasons, hint)
+    raise ImpossibleError(reasons, hint)
+
+
+def _message(count: int, failed: list[FailedTarget]) -> str:
+    text = "1 task is queued" if count == 1 else f"{count} tasks are queued"
+    return f"{text}; {len(failed)} of the targets can never run it" if failed else text

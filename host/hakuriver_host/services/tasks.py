@@ -1,0 +1,218 @@
+"""What people see of tasks, and how they control them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from hakuriver.errors import ConflictError, NotFoundError
+from hakuriver.models.runner import AttemptId
+from hakuriver.models.tasks import (
+    Message,
+    NodeVerdict,
+    SubmitResponse,
+    TaskDetail,
+    TaskExplanation,
+    TaskSummary,
+)
+from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
+from hakuriver.targets import parse_target
+from hakuriver_host.db import rows
+from hakuriver_host.db.repository import TaskFilter
+from hakuriver_host.db.tables import TaskRow
+from hakuriver_host.domain import placement, reactor
+from hakuriver_host.domain.model import Batch, Request, Task
+from hakuriver_host.services.access import Principal
+from hakuriver_host.services.core import Core, event_of_row, moment, optional_moment
+from hakuriver_host.services.nodes import Nodes
+from hakuriver_host.services.paths import log_path
+from hakuriver_host.services.submit import Submissions
+
+_PAST = {"pause": "paused", "resume": "resumed"}
+
+
+class Tasks:
+    def __init__(self, core: Core, nodes: Nodes, submissions: Submissions) -> None:
+        self._core = core
+        self._nodes = nodes
+        self._submissions = submissions
+
+    async def list(self, wanted: TaskFilter, principal: Principal) -> Sequence[TaskSummary]:
+        """Newest first; why each waits included."""
+        found = await asyncio.to_thread(self._core.repository.tasks, wanted)
+        reasons: dict[Request, str] = {}
+        return [self._summary(row, batch, principal, reasons) for row, batch in found]
+
+    async def detail(self, task_id: int, principal: Principal) -> TaskDetail:
+        row, batch = await self._find(task_id)
+        history = await asyncio.to_thread(self._core.repository.events, 0, task_id=task_id)
+        spec = batch.spec
+        mine = principal.is_admin or principal.name == row.owner
+        target = parse_target(row.target) if row.target else None
+        return TaskDetail(
+            **self._summary(row, batch, principal, {}).model_dump(),
+            index=row.index,
+            env_vars=spec.env_vars if mine else {},
+            privileged=bool(spec.privileged),
+            additional_mounts=spec.additional_mounts or [],
+            working_dir=spec.working_dir,
+            user=spec.user or batch.default_user,
+            network=spec.network or self._core.settings.runner.network,
+            shm_size_bytes=spec.shm_size_bytes,
+            time_limit_seconds=spec.time_limit_seconds,
+            max_retries=spec.max_retries,
+            retry_on=spec.retry_on,
+            target_numa_node_id=target.numa if target else None,
+            stdout_path=log_path(task_id, max(1, row.attempt), "stdout"),
+            stderr_path=log_path(task_id, max(1, row.attempt), "stderr"),
+            systemd_unit_name=row.unit_name,
+            environment_version=batch.environment_version,
+            image=row.image,
+            history=[event_of_row(event.model_dump()) for event in history],
+        )
+
+    async def explain(self, task_id: int) -> TaskExplanation:
+        """Why it waits, node by node; for one that does not wait, how it is."""
+        cluster = self._core.cluster
+        task = cluster.tasks.get(task_id)
+        if task is None or task.state is not TaskState.PENDING:
+            row, _ = await self._find(task_id)
+            where = f" on {row.node}" if row.node else ""
+            return TaskExplanation(
+                task_id=task_id,
+                status=TaskState(row.state),
+                summary=f"it is {row.state}{where}, so it does not wait",
+            )
+        return TaskExplanation(
+            task_id=task_id,
+            status=task.state,
+            summary=self._waiting(task, {}),
+            queue_position=cluster.queue.position(task_id),
+            nodes=[*self._verdicts(task)],
+        )
+
+    async def kill(self, task_id: int, principal: Principal) -> Message:
+        """Ends a task; one that may have reached a Runner ends a moment later."""
+        await self._own(task_id, principal)
+        effects = reactor.on_kill(self._core.cluster, task_id, principal.name, self._core.now())
+        await self._core.apply(effects)
+        if effects.events:
+            return Message(message=f"task {task_id} is killed")
+        return Message(message=f"task {task_id} is being killed")
+
+    async def signal(self, task_id: int, action: str, principal: Principal) -> Message:
+        """Pauses or resumes. Returns when the Runner has done it.
+
+        Raises:
+            ConflictError: not in the state for that, or the Runner could not.
+            UnreachableError: the Runner does not answer.
+
+        """
+        await self._own(task_id, principal)
+        cluster = self._core.cluster
+        task = reactor.check_signal(cluster, task_id, action)
+        node = cluster.nodes.get(task.node or "")
+        if node is None or node.state is NodeState.OFFLINE:
+            raise ConflictError(f"{task.node} is offline", "try again when it is back")
+        wanted = AttemptId(task_id=task_id, attempt=task.attempt)
+        answer = await self._nodes.client(node).act(action, [wanted])
+        for result in answer.results:
+            if not result.ok:
+                raise ConflictError(
+                    f"the Runner could not {action} task {task_id}: {result.reason}",
+                    "see `hakuriver task status`",
+                )
+        return Message(message=f"task {task_id} is {_PAST[action]}")
+
+    async def retry(self, task_id: int, principal: Principal, key: str | None) -> SubmitResponse:
+        """Submits the same again, as a new task.
+
+        Raises:
+            ConflictError: it is not final.
+
+        """
+        row, batch = await self._find(task_id)
+        principal.check_owns(row.owner, f"task {task_id}")
+        if TaskState(row.state) not in FINAL:
+            raise ConflictError(f"task {task_id} is {row.state}", "kill it first, or wait for its end")
+        again = batch.spec.model_copy(update={"targets": [row.target] if row.target else [], "count": 1})
+        return await self._submissions.submit(again, principal, key)
+
+    async def owned_row(self, task_id: int, principal: Principal) -> TaskRow:
+        """The task's row, for its owner or an admin."""
+        row, _ = await self._find(task_id)
+        principal.check_owns(row.owner, f"task {task_id}")
+        return row
+
+    async def _own(self, task_id: int, principal: Principal) -> None:
+        task = self._core.cluster.tasks.get(task_id)
+        if task is not None:
+            principal.check_owns(task.batch.owner, f"task {task_id}")
+            return
+        row = await self.owned_row(task_id, principal)
+        raise ConflictError(f"task {task_id} is {row.state} already", "nothing is left to be done")
+
+    async def _find(self, task_id: int) -> tuple[TaskRow, Batch]:
+        found = await asyncio.to_thread(self._core.repository.task, task_id)
+        if found is None:
+            raise NotFoundError(f"there is no task {task_id}", "list them with `hakuriver task list`")
+        return found
+
+    def _summary(
+        self, row: TaskRow, batch: Batch, principal: Principal, reasons: dict[Request, str]
+    ) -> TaskSummary:
+        spec = batch.spec
+        mine = principal.is_admin or principal.name == row.owner
+        live = self._core.cluster.tasks.get(row.task_id)
+        target = parse_target(row.target) if row.target else None
+        return TaskSummary(
+            task_id=row.task_id,
+            batch_id=row.batch_id,
+            task_type=spec.task_type,
+            name=row.name,
+            owner=row.owner,
+            status=TaskState(row.state),
+            attempt=row.attempt,
+            command=spec.command,
+            arguments=spec.arguments if mine else [],
+            container_name=spec.container_name,
+            required_cores=spec.required_cores,
+            required_memory_bytes=spec.required_memory_bytes,
+            required_gpus=list(target.gpus) if target else [],
+            target=row.target,
+            assigned_node=None if row.state == TaskState.PENDING else row.node,
+            unreachable=live is not None and self._unreachable(live),
+            kill_requested=row.kill_requested,
+            reason=self._reason(row, live, reasons),
+            exit_code=row.exit_code,
+            error_message=row.message,
+            submitted_at=moment(row.submitted_at / 1000),
+            started_at=optional_moment(rows.seconds(row.started_at)),
+            completed_at=optional_moment(rows.seconds(row.completed_at)),
+        )
+
+    def _unreachable(self, task: Task) -> bool:
+        node = self._core.cluster.nodes.get(task.node or "")
+        return task.state in HOLDING and (node is None or node.state is NodeState.OFFLINE)
+
+    def _reason(self, row: TaskRow, live: Task | None, reasons: dict[Request, str]) -> str:
+        if live is None or row.state != live.state:
+            return row.reason
+        if live.state is TaskState.PENDING:
+            waits = self._waiting(live, reasons)
+            return f"{row.reason}; {waits}" if live.retries and row.reason else waits
+        if self._unreachable(live):
+            return f"{live.node} is offline; what the task does is not known now"
+        return live.reason
+
+    def _waiting(self, task: Task, reasons: dict[Request, str]) -> str:
+        if task.request not in reasons:
+            cluster = self._core.cluster
+            reasons[task.request] = placement.waiting_reason(
+                task, cluster.nodes.values(), cluster.ledger, cluster.claim
+            )
+        return reasons[task.request]
+
+    def _verdicts(self, task: Task) -> Sequence[NodeVerdict]:
+        cluster = self._core.cluster
+        return placement.explain(task, cluster.nodes.values(), cluster.ledger, cluster.claim)
