@@ -54,11 +54,9 @@ class Child:
         """What to say when it has ended by itself."""
         code = self._process.returncode
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-        last = "".join(f"\n  {line}" for line in self._last_lines())
-        return HakuRiverError(
-            f"the {self.name} ended {how}{':' if last else ''}{last}", f"its log is {self.log}"
-        )
+        return HakuRiverError(f"the {self.name} ended {how}", f"its log is {self.log}")
 
-    def _last_lines(self) -> list[str]:
+    def last_lines(self) -> list[str]:
+        """The end of its log."""
         with self.log.open(encoding="utf-8", errors="replace") as file:
             return [line.rstrip("\n") for line in deque(file, _TAIL_LINES)]

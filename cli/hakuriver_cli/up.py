@@ -14,7 +14,7 @@ import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -28,8 +28,6 @@ from hakuriver_cli.engine import docker_problem
 from hakuriver_cli.processes import Child
 from hakuriver_cli.progress import Progress
 from hakuriver_cli.up_plan import configuration, free_ports, host_daemon, is_free, runner_daemons
-
-T = TypeVar("T")
 
 MAX_RUNNERS = 64
 _LOOK_SECONDS = 0.1
@@ -57,7 +55,11 @@ def up(
     folder = directory.expanduser().absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(folder):
-        asyncio.run(_Cluster(folder, runners).run())
+        asyncio.run(_run(folder, runners))
+
+
+async def _run(folder: Path, runners: int) -> None:
+    await _Cluster(folder, runners).run()
 
 
 class _Cluster:
@@ -69,21 +71,23 @@ class _Cluster:
         self._config = folder / "config.toml"
         self._children: list[Child] = []
         self._progress = Progress(sys.stderr)
+        self._over: asyncio.Future[Child | None] = asyncio.get_running_loop().create_future()
+        """Done when it is to end: with the daemon that ended by itself, or with none after a signal."""
 
     async def run(self) -> None:
-        stopped = asyncio.Event()
         for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        stopping = asyncio.ensure_future(stopped.wait())
+            asyncio.get_running_loop().add_signal_handler(number, self._end, None)
         try:
             with self._progress:
-                started = await self._unless(stopping, self._start())
-            if started:
-                await self._unless(stopping, _for_ever())
+                await self._unless_over(self._start())
+            ended = await self._over
+            if ended is not None:
+                _say("\n".join(ended.last_lines()))
+                raise ended.failure()
         finally:
             await self._stop()
 
-    async def _start(self) -> bool:
+    async def _start(self) -> None:
         settings = self._settings()
         problem = await asyncio.to_thread(docker_problem, settings.docker.socket)
         if problem is not None:
@@ -110,7 +114,6 @@ class _Cluster:
             await self._online(client, [plan.node for plan in plans])
         self._progress.stop()
         self._explain(settings)
-        return True
 
     def _settings(self) -> Settings:
         if not self._config.exists():
@@ -136,7 +139,9 @@ class _Cluster:
                 )
 
     async def _begin(self, starting: Coroutine[None, None, Child]) -> None:
-        self._children.append(await starting)
+        child = await starting
+        self._children.append(child)
+        child.ended.add_done_callback(lambda _: self._end(child))
 
     async def _answering(self, client: AsyncClient) -> None:
         """Waits until the Host answers; whether it knows us does not matter yet."""
@@ -164,30 +169,26 @@ class _Cluster:
             if nodes[name].problem:
                 _say(f"{name}: {nodes[name].problem}")
 
-    async def _unless(self, stopping: asyncio.Future[bool], work: Coroutine[None, None, T]) -> T | None:
-        """Does the work; ends early, with none, when a signal came. Raises when a daemon ended."""
+    def _end(self, child: Child | None) -> None:
+        if not self._over.done():
+            self._over.set_result(child)
+
+    async def _unless_over(self, work: Coroutine[None, None, None]) -> None:
+        """Does the work, and leaves it when a signal comes or a daemon ends."""
         task = asyncio.ensure_future(work)
         try:
-            while not task.done():
-                ended = {child.ended: child for child in self._children}
-                await asyncio.wait(
-                    {task, stopping, *ended}, return_when=asyncio.FIRST_COMPLETED, timeout=_LOOK_SECONDS
-                )
-                if stopping.done():
-                    return None
-                for future, child in ended.items():
-                    if future.done():
-                        raise child.failure()
-            return task.result()
+            waited: set[asyncio.Future[Any]] = {task, self._over}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
         except TimeoutError:
             raise HakuRiverError(
                 f"the daemons did not become ready within {_START_SECONDS:g} s",
                 f"their logs are in {self._folder / 'logs'}",
             ) from None
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _stop(self) -> None:
         running = [child for child in self._children if not child.ended.done()]
@@ -235,10 +236,6 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _is_online(node: NodeInfo) -> bool:
     return node.status is NodeState.ONLINE
-
-
-async def _for_ever() -> None:
-    await asyncio.get_running_loop().create_future()
 
 
 def _say(text: str) -> None:
