@@ -50,10 +50,8 @@ Check = Callable[[Settings, Path | None], Iterator[Finding]]
 
 
 def run_checks(config_file: Path | None, role: str) -> list[Finding]:
-    try:
-        settings = load(config_file)
-    except HakuRiverError as error:
-        return [Finding(check="file", ok=False, message=error.message, hint=error.hint)]
+    """What is found, in order. A file that cannot be read is an error, as it is for every command."""
+    settings = load(config_file)
     path = config_path(config_file)
     read = f"{path} is read" if path.exists() else f"{path} is not there; the defaults are in effect"
     findings = [Finding(check="file", ok=True, message=read)]

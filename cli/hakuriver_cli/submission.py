@@ -19,6 +19,25 @@ _PLACE = Group("Where and how much", sort_key=1)
 _CONTAINER = Group("Environment and container", sort_key=2)
 _LIFE = Group("How it runs", sort_key=3)
 
+_FLAGS = {
+    "command": "the command",
+    "arguments": "argument",
+    "env_vars": "--env",
+    "required_cores": "--cores",
+    "required_memory_bytes": "--memory",
+    "targets": "--target",
+    "count": "--count",
+    "name": "--name",
+    "container_name": "--container",
+    "additional_mounts": "--mount",
+    "working_dir": "--workdir",
+    "user": "--user",
+    "network": "--network",
+    "shm_size_bytes": "--shm-size",
+    "time_limit_seconds": "--time-limit",
+    "max_retries": "--retries",
+    "retry_on": "--retry-on",
+}
 _ENV_HINT = "write KEY=VALUE, such as --env SEED=7"
 
 
@@ -149,7 +168,7 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
     }
     if options.retry_on:
         fields["retry_on"] = list(options.retry_on)
-    return submit_request(fields)
+    return submit_request(fields, _FLAGS)
 
 
 def variables(texts: Iterable[str], files: Iterable[Path] = ()) -> dict[str, str]:

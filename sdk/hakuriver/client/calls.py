@@ -38,6 +38,9 @@ T = TypeVar("T")
 Params = tuple[tuple[str, str], ...]
 Stream = Literal["stdout", "stderr"]
 
+_NO_NAMES: Mapping[str, str] = {}
+_SHOWN_LENGTH = 60
+
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 CURSOR_HEADER = "X-Next-Cursor"
 OFFSET_HEADER = "X-Next-Offset"
@@ -71,26 +74,28 @@ class LogPart:
     next_offset: int
 
 
-def submit_request(fields: Mapping[str, Any]) -> SubmitRequest:
-    """The request of keyword arguments.
+def submit_request(fields: Mapping[str, Any], names: Mapping[str, str] = _NO_NAMES) -> SubmitRequest:
+    """The request of keyword arguments. `names` are what the caller calls the fields, where that differs.
 
     Raises:
         UsageError: a field is unknown or its value is wrong; the message names it.
-
     """
     try:
         return SubmitRequest(**fields)
     except ValidationError as error:
-        raise UsageError(f"cannot submit: {describe(error)}", "correct it and submit again") from None
+        raise UsageError(f"cannot submit: {describe(error, names)}", "correct it and submit again") from None
 
 
-def describe(error: ValidationError) -> str:
-    """What a validation found, in one line."""
+def describe(error: ValidationError, names: Mapping[str, str] = _NO_NAMES) -> str:
+    """What a validation found, in one line: where, the value if it is short, and what is wrong with it."""
     parts = []
     for problem in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in problem["loc"])
+        first, *rest = [str(part) for part in problem["loc"]] or [""]
+        where = ".".join((names.get(first, first), *rest))
+        value = problem["input"]
+        shown = f" {value}" if isinstance(value, int | str) and len(str(value)) <= _SHOWN_LENGTH else ""
         what = problem["msg"].removeprefix("Value error, ")
-        parts.append(f"{where}: {what}" if where else what)
+        parts.append(f"{where}{shown}: {what}" if where else what)
     return "; ".join(parts)
 
 
@@ -235,7 +240,6 @@ def read_json(kind: type[T], data: bytes | str) -> T:
 
     Raises:
         InternalError: it is not what this version expects.
-
     """
     try:
         return cast("T", _adapter(cast("Hashable", kind)).validate_json(data))

@@ -67,7 +67,6 @@ def address(
 
     Raises:
         UsageError: the URL is not one of a Host.
-
     """
     try:
         parsed = httpx.URL(url)
@@ -96,7 +95,6 @@ def find_token(settings: Settings, config_file: Path | None = None) -> str | Non
 
     Raises:
         UsageError: `client.token_file` is named and cannot be read.
-
     """
     if token := os.environ.get(TOKEN_VARIABLE, "").strip():
         return token
