@@ -1,7 +1,7 @@
 """Simulated Runners: many nodes in one process, each with its own name, tokens, heartbeats and connection to the Host.
 
 They speak real HTTP in both directions. The Host reaches node 17 at `http://127.0.0.1:PORT/node-17`; what is started
-there "runs" for a given time, then its running and completed reports go back, as many as there are in one request.
+there "runs" for a given time, or for ever when its argument is `hold`, then its running and completed reports go back, as many as there are in one request.
 `GET /stats` tells how much was started and when. Run as `python -m bench.fleet`, with its arguments as JSON.
 """
 
@@ -13,13 +13,16 @@ import json
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import uvloop
 
 from bench.wire import Body, Connection
 from hakuriver.version import __version__
+
+HOLD = "hold"
+"""The argument of tasks that never end."""
 
 _MEMORY = 64_000_000_000
 _JOIN_AT_ONCE = 20
@@ -83,8 +86,9 @@ class Node:
         self._stats.first = self._stats.first or now
         self._stats.last = now
         self._stats.started += len(attempts)
+        ending = [attempt for attempt in attempts if attempt.get("arguments") != [HOLD]]
         asyncio.get_running_loop().call_later(
-            self._plan.task_seconds, self._end, attempts, datetime.now(UTC).isoformat()
+            self._plan.task_seconds, self._end, ending, datetime.now(UTC).isoformat()
         )
         results = [
             {"task_id": a["task_id"], "attempt": a["attempt"], "outcome": "accepted"} for a in attempts
@@ -153,11 +157,11 @@ class Server(asyncio.Protocol):
         self._stats = stats
         self._message = Body()
         self._parser = httptools.HttpRequestParser(self._message)
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)

@@ -14,13 +14,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
-import httpx
 import psutil
 
-from bench.fleet import Plan
+from bench.fleet import HOLD, Plan
 from bench.report import Figure, at_least, at_most, percentile, say, spread
 from bench.wire import Connection
 from hakuriver.models.runner import SHARED_MARKER
@@ -36,8 +38,8 @@ _FLEETS = 2
 _CORES = 8
 _BATCH = 10_000
 _CLIENTS = 16
-_SINGLES = 16_000
-_LOOK_EVERY = 0.1
+_SINGLES = 10_000
+_LOOK_EVERY = 0.25
 _TASK = {"command": "true", "container_name": "NULL", "required_cores": 1}
 _DEFAULTS = {"timing": {"heartbeat_interval": 5.0, "cleanup_check_interval": 1.0}}
 
@@ -63,83 +65,94 @@ def measure(folder: Path) -> list[Figure]:
 
 async def _measure(cluster: Cluster, ports: list[int]) -> tuple[list[Figure], set[int]]:
     token = (cluster.state_dir / "admin.token").read_text("utf-8").strip()
-    figures, acknowledged = await _batch(cluster.url, token, ports)
-    more, singles = await _singles(cluster.url, token, cluster.host.pid)
-    return [*figures, *more], acknowledged | singles
+    bench = _Bench(cluster.url, token, ports, cluster.host.pid)
+    figures = await bench.batch()
+    figures += await bench.singles("while each is dispatched at once", None)
+    await bench.fill()
+    figures += await bench.singles("while all nodes are full", 2000)
+    return figures, bench.acknowledged
 
 
-async def _batch(url: str, token: str, ports: list[int]) -> tuple[list[Figure], set[int]]:
-    say(f"one request of {_BATCH:,} tasks")
-    async with Connection(url, token) as calls, _looking(url, token) as looks:
-        body = json.dumps({**_TASK, "count": _BATCH, "name": "batch"}).encode()
-        start = time.time()
-        status, answer = await calls.call("POST", "/api/submit", body)
-        accepted = time.time() - start
-        if status != 202:
-            raise RuntimeError(f"the batch: {status} {answer[:500]!r}")
-        tasks = {int(task) for task in json.loads(answer)["task_ids"]}
-        dispatched = await _all_dispatched(ports) - start
-    figures = [
-        at_most(f"{_BATCH:,} tasks accepted by one request, seconds", accepted, 1.0),
-        at_least(
-            "dispatched a second",
-            _BATCH / dispatched,
-            500,
-            "{:.0f}",
-            f"the last start came after {dispatched:.1f} s",
-        ),
-        *_looked(looks, "while they are dispatched"),
-    ]
-    return figures, tasks
+class _Bench:
+    """The loads, one after the other, on one Host. `acknowledged` has the ids of all tasks that it accepted."""
 
+    def __init__(self, url: str, token: str, ports: list[int], host_pid: int) -> None:
+        self.acknowledged: set[int] = set()
+        self._url = url
+        self._token = token
+        self._ports = ports
+        self._host = psutil.Process(host_pid)
 
-async def _all_dispatched(ports: list[int]) -> float:
-    """When the last start came to a node."""
-    async with httpx.AsyncClient() as client, asyncio.timeout(300):
-        while True:
-            stats = [(await client.get(f"http://127.0.0.1:{port}/stats")).json() for port in ports]
-            if sum(part["started"] for part in stats) >= _BATCH:
-                return max(float(part["last"]) for part in stats)
-            await asyncio.sleep(0.1)
+    async def batch(self) -> list[Figure]:
+        say(f"one request of {_BATCH:,} tasks")
+        async with _looking(self._url, self._token) as looks:
+            start = time.time()
+            await self._submit_many({**_TASK, "count": _BATCH, "name": "batch"})
+            accepted = time.time() - start
+            dispatched = await self._started(_BATCH) - start
+        note = f"the last start came after {dispatched:.1f} s"
+        return [
+            at_most(f"{_BATCH:,} tasks accepted by one request, seconds", accepted, 1.0),
+            at_least("dispatched a second", _BATCH / dispatched, 500, "{:.0f}", note),
+            *_looked(looks, "meanwhile"),
+        ]
 
+    async def fill(self) -> None:
+        """Every core of every node gets a task that does not end."""
+        before = sum(part["started"] for part in await self._stats())
+        full = _NODES * _CORES
+        await self._submit_many({**_TASK, "arguments": [HOLD], "count": full})
+        await self._started(before + full)
 
-async def _singles(url: str, token: str, host_pid: int) -> tuple[list[Figure], set[int]]:
-    say(f"{_SINGLES:,} single submissions by {_CLIENTS} clients")
-    numbers = itertools.count()
-    times: list[float] = []
-    tasks: set[int] = set()
+    async def singles(self, when: str, aim: float | None) -> list[Figure]:
+        say(f"{_SINGLES:,} single submissions by {_CLIENTS} clients, {when}")
+        numbers, times = itertools.count(), list[float]()
+        async with _looking(self._url, self._token) as looks:
+            before, start = self._host.cpu_times(), time.perf_counter()
+            await asyncio.gather(*(self._client(numbers, times) for _ in range(_CLIENTS)))
+            seconds = time.perf_counter() - start
+            after = self._host.cpu_times()
+        busy = (after.user + after.system - before.user - before.system) / seconds
+        name = f"durable single submissions a second, {_CLIENTS} clients, {when}"
+        note = f"{spread(times, 'ms', 1e3)}; the Host used {busy:.0%} of a core"
+        rate = len(times) / seconds
+        told = at_least(name, rate, aim, "{:.0f}", note) if aim else Figure(name, f"{rate:.0f}", note=note)
+        return [told, *_looked(looks, "meanwhile")]
 
-    async def client() -> None:
-        async with Connection(url, token) as calls:
+    async def _client(self, numbers: Iterator[int], times: list[float]) -> None:
+        async with Connection(self._url, self._token) as calls:
             while (number := next(numbers)) < _SINGLES:
                 body = json.dumps({**_TASK, "arguments": [str(number)]}).encode()
                 begin = time.perf_counter()
-                status, answer = await calls.call(
-                    "POST", "/api/submit", body, f"Idempotency-Key: {number}\r\n"
-                )
+                key = f"Idempotency-Key: {uuid.uuid4()}\r\n"
+                status, answer = await calls.call("POST", "/api/submit", body, key)
                 times.append(time.perf_counter() - begin)
-                if status != 202:
-                    raise RuntimeError(f"a submission: {status} {answer[:500]!r}")
-                tasks.update(int(task) for task in json.loads(answer)["task_ids"])
+                self._accept(status, answer)
 
-    async with _looking(url, token) as looks:
-        before, start = psutil.Process(host_pid).cpu_times(), time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(_CLIENTS)))
-        seconds = time.perf_counter() - start
-        after = psutil.Process(host_pid).cpu_times()
-    busy = (after.user + after.system - before.user - before.system) / seconds
-    note = f"{spread(times, 'ms', 1e3)}; the Host used {busy:.0%} of a core"
-    figures = [
-        at_least(
-            f"durable single submissions a second, {_CLIENTS} clients",
-            len(tasks) / seconds,
-            2000,
-            "{:.0f}",
-            note,
-        ),
-        *_looked(looks, "while they are submitted"),
-    ]
-    return figures, tasks
+    async def _submit_many(self, body: dict[str, object]) -> None:
+        async with Connection(self._url, self._token) as calls:
+            self._accept(*await calls.call("POST", "/api/submit", json.dumps(body).encode()))
+
+    def _accept(self, status: int, answer: bytes) -> None:
+        if status != HTTPStatus.ACCEPTED:
+            raise RuntimeError(f"a submission: {status} {answer[:500]!r}")
+        self.acknowledged.update(int(task) for task in json.loads(answer)["task_ids"])
+
+    async def _started(self, count: int) -> float:
+        """When that many starts had come to the nodes."""
+        async with asyncio.timeout(300):
+            while True:
+                stats = await self._stats()
+                if sum(part["started"] for part in stats) >= count:
+                    return max(float(part["last"]) for part in stats)
+                await asyncio.sleep(0.1)
+
+    async def _stats(self) -> list[dict[str, Any]]:
+        stats: list[dict[str, Any]] = []
+        for port in self._ports:
+            async with Connection(f"http://127.0.0.1:{port}", "") as calls:
+                stats.append(await calls.json("GET", "/stats"))
+        return stats
 
 
 @contextlib.asynccontextmanager

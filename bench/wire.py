@@ -63,7 +63,16 @@ class Connection:
         self._reader, self._writer = await asyncio.open_connection(*self._address, limit=_CHUNK)
 
     async def call(self, method: str, path: str, body: bytes = b"", headers: str = "") -> tuple[int, bytes]:
-        """Status and body of the answer."""
+        """Status and body of the answer. A connection that the server closed while it was idle is opened again."""
+        if self._reader is None or self._reader.at_eof():
+            await self.open()
+        try:
+            return await self._exchange(method, path, body, headers)
+        except ConnectionResetError:
+            await self.open()
+            return await self._exchange(method, path, body, headers)
+
+    async def _exchange(self, method: str, path: str, body: bytes, headers: str) -> tuple[int, bytes]:
         self._send(method, path, body, headers)
         assert self._reader is not None
         collected = Body()
@@ -71,7 +80,7 @@ class Connection:
         while not collected.complete:
             data = await self._reader.read(_CHUNK)
             if not data:
-                raise ConnectionError("the connection was closed before the answer was whole")
+                raise ConnectionResetError("the connection was closed before the answer was whole")
             parser.feed_data(data)
         return parser.get_status_code(), collected.take()
 
