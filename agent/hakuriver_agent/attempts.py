@@ -1,0 +1,81 @@
+"""One attempt in memory, and the pure rule of how an end is told."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from hakuriver.models.runner import AttemptReport, AttemptSpec
+from hakuriver.states import FINAL, TaskState
+from hakuriver_agent.engines.port import Ended, Key, Launch
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """What the supervisor holds of an attempt whose end the Host may not know yet."""
+
+    spec: AttemptSpec | None
+    """None when it was killed before it came."""
+    report: AttemptReport
+    launch: Launch = field(default_factory=Launch)
+    kill_requested: bool = False
+    over_time: bool = False
+    started: bool = False
+    finishing: bool = False
+    """Its end is being written: nothing changes it any more."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its unit has ended."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while it is paused or resumed."""
+    driver: asyncio.Task[None] | None = None
+    stopper: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.report.key
+
+    @property
+    def final(self) -> bool:
+        return self.report.status in FINAL
+
+    def next_report(self, **changes: Any) -> AttemptReport:
+        """The report that follows the present one."""
+        return self.report.model_copy(update={"sequence": self.report.sequence + 1, **changes})
+
+
+def accepted(spec: AttemptSpec) -> AttemptReport:
+    """The report of an attempt that was just written to the journal."""
+    return AttemptReport(task_id=spec.task_id, attempt=spec.attempt, sequence=0, status=TaskState.ASSIGNING)
+
+
+def outcome(ended: Ended, *, kill_requested: bool, time_limit: int | None) -> dict[str, Any]:
+    """What the final report of a unit says.
+
+    A kill that was accepted goes before everything, then a time limit that was overrun. `killed_oom` comes from the
+    engine's flag alone, and only when the task failed: a task may lose a child and go on.
+    """
+    status, message = TaskState.FAILED, ended.message
+    if kill_requested:
+        status = TaskState.KILLED
+    elif time_limit is not None:
+        message = f"ran over its time limit of {time_limit} s"
+    elif ended.exit_code == 0:
+        status = TaskState.COMPLETED
+        if ended.oom:
+            message = _joined("the kernel killed one of its processes for want of memory", message)
+    elif ended.oom:
+        status = TaskState.KILLED_OOM
+        message = _joined("it used more memory than its limit", message)
+    return {"status": status, "exit_code": ended.exit_code, "message": message, "completed_at": ended.at}
+
+
+def time_left(started_at: datetime, limit_seconds: int, now: datetime) -> float:
+    """Seconds until a time limit is over; negative when it is."""
+    return limit_seconds - (now - started_at).total_seconds()
+
+
+def _joined(first: str, second: str | None) -> str:
+    return f"{first}; {second}" if second else first

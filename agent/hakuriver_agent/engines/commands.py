@@ -1,0 +1,44 @@
+"""Command lines and variables of tasks, as pure functions: they return lists and run nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hakuriver.models.runner import AttemptSpec
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def task_variables(spec: AttemptSpec, node: str, local_temp: str, shared: str) -> dict[str, str]:
+    """The variables of one task: HakuRiver's own, then the task's. The folders are as the task sees them."""
+    ours = {
+        "HAKURIVER_TASK_ID": str(spec.task_id),
+        "HAKURIVER_ATTEMPT": str(spec.attempt),
+        "HAKURIVER_BATCH_ID": str(spec.batch_id),
+        "HAKURIVER_TASK_INDEX": str(spec.index),
+        "HAKURIVER_NODE": node,
+        "HAKURIVER_LOCAL_TEMP_DIR": local_temp,
+        "HAKURIVER_SHARED_DIR": shared,
+    }
+    if spec.numa_node is not None:
+        ours["HAKURIVER_TARGET_NUMA_NODE"] = str(spec.numa_node)
+    return spec.env_vars | ours
+
+
+def numactl(program: str, numa_node: int, argv: Sequence[str]) -> list[str]:
+    """Runs `argv` on the cores and the memory of one NUMA node."""
+    return [program, f"--cpunodebind={numa_node}", f"--membind={numa_node}", "--", *argv]
+
+
+def systemd_scope(
+    unit: str, argv: Sequence[str], cores: int, memory_bytes: int | None, user: tuple[int, int] | None
+) -> list[str]:
+    """Runs `argv` in a transient scope of the system manager, within its limits (systemd-run(1))."""
+    limits = ["--property=KillMode=control-group"]
+    if cores:
+        limits.append(f"--property=CPUQuota={cores * 100}%")
+    if memory_bytes:
+        limits += [f"--property=MemoryMax={memory_bytes}", "--property=MemorySwapMax=0"]
+    identity = [] if user is None else [f"--uid={user[0]}", f"--gid={user[1]}"]
+    head = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={unit}"]
+    return [*head, *limits, *identity, "--", *argv]

@@ -1,0 +1,426 @@
+"""The engine for containers: the Docker SDK, whose calls block, in threads.
+
+A container is named and labelled by its attempt and is never removed by the engine itself: it outlives the Runner,
+and its exit code is there until the Host has it. A start costs two calls and the attachment, an end two more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from hakuriver.models.runner import AttemptSpec
+from hakuriver_agent.engines.docker_output import ContainerOutput
+from hakuriver_agent.engines.docker_request import (
+    LABEL_ATTEMPT,
+    LABEL_RUNNER,
+    LABEL_SPEC,
+    LABEL_TASK,
+    LOCAL_TEMP,
+    SHARED,
+    Bind,
+    Place,
+    container_name,
+    create_request,
+    split_mount,
+    start_failure,
+)
+from hakuriver_agent.engines.port import (
+    Adopted,
+    Ended,
+    Engine,
+    EngineUnavailableError,
+    Key,
+    Launch,
+    Started,
+    StartFailedError,
+    Unit,
+    UnitState,
+)
+from hakuriver_agent.engines.process import without_secrets
+from hakuriver_agent.environments import Environments
+from hakuriver_agent.folders import ForbiddenPathError, Folders, make_scratch, make_shared_data, owner_of
+from hakuriver_agent.logfile import LogFile
+from hakuriver_agent.threads import in_thread
+
+if TYPE_CHECKING:
+    from docker.api.client import APIClient
+
+CALL_SECONDS = 60.0
+PROBE_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+_DEFAULT_URL = "unix:///var/run/docker.sock"
+_GONE = "the container was removed by somebody else"
+_STATES = {"created": UnitState.CREATED, "running": UnitState.RUNNING, "paused": UnitState.PAUSED}
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DockerSettings:
+    """What the engine needs of the settings."""
+
+    node: str
+    folders: Folders
+    log_max_bytes: int
+    url: str = ""
+    run_as_owner: bool = False
+    allow_privileged: bool = False
+    allowed_networks: tuple[str, ...] = ("bridge", "none", "host")
+    parallel_starts: int = 4
+    numa_cores: dict[int, str] = field(default_factory=dict)
+
+
+class DockerEngine(Engine):
+    """See `Engine`."""
+
+    name = "docker"
+
+    def __init__(self, settings: DockerSettings) -> None:
+        self._settings = settings
+        state = os.path.realpath(settings.folders.state)
+        runner = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
+        self._place = Place(settings.node, runner, settings.log_max_bytes, settings.numa_cores)
+        self._environments = Environments(settings.folders.containers, lambda: self._connect(None))
+        self._starting = asyncio.Semaphore(settings.parallel_starts)
+        self._connected: APIClient | None = None
+        self._connecting = threading.Lock()
+        self._ends: dict[Key, asyncio.Future[Ended]] = {}
+        self._outputs: dict[Key, ContainerOutput] = {}
+        self._closed = threading.Event()
+        self._probe: asyncio.Task[str | None] | None = None
+
+    async def problem(self) -> str | None:
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(in_thread(self._ping, name="docker probe"))
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._probe), PROBE_SECONDS)
+        except TimeoutError:
+            return "the Docker engine does not answer"
+
+    async def refusal(self, spec: AttemptSpec) -> str | None:
+        settings = self._settings
+        if spec.environment is None or spec.environment_version is None:
+            return "a task for the Docker engine names no environment"
+        if spec.privileged and not settings.allow_privileged:
+            return "privileged tasks are not allowed on this node (runner.allow_privileged)"
+        if spec.network not in settings.allowed_networks:
+            return f"the network {spec.network} is not allowed on this node (runner.allowed_networks)"
+        if settings.run_as_owner and spec.user is None:
+            return f"this node runs tasks as their owners, and the uid of {spec.owner} is not known"
+        if spec.mounts:
+            try:
+                await in_thread(lambda: self._binds(spec), CALL_SECONDS)
+            except ForbiddenPathError as error:
+                return str(error)
+            except TimeoutError:
+                return None
+        return None
+
+    async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
+        image, digest = await self._images(lambda: self._environments.image(spec, launch))
+        async with self._starting:
+            launch.check()
+            try:
+                started = await self._call(lambda: self._create_and_start(spec, image, launch))
+            except _NoImageError:
+                self._environments.forget(image)
+                image, digest = await self._images(lambda: self._environments.image(spec, launch))
+                started = await self._call(lambda: self._create_and_start(spec, image, launch))
+        self._watch(spec.key)
+        return Started(started, container_name(spec.key), digest)
+
+    async def adopt(self, spec: AttemptSpec) -> Adopted | None:
+        name = container_name(spec.key)
+        info = await self._call(lambda: self._inspect(name))
+        if info is None or info["Config"]["Labels"].get(LABEL_RUNNER) != self._place.runner:
+            return None
+        if info["State"]["Status"] == "created":
+            return None
+        await self._call(lambda: self._output(spec).follow())
+        self._watch(spec.key)
+        started = Started(_time(info["State"]["StartedAt"]), name, info["Image"])
+        return Adopted(started, info["State"]["Status"] == "paused")
+
+    async def wait(self, key: Key) -> Ended:
+        return await asyncio.shield(self._ends[key])
+
+    async def terminate(self, key: Key) -> None:
+        await self._call(lambda: self._signal(key, "SIGTERM"))
+
+    async def kill(self, key: Key) -> None:
+        await self._call(lambda: self._signal(key, "SIGKILL"))
+
+    async def pause(self, key: Key) -> None:
+        await self._call(lambda: self._quietly(self._client().pause, container_name(key)))
+
+    async def resume(self, key: Key) -> None:
+        await self._call(lambda: self._quietly(self._client().unpause, container_name(key)))
+
+    async def remove(self, key: Key) -> None:
+        await self._call(lambda: self._remove(key))
+        self._ends.pop(key, None)
+        self._outputs.pop(key, None)
+
+    async def units(self) -> list[Unit]:
+        label = f"{LABEL_RUNNER}={self._place.runner}"
+        found = await self._call(lambda: self._client().containers(all=True, filters={"label": [label]}))
+        return [unit for unit in map(_unit, found) if unit]
+
+    async def close(self) -> None:
+        self._closed.set()
+        for output in self._outputs.values():
+            output.abandon()
+
+    def _connect(self, timeout: float | None) -> APIClient:
+        from docker.api.client import APIClient  # noqa: PLC0415 - costs memory where there is no Docker
+        from docker.utils import kwargs_from_env  # noqa: PLC0415
+
+        options: dict[str, Any] = kwargs_from_env()
+        options.setdefault("base_url", _DEFAULT_URL)
+        if self._settings.url:
+            options["base_url"] = self._settings.url
+        return APIClient(**options, version="auto", timeout=timeout, max_pool_size=64)  # type: ignore[arg-type]  # none is no limit
+
+    def _client(self) -> APIClient:
+        with self._connecting:
+            if self._connected is None:
+                self._connected = self._connect(CALL_SECONDS)
+            return self._connected
+
+    def _ping(self) -> str | None:
+        url = self._settings.url or os.environ.get("DOCKER_HOST") or _DEFAULT_URL
+        if url.startswith("unix://") and not Path(url.removeprefix("unix://")).exists():
+            return "there is no Docker engine on this machine: its socket is missing"
+        from docker.errors import DockerException  # noqa: PLC0415 - see `_connect`
+        from requests.exceptions import RequestException  # noqa: PLC0415
+
+        try:
+            self._client().ping()
+        except (DockerException, RequestException) as error:
+            text = str(error)
+            if "PermissionError" in text:
+                return "the Runner's user may not use the Docker engine (group docker)"
+            return f"the Docker engine does not answer: {text.splitlines()[0][:200]}"
+        return None
+
+    async def _images(self, get: Callable[[], Any]) -> tuple[str, str]:
+        with _translated():
+            image: tuple[str, str] = await get()
+            return image
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        try:
+            with _translated():
+                return await in_thread(function, name="docker")
+        except _GoneError as error:
+            raise EngineUnavailableError(f"the Docker engine lost the container: {error}") from None
+
+    def _create_and_start(self, spec: AttemptSpec, image: str, launch: Launch) -> datetime:
+        """In a thread. Finds what an earlier life created, and never starts twice."""
+        client, name = self._client(), container_name(spec.key)
+        if not self._create(spec, image, name):
+            state = client.inspect_container(name)["State"]
+            if state["Status"] != "created":
+                self._output(spec).follow()
+                return _time(state["StartedAt"])
+        launch.check()
+        self._output(spec).attach()
+        self._start(client, spec, name)
+        return datetime.now(UTC)
+
+    def _create(self, spec: AttemptSpec, image: str, name: str) -> bool:
+        """Creates the container; False when an earlier life did."""
+        from docker.errors import APIError, ImageNotFound  # noqa: PLC0415 - see `_connect`
+
+        folders, scratch = self._settings.folders, self._settings.folders.scratch(*spec.key)
+        try:
+            make_shared_data(folders.shared_data)
+            make_scratch(scratch, owner_of(spec.user))
+            binds = [Bind(folders.shared_data, SHARED), Bind(scratch, LOCAL_TEMP), *self._binds(spec)]
+        except ForbiddenPathError as error:
+            raise StartFailedError(str(error)) from None
+        except OSError as error:
+            raise StartFailedError(f"cannot prepare {error.filename}: {error.strerror}") from None
+        request = create_request(spec, without_secrets(spec), image, binds, self._place)
+        try:
+            self._client().create_container_from_config(request, name)
+        except ImageNotFound:
+            raise _NoImageError from None
+        except APIError as error:
+            if error.status_code != 409:  # noqa: PLR2004 - HTTP: the name is taken
+                raise _failure(spec, error) from None
+            return False
+        return True
+
+    def _start(self, client: APIClient, spec: AttemptSpec, name: str) -> None:
+        from docker.errors import APIError  # noqa: PLC0415 - see `_connect`
+
+        try:
+            client.start(name)
+        except APIError as error:
+            raise _failure(spec, error) from None
+
+    def _binds(self, spec: AttemptSpec) -> list[Bind]:
+        binds = []
+        for text in spec.mounts:
+            source, target, read_only = split_mount(text)
+            binds.append(Bind(self._settings.folders.mount_source(source), target, read_only))
+        return binds
+
+    def _output(self, spec: AttemptSpec) -> ContainerOutput:
+        files, owner = [], owner_of(spec.user)
+        for relative in (spec.stdout_path, spec.stderr_path):
+            try:
+                path = self._settings.folders.log_file(relative)
+            except ForbiddenPathError as error:
+                raise StartFailedError(str(error)) from None
+            files.append(LogFile(str(path), self._settings.log_max_bytes, owner))
+        if earlier := self._outputs.get(spec.key):
+            earlier.abandon()
+        output = ContainerOutput(self._client(), container_name(spec.key), files[0], files[1])
+        self._outputs[spec.key] = output
+        return output
+
+    def _watch(self, key: Key) -> None:
+        """Has a thread wait for the end of a started container."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Ended] = loop.create_future()
+        self._ends[key] = future
+
+        def settle(ended: Ended) -> None:
+            if not future.done():
+                future.set_result(ended)
+
+        def work() -> None:
+            ended = self._until_end(key)
+            if ended is not None and not loop.is_closed():
+                loop.call_soon_threadsafe(settle, ended)
+
+        threading.Thread(target=work, name=f"wait {container_name(key)}", daemon=True).start()
+
+    def _until_end(self, key: Key) -> Ended | None:
+        """In a thread: waits for the end, over engines that come and go; none when the Runner ends first."""
+        name, output, hiccup = container_name(key), self._outputs[key], False
+        while not self._closed.is_set():
+            try:
+                with _translated():
+                    self._client().wait(name, timeout=None)  # type: ignore[arg-type]  # none is no limit
+                    info = self._inspect(name)
+            except EngineUnavailableError as error:
+                log.warning("the Docker engine went away; waiting for it", container=name, error=str(error))
+                hiccup = True
+                self._closed.wait(RETRY_SECONDS)
+                continue
+            except _GoneError:
+                info = None
+            if info is None:
+                output.abandon()
+                return Ended(None, datetime.now(UTC), message=_GONE)
+            if not info["State"]["Running"] and not info["State"]["Restarting"]:
+                return _ended(info["State"], output.finish(hiccup))
+        return None
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        from docker.errors import NotFound  # noqa: PLC0415 - see `_connect`
+
+        try:
+            return self._client().inspect_container(name)
+        except NotFound:
+            return None
+
+    def _signal(self, key: Key, signal: str) -> None:
+        """A paused container gets it too: the engine continues it once the signal waits for it."""
+        name = container_name(key)
+        self._quietly(lambda: self._client().kill(name, signal))
+        info = self._inspect(name)
+        if info and info["State"]["Paused"]:
+            self._quietly(lambda: self._client().unpause(name))
+
+    def _quietly(self, call: Callable[..., Any], *arguments: str) -> None:
+        """What a container that has ended, or is so already, refuses is no error."""
+        from docker.errors import APIError  # noqa: PLC0415 - see `_connect`
+
+        try:
+            call(*arguments)
+        except APIError as error:
+            text = str(error.explanation or error)
+            if error.status_code not in {404, 409} and "is not running" not in text and "paused" not in text:
+                raise
+
+    def _remove(self, key: Key) -> None:
+        name = container_name(key)
+        self._quietly(lambda: self._client().remove_container(name, v=True, force=True))
+        shutil.rmtree(self._settings.folders.scratch(*key), ignore_errors=True)
+
+
+class _NoImageError(Exception):
+    """The engine does not have the image."""
+
+
+class _GoneError(Exception):
+    """The engine does not have the container."""
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turns what the SDK raises when the engine is away into `EngineUnavailableError`."""
+    from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415 - see `_connect`
+    from requests.exceptions import RequestException  # noqa: PLC0415
+
+    try:
+        yield
+    except NotFound as error:
+        raise _GoneError(str(error.explanation)) from None
+    except APIError as error:
+        raise EngineUnavailableError(str(error.explanation or error)) from None
+    except (RequestException, DockerException) as error:
+        raise EngineUnavailableError(str(error)) from None
+
+
+def _failure(spec: AttemptSpec, error: Any) -> Exception:
+    """An error of `create` or `start`: the engine going away is not the task's fault."""
+    text = str(error.explanation or error)
+    if error.status_code == 503 or "daemon is shutting down" in text:  # noqa: PLR2004 - HTTP
+        return EngineUnavailableError(text)
+    return start_failure(spec.command, text)
+
+
+def _ended(state: dict[str, Any], lost: str | None) -> Ended:
+    message = lost
+    oom = bool(state["OOMKilled"])
+    if state.get("Error"):
+        message = str(state["Error"])
+    return Ended(int(state["ExitCode"]), _time(state["FinishedAt"]), oom, message)
+
+
+def _unit(info: dict[str, Any]) -> Unit | None:
+    labels = info["Labels"]
+    try:
+        spec = AttemptSpec.model_validate_json(labels[LABEL_SPEC])
+        key = (int(labels[LABEL_TASK]), int(labels[LABEL_ATTEMPT]))
+    except (KeyError, ValueError):
+        return None
+    return Unit(key, _STATES.get(info["State"], UnitState.ENDED), spec)
+
+
+def _time(text: str) -> datetime:
+    """Docker's times have nanoseconds, and year 1 for never."""
+    head, _, fraction = text.rstrip("Z").partition(".")
+    moment = datetime.fromisoformat(head).replace(tzinfo=UTC)
+    if moment.year == 1:
+        return datetime.now(UTC)
+    return moment.replace(microsecond=int((fraction or "0")[:6].ljust(6, "0")))

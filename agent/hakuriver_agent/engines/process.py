@@ -1,0 +1,272 @@
+"""The engine without containers: tasks are processes of this machine, started and kept by the shim.
+
+The shim (`hakuriver_agent.shim`) is their parent and outlives the Runner. This side translates: specification to
+command line, user, limits and files; ends to exit codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from hakuriver.models.runner import AttemptSpec
+from hakuriver_agent.engines.commands import DEFAULT_PATH, numactl, systemd_scope, task_variables
+from hakuriver_agent.engines.port import (
+    COMMAND_NOT_EXECUTABLE,
+    COMMAND_NOT_FOUND,
+    Adopted,
+    Ended,
+    Engine,
+    Key,
+    Launch,
+    Started,
+    StartFailedError,
+    Unit,
+    UnitState,
+)
+from hakuriver_agent.engines.shimlink import Fields, ShimLink
+from hakuriver_agent.folders import ForbiddenPathError, Folders, make_shared_data, owner_of
+from hakuriver_agent.threads import in_thread
+
+SHARE_SECONDS = 20.0
+"""How long the share may take to make a folder before the start fails."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """What the engine needs of the settings."""
+
+    node: str
+    folders: Folders
+    log_max_bytes: int
+    run_as_owner: bool = False
+    runner_user: str = ""
+    numactl_path: str = ""
+    systemd: bool = False
+
+
+def systemd_runs() -> bool:
+    """Whether systemd manages this machine and lets us make scopes; see sd_booted(3)."""
+    return (
+        Path("/run/systemd/system").is_dir() and os.geteuid() == 0 and shutil.which("systemd-run") is not None
+    )
+
+
+class ProcessEngine(Engine):
+    """See `Engine`."""
+
+    name = "process"
+
+    def __init__(self, settings: ProcessSettings) -> None:
+        self._settings = settings
+        state = settings.folders.state
+        tag = hashlib.sha256(os.fsencode(os.path.realpath(state))).hexdigest()[:12]
+        self._link = ShimLink(state, f"hakuriver-{tag}", self._on_end)
+        self._ends: dict[Key, asyncio.Future[Ended]] = {}
+        self._prepared = False
+
+    async def problem(self) -> str | None:
+        return None
+
+    async def refusal(self, spec: AttemptSpec) -> str | None:
+        if self._settings.run_as_owner and spec.user is None:
+            return f"this node runs tasks as their owners, and the uid of {spec.owner} is not known"
+        try:
+            user = self._user(spec)
+        except KeyError:
+            return f"the user {self._settings.runner_user} of environment.runner_user is not on this node"
+        if user is not None and os.geteuid() != 0 and user[:2] != (os.geteuid(), os.getegid()):
+            return "the Runner is not root, so that it cannot run tasks as another user"
+        if spec.numa_node is not None and not self._numactl():
+            return "the task asks for a NUMA node, and numactl is not installed on this node"
+        return None
+
+    async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
+        await self._prepare_share()
+        launch.check()
+        try:
+            answer = await self._link.request(self._request(spec))
+        except OSError as error:
+            raise StartFailedError(f"cannot start the process: {error.strerror}") from None
+        return _started(spec.key, answer)
+
+    async def adopt(self, spec: AttemptSpec) -> Adopted | None:
+        if not self._link.exists:
+            return None
+        units = (await self._link.request({"do": "units"}))["units"]
+        unit = units.get(_name(spec.key))
+        return Adopted(_started(spec.key, unit), unit["frozen"]) if unit else None
+
+    async def wait(self, key: Key) -> Ended:
+        return await asyncio.shield(self._end_of(key))
+
+    async def terminate(self, key: Key) -> None:
+        await self._link.request({"do": "signal", "key": _name(key), "number": int(signal.SIGTERM)})
+
+    async def kill(self, key: Key) -> None:
+        await self._link.request({"do": "kill", "key": _name(key)})
+
+    async def pause(self, key: Key) -> None:
+        await self._link.request({"do": "freeze", "key": _name(key), "frozen": True})
+
+    async def resume(self, key: Key) -> None:
+        await self._link.request({"do": "freeze", "key": _name(key), "frozen": False})
+
+    async def remove(self, key: Key) -> None:
+        self._ends.pop(key, None)
+        if self._link.exists:
+            await self._link.request({"do": "remove", "key": _name(key)})
+        await in_thread(lambda: shutil.rmtree(self._settings.folders.scratch(*key), ignore_errors=True))
+
+    async def units(self) -> list[Unit]:
+        if not self._link.exists:
+            return []
+        units = (await self._link.request({"do": "units"}))["units"]
+        return [
+            Unit(_key(name), _state(unit), AttemptSpec.model_validate(unit["spec"]))
+            for name, unit in units.items()
+        ]
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    def _end_of(self, key: Key) -> asyncio.Future[Ended]:
+        if key not in self._ends:
+            self._ends[key] = asyncio.get_running_loop().create_future()
+        return self._ends[key]
+
+    def _on_end(self, name: str, fields: Fields) -> None:
+        future = self._end_of(_key(name))
+        if not future.done():
+            at = datetime.fromtimestamp(fields["at"], UTC)
+            future.set_result(Ended(fields["exit_code"], at, fields["oom"], fields["message"]))
+
+    async def _prepare_share(self) -> None:
+        """Makes the folder that all tasks share, once."""
+        if self._prepared:
+            return
+        folder = self._settings.folders.shared_data
+        try:
+            await in_thread(lambda: make_shared_data(folder), SHARE_SECONDS)
+        except TimeoutError:
+            raise StartFailedError("the share does not answer on this node") from None
+        except OSError as error:
+            raise StartFailedError(f"cannot make {error.filename}: {error.strerror}") from None
+        self._prepared = True
+
+    def _request(self, spec: AttemptSpec) -> Fields:
+        settings, user = self._settings, self._user(spec)
+        folders = settings.folders
+        shared, scratch = str(folders.shared_data), str(folders.scratch(*spec.key))
+        scope = f"{unit_name(spec.key)}.scope" if settings.systemd else None
+        try:
+            stdout, stderr = folders.log_file(spec.stdout_path), folders.log_file(spec.stderr_path)
+        except ForbiddenPathError as error:
+            raise StartFailedError(str(error)) from None
+        return {
+            "do": "start",
+            "key": _name(spec.key),
+            "command": spec.command,
+            "argv": self._argv(spec, scope),
+            "env": _base_variables(user) | task_variables(spec, settings.node, scratch, shared),
+            "cwd": spec.working_dir or shared,
+            "scratch": scratch,
+            "stdout": str(stdout),
+            "stderr": str(stderr),
+            "log_max_bytes": settings.log_max_bytes,
+            "uid": user[0] if user else None,
+            "gid": user[1] if user else None,
+            "groups": _groups(settings.runner_user) if user and spec.user is None else [],
+            "cores": spec.cores,
+            "memory_bytes": spec.memory_bytes,
+            "scope": scope,
+            "spec": without_secrets(spec).model_dump(mode="json"),
+        }
+
+    def _argv(self, spec: AttemptSpec, scope: str | None) -> list[str]:
+        argv = [spec.command, *spec.arguments]
+        if spec.numa_node is not None:
+            argv = numactl(self._numactl() or "numactl", spec.numa_node, argv)
+        if scope is None:
+            return argv
+        _check_command(spec.command, spec.env_vars.get("PATH", DEFAULT_PATH))
+        return systemd_scope(scope.removesuffix(".scope"), argv, spec.cores, spec.memory_bytes, None)
+
+    def _user(self, spec: AttemptSpec) -> tuple[int, int] | None:
+        """The uid and gid to run as; none for the Runner's own."""
+        if spec.user is not None:
+            return owner_of(spec.user)
+        return self._owner(spec)
+
+    def _owner(self, spec: AttemptSpec) -> tuple[int, int] | None:
+        if spec.user is not None or not self._settings.runner_user:
+            return None
+        entry = pwd.getpwnam(self._settings.runner_user)
+        return entry.pw_uid, entry.pw_gid
+
+    def _numactl(self) -> str | None:
+        return self._settings.numactl_path or shutil.which("numactl")
+
+
+def unit_name(key: Key) -> str:
+    return f"hakuriver-task-{key[0]}-{key[1]}"
+
+
+def without_secrets(spec: AttemptSpec) -> AttemptSpec:
+    """What may be written beside a unit, so that it can be taken up without the journal."""
+    return spec.model_copy(update={"arguments": [], "env_vars": {}})
+
+
+def _name(key: Key) -> str:
+    return f"{key[0]}-{key[1]}"
+
+
+def _key(name: str) -> Key:
+    task, _, attempt = name.partition("-")
+    return int(task), int(attempt)
+
+
+def _started(key: Key, fields: Fields) -> Started:
+    return Started(datetime.fromtimestamp(fields["at"], UTC), unit_name(key))
+
+
+def _state(unit: Fields) -> UnitState:
+    if "ended" in unit:
+        return UnitState.ENDED
+    return UnitState.PAUSED if unit["frozen"] else UnitState.RUNNING
+
+
+def _base_variables(user: tuple[int, int] | None) -> dict[str, str]:
+    """A small environment of its own: a task sees nothing of the Runner's."""
+    variables = {"PATH": DEFAULT_PATH, "LANG": os.environ.get("LANG", "C.UTF-8")}
+    try:
+        entry = pwd.getpwuid(user[0] if user else os.geteuid())
+    except KeyError:
+        return variables | {"HOME": "/"}
+    return variables | {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+
+
+def _groups(user: str) -> list[int]:
+    if not user:
+        return []
+    return os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+
+
+def _check_command(command: str, path: str) -> None:
+    """systemd-run does not tell why it could not execute, so that it is looked at before."""
+    if shutil.which(command, path=path):
+        return
+    if "/" in command and Path(command).exists():
+        raise StartFailedError(f"cannot execute {command}: Permission denied", COMMAND_NOT_EXECUTABLE)
+    raise StartFailedError(f"cannot execute {command}: No such file or directory", COMMAND_NOT_FOUND)

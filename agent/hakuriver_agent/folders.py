@@ -1,0 +1,136 @@
+"""The folders of one Runner, and which paths of a task's request may be used.
+
+State is readable by the Runner's user alone. What a task may mount is decided here on resolved paths, so that no
+symbolic link leads out of the allowed roots.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from hakuriver.config import Settings
+from hakuriver.errors import StorageError
+
+SHARED_DATA = "shared_data"
+LOGS = ("task_outputs", "task_errors")
+
+
+class ForbiddenPathError(Exception):
+    """The path may not be used by a task; the text says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where things lie. `of` makes no folder; `prepare` does."""
+
+    shared: Path
+    containers: Path
+    local_temp: Path
+    state: Path
+    """Of this Runner: `<state_dir>/runner-<name>`."""
+    mount_roots: tuple[Path, ...]
+    private: tuple[Path, ...]
+    """What no task may see."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Folders:
+        shared = settings.paths.shared_dir.expanduser().absolute()
+        containers = shared / settings.docker.container_dir
+        state_root = settings.paths.state_dir.expanduser().absolute()
+        roots = [root.expanduser().absolute() for root in settings.runner.allowed_mount_roots]
+        return cls(
+            shared=shared,
+            containers=containers,
+            local_temp=settings.paths.local_temp_dir.expanduser().absolute(),
+            state=state_root / f"runner-{settings.runner.name}",
+            mount_roots=(shared / SHARED_DATA, *roots),
+            private=(state_root, containers, *(shared / name for name in LOGS)),
+        )
+
+    @property
+    def shared_data(self) -> Path:
+        return self.shared / SHARED_DATA
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal.db"
+
+    def scratch(self, task_id: int, attempt: int) -> Path:
+        return self.local_temp / f"{task_id}-{attempt}"
+
+    def prepare(self) -> None:
+        """Makes the local folders.
+
+        Raises:
+            StorageError: one cannot be made or written.
+        """
+        _make(self.state, 0o700, "paths.state_dir")
+        _make(self.local_temp, 0o711, "paths.local_temp_dir")
+
+    def log_file(self, relative: str) -> Path:
+        """The file on the share that `relative` names.
+
+        Raises:
+            ForbiddenPathError: it is outside the share.
+        """
+        path = Path(relative)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in relative:
+            raise ForbiddenPathError(f"the log path {relative!r} is not inside the share")
+        return self.shared / path
+
+    def mount_source(self, source: str) -> Path:
+        """The resolved `source` of a bind mount. Touches the file systems: call it in a thread.
+
+        Raises:
+            ForbiddenPathError: a task may not mount it, or it is not there.
+        """
+        real = Path(os.path.realpath(source))
+        roots = [Path(os.path.realpath(root)) for root in self.mount_roots]
+        if not any(real.is_relative_to(root) for root in roots):
+            raise ForbiddenPathError(
+                f"{source} is not under a folder that this node lets tasks mount (runner.allowed_mount_roots)"
+            )
+        for path in map(Path, map(os.path.realpath, self.private)):
+            if real.is_relative_to(path) or path.is_relative_to(real):
+                raise ForbiddenPathError(f"{source} holds HakuRiver's own files, which no task may mount")
+        if not real.exists():
+            raise ForbiddenPathError(f"the mount source {source} does not exist on this node")
+        return real
+
+
+def owner_of(user: str | None) -> tuple[int, int] | None:
+    """The uid and gid of `UID[:GID]`; the gid is the uid when it is not given."""
+    if user is None:
+        return None
+    uid, _, gid = user.partition(":")
+    return int(uid), int(gid or uid)
+
+
+def make_scratch(path: Path, owner: tuple[int, int] | None) -> None:
+    """Makes the scratch folder of an attempt, for its user alone."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if owner is not None and (path.stat().st_uid, path.stat().st_gid) != owner:
+        os.chown(path, *owner)
+
+
+def make_shared_data(path: Path) -> None:
+    """Makes the folder that all tasks share: writable for every user, like /tmp."""
+    if path.is_dir():
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o777 | stat.S_ISVTX)
+
+
+def _make(path: Path, mode: int, setting: str) -> None:
+    hint = f"make the folder writable for the Runner's user, or set {setting}"
+    try:
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(mode)
+    except OSError as error:
+        raise StorageError(f"cannot make {path}: {error.strerror}", hint) from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StorageError(f"cannot write in {path}", hint)

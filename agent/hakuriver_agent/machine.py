@@ -1,0 +1,143 @@
+"""What this node tells the Host about itself: at registration, and with each heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from hakuriver.config import Settings
+from hakuriver.models.runner import (
+    SHARED_MARKER,
+    AttemptReport,
+    EngineName,
+    HeartbeatRequest,
+    RegisterRequest,
+)
+from hakuriver.version import __version__
+from hakuriver_agent.devices import cpu, numa
+from hakuriver_agent.engines.port import Engine
+from hakuriver_agent.folders import LOGS, Folders
+from hakuriver_agent.supervisor import Supervisor
+from hakuriver_agent.threads import in_thread
+
+SHARE_SECONDS = 5.0
+_HANGS = "the share does not answer"
+
+
+class Machine:
+    """Reads the machine; the share and the engines in threads, each with a limit of time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folders: Folders,
+        engines: Mapping[EngineName, Engine],
+        supervisor: Supervisor,
+        journal_id: str,
+        runner_url: str,
+    ) -> None:
+        self._settings = settings
+        self._folders = folders
+        self._engines = engines
+        self._supervisor = supervisor
+        self._journal_id = journal_id
+        self._runner_url = runner_url
+        self._notes: dict[str, str] = {}
+        self._offered: list[EngineName] = []
+        self._share_problem: str | None = None
+        self._load = cpu.load()
+        self._temperatures: tuple[float | None, float | None] = (None, None)
+        self._looking: asyncio.Task[str | None] | None = None
+
+    @property
+    def engines(self) -> list[EngineName]:
+        """Those that worked when they were last looked at."""
+        return list(self._offered)
+
+    async def look_at_engines(self) -> bool:
+        """Asks each engine whether it works; True when that has changed since the last registration."""
+        notes = {}
+        for name, engine in self._engines.items():
+            if problem := await engine.problem():
+                notes[name] = problem
+        changed = set(notes) != set(self._notes)
+        self._notes = notes
+        return changed
+
+    async def register_request(self, attempts: list[AttemptReport]) -> RegisterRequest:
+        await self.look_at_engines()
+        self._offered = [name for name in self._engines if name not in self._notes]
+        runner = self._settings.runner
+        return RegisterRequest(
+            hostname=runner.name,
+            total_cores=runner.cores or cpu.usable_cores(),
+            total_ram_bytes=runner.memory_bytes or cpu.usable_memory(),
+            runner_url=self._runner_url,
+            numa_topology=numa.topology(),
+            version=__version__,
+            journal_id=self._journal_id,
+            engines=self.engines,
+            engine_notes=self._notes,
+            shared_id=await self._shared_id(),
+            attempts=attempts,
+        )
+
+    def heartbeat_request(self) -> HeartbeatRequest:
+        load, (mean, highest) = self._load, self._temperatures
+        problems = [f"{name} engine: {note}" for name, note in self._notes.items() if name in self._offered]
+        if self._share_problem:
+            problems.append(self._share_problem)
+        return HeartbeatRequest(
+            running_tasks=[task for task, _ in self._supervisor.running],
+            cpu_percent=load.cpu_percent,
+            memory_percent=load.memory_percent,
+            memory_used_bytes=load.memory_used_bytes,
+            memory_total_bytes=load.memory_total_bytes,
+            current_avg_temp=mean,
+            current_max_temp=highest,
+            problems=problems,
+        )
+
+    async def watch(self) -> None:
+        """Reads the load, for ever; sensors and share as often as heartbeats go."""
+        timing = self._settings.timing
+        every = max(1, round(timing.heartbeat_interval / timing.resource_check_interval))
+        turn = 0
+        while True:
+            self._load = cpu.load()
+            if turn % every == 0:
+                with contextlib.suppress(TimeoutError):
+                    self._temperatures = await in_thread(cpu.temperatures, SHARE_SECONDS)
+                self._share_problem = await self._look_at_share()
+            turn += 1
+            await asyncio.sleep(timing.resource_check_interval)
+
+    async def _shared_id(self) -> str | None:
+        marker = self._folders.shared / SHARED_MARKER
+        try:
+            return (await in_thread(lambda: marker.read_text("utf-8"), SHARE_SECONDS)).strip()
+        except (OSError, UnicodeDecodeError, TimeoutError):
+            return None
+
+    async def _look_at_share(self) -> str | None:
+        """One look at a time, so that a hanging share does not gather threads."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(in_thread(self._try_share))
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._looking), SHARE_SECONDS)
+        except TimeoutError:
+            return f"{_HANGS} ({self._folders.shared})"
+
+    def _try_share(self) -> str | None:
+        """Writes a byte where logs are written."""
+        probe = self._folders.shared / LOGS[0] / f".probe-{self._settings.runner.name}"
+        if not self._folders.shared.is_dir():
+            return f"there is no shared directory {self._folders.shared} on this node"
+        try:
+            probe.parent.mkdir(exist_ok=True)
+            probe.write_bytes(b"\0")
+            probe.unlink()
+        except OSError as error:
+            return f"cannot write to the share {self._folders.shared}: {error.strerror}"
+        return None
