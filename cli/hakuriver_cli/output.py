@@ -6,6 +6,7 @@ shown; JSON is the wire model's own, and a list of them is an array.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.console import Console
     from rich.table import Table
 
 T = TypeVar("T", bound="BaseModel")
@@ -70,7 +70,7 @@ class Printer:
         elif self.form is Format.NAME:
             self._lines(view.name(item) for item in found)
         else:
-            self._console().print(self.table(found, view))
+            self._show(self.table(found, view))
 
     def record(self, item: T, view: View[T]) -> None:
         """One thing: an object in JSON, a line for each field otherwise."""
@@ -79,7 +79,7 @@ class Printer:
         elif self.form is Format.NAME:
             self._lines([view.name(item)])
         else:
-            self._console().print(self._fields(item, view))
+            self._show(self._fields(item, view))
 
     def json(self, value: Any) -> None:
         self.out.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -110,7 +110,7 @@ class Printer:
         for column in view.columns:
             cell = self._cell(column, item)
             if self.form is Format.WIDE or not (column.wide and cell.plain == NOTHING):
-                table.add_row(column.title.capitalize(), cell)
+                table.add_row(_label(column.title), cell)
         return table
 
     def _cell(self, column: Column[T], item: T) -> Any:
@@ -125,11 +125,21 @@ class Printer:
         self.out.write("".join(f"{line}\n" for line in lines))
         self.out.flush()
 
-    def _console(self) -> Console:
+    def _show(self, table: Table) -> None:
+        """On a terminal it is fitted to its width; elsewhere nothing is cut, and no line ends in blanks."""
         from rich.console import Console  # noqa: PLC0415
 
-        width = None if self.out.isatty() else _ENDLESS
-        return Console(file=self.out, width=width, highlight=False, soft_wrap=False)
+        if self.out.isatty():
+            Console(file=self.out, highlight=False).print(table)
+            return
+        page = io.StringIO()
+        Console(file=page, width=_ENDLESS, highlight=False).print(table)
+        self._lines(line.rstrip() for line in page.getvalue().splitlines())
+
+
+def _label(title: str) -> str:
+    words = title.capitalize().split()
+    return " ".join(word.upper() if word.lower() in {"id", "url", "uid", "gid"} else word for word in words)
 
 
 def printable(text: str) -> str:

@@ -91,7 +91,7 @@ def describe(error: ValidationError, names: Mapping[str, str] = _NO_NAMES) -> st
     parts = []
     for problem in error.errors(include_url=False, include_context=False):
         first, *rest = [str(part) for part in problem["loc"]] or [""]
-        where = ".".join((names.get(first, first), *rest))
+        where = names.get(first) or ".".join((first, *rest))
         value = problem["input"]
         shown = f" {value}" if isinstance(value, int | str) and len(str(value)) <= _SHOWN_LENGTH else ""
         what = problem["msg"].removeprefix("Value error, ")

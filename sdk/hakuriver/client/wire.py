@@ -207,13 +207,13 @@ def unreachable(error: httpx.TransportError, url: str, timeout: float) -> errors
 
 
 def _root(error: BaseException) -> BaseException:
-    """The first cause in the chain that the operating system or TLS gave."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, (ssl.SSLError, OSError)):
-            return found
-        found = found.__cause__ or found.__context__
-    return error
+    """The innermost cause that the operating system or TLS gave."""
+    cause, inner = error, error.__cause__ or error.__context__
+    while inner is not None:
+        if isinstance(inner, OSError):
+            cause = inner
+        inner = inner.__cause__ or inner.__context__
+    return cause
 
 
 def _words(error: BaseException) -> str:

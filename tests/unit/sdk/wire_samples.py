@@ -1,0 +1,77 @@
+"""Answers of a Host, for tests of those that read them."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+from hakuriver.models.tasks import LogChunk, SubmitResponse, TaskDetail, TaskEvent
+from hakuriver.states import TaskState
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def event(
+    sequence: int,
+    state: TaskState,
+    *,
+    task_id: int = 11,
+    batch_id: int = 10,
+    attempt: int = 1,
+    exit_code: int | None = None,
+    cause: str = "",
+) -> TaskEvent:
+    return TaskEvent(
+        sequence=sequence,
+        time=START + timedelta(seconds=sequence),
+        task_id=task_id,
+        batch_id=batch_id,
+        attempt=attempt,
+        state=state,
+        node="n1",
+        exit_code=exit_code,
+        cause=cause,
+    )
+
+
+def detail(
+    status: TaskState = TaskState.RUNNING,
+    *,
+    task_id: int = 11,
+    batch_id: int = 10,
+    exit_code: int | None = None,
+) -> TaskDetail:
+    return TaskDetail(
+        task_id=task_id,
+        batch_id=batch_id,
+        task_type="command",
+        owner="ada",
+        status=status,
+        attempt=1,
+        command="echo",
+        arguments=["a b"],
+        container_name="hakuriver-base",
+        required_cores=1,
+        required_memory_bytes=4_000_000_000,
+        submitted_at=START,
+        started_at=START,
+        completed_at=START + timedelta(seconds=3),
+        exit_code=exit_code,
+        assigned_node="n1",
+        stdout_path=f"task_outputs/{task_id}.out",
+        stderr_path=f"task_errors/{task_id}.err",
+        history=[event(3, status, task_id=task_id, batch_id=batch_id, exit_code=exit_code)],
+    )
+
+
+def made(*task_ids: int, batch_id: int = 10) -> SubmitResponse:
+    return SubmitResponse(message="submitted", batch_id=batch_id, task_ids=list(task_ids))
+
+
+def sse_event(item: TaskEvent, name: str = "task") -> bytes:
+    return f"event: {name}\nid: {item.sequence}\ndata: {item.model_dump_json()}\n\n".encode()
+
+
+def sse_log(offset: int, data: bytes) -> bytes:
+    chunk = LogChunk(offset=offset, next_offset=offset + len(data), data=base64.b64encode(data).decode())
+    return f"event: log\nid: {chunk.next_offset}\ndata: {chunk.model_dump_json()}\n\n".encode()
