@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from inspect import signature
+from typing import get_args
 
 from cyclopts import App, CycloptsError
 
@@ -96,8 +97,8 @@ def _options_of(command: App) -> tuple[set[str], set[str]]:
     """The names of options that stand alone, and of those that take a word."""
     flags, valued = set(command.help_flags), set[str]()
     for argument in command.assemble_argument_collection():
-        takes_word = argument.token_count()[0] > 0
-        (valued if takes_word else flags).update(name for name in argument.names if name.startswith("-"))
+        alone = bool in {argument.hint, *get_args(argument.hint)}
+        (flags if alone else valued).update(name for name in argument.names if name.startswith("-"))
     return flags, valued
 
 

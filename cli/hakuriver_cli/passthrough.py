@@ -14,10 +14,10 @@ def end_options(words: Sequence[str], flags: Collection[str], valued: Collection
     index = 0
     while index < len(words):
         word = words[index]
-        if word == "--" or (word.startswith("-") and not _known(word, flags, valued)):
-            return list(words)
         if not word.startswith("-") or word == "-":
             return [*words[:index], "--", *words[index:]]
+        if word == "--" or not _known(word, flags, valued):
+            return list(words)
         index += 2 if word in valued else 1
     return list(words)
 

@@ -27,9 +27,7 @@ lazy(app, "logs:stderr", "stderr", "Print the stderr of tasks, byte by byte.")
 _PAGE = 200
 CommandLine = Annotated[
     str,
-    Parameter(
-        name="COMMAND", allow_leading_hyphen=True, help="The program and its arguments; no shell reads them."
-    ),
+    Parameter(name="COMMAND", help="The program and its arguments; no shell reads them."),
 ]
 
 

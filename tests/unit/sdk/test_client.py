@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -25,7 +25,7 @@ from hakuriver.errors import (
 from hakuriver.models.tasks import TaskEvent
 from hakuriver.states import TaskState
 from hakuriver.version import VERSION_HEADER, __version__
-from unit.sdk.wire_samples import detail, event, made, sse_event, sse_log
+from unit.sdk.wire_samples import detail, event, made, sse_event, sse_log, stream
 
 URL = "http://host:8000"
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -44,23 +44,6 @@ class Script:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-class Cut(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that breaks off, or ends, after its pieces."""
-
-    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
-        self._pieces = pieces
-        self._error = error
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._pieces
-        if self._error:
-            raise self._error
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self:
-            yield piece
 
 
 class Blocking:
@@ -115,12 +98,6 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kin
 
 def ok(model: Any) -> httpx.Response:
     return httpx.Response(200, content=model.model_dump_json())
-
-
-def stream(*pieces: bytes, error: Exception | None = None) -> httpx.Response:
-    return httpx.Response(
-        200, headers={"Content-Type": "text/event-stream"}, stream=Cut(*pieces, error=error)
-    )
 
 
 def refused(code: str = "not_found", status: int = 404) -> httpx.Response:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+
+import httpx
 
 from hakuriver.models.tasks import LogChunk, SubmitResponse, TaskDetail, TaskEvent
 from hakuriver.states import TaskState
@@ -75,3 +78,27 @@ def sse_event(item: TaskEvent, name: str = "task") -> bytes:
 def sse_log(offset: int, data: bytes) -> bytes:
     chunk = LogChunk(offset=offset, next_offset=offset + len(data), data=base64.b64encode(data).decode())
     return f"event: log\nid: {chunk.next_offset}\ndata: {chunk.model_dump_json()}\n\n".encode()
+
+
+def stream(*pieces: bytes, error: Exception | None = None) -> httpx.Response:
+    """A stream of events that ends, or breaks off, after its pieces."""
+    return httpx.Response(
+        200, headers={"Content-Type": "text/event-stream"}, stream=_Body(*pieces, error=error)
+    )
+
+
+class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that breaks off, or ends, after its pieces."""
+
+    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
+        self._pieces = pieces
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._pieces
+        if self._error:
+            raise self._error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece

@@ -1,0 +1,72 @@
+"""`task logs | stdout | stderr`: raw bytes, the tail, and following."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from hakuriver.states import TaskState
+from hakuriver_cli.logs import last_lines
+from unit.cli.conftest import Commands, FakeHost
+from unit.sdk.wire_samples import event, sse_event, sse_log
+
+OUT, ERR = b"a\xff\nb\nc", b"e1\ne2\n"
+
+
+def serve(host: FakeHost, stream: str, data: bytes, task_id: int = 11) -> None:
+    """Gives at most three bytes at once, or follows from the offset to the end."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        offset = int(request.url.params["offset"])
+        if request.url.params.get("follow"):
+            end = sse_event(event(9, TaskState.COMPLETED), "end")
+            return events(sse_log(offset, data[offset:]), end)
+        return httpx.Response(200, content=data[offset : offset + 3])
+
+    host.on("GET", f"/api/task/{task_id}/{stream}", answer)
+
+
+@pytest.fixture(autouse=True)
+def _logs(host: FakeHost) -> None:
+    serve(host, "stdout", OUT)
+    serve(host, "stderr", ERR)
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "err"),
+    [
+        ("stdout 11", OUT, b""),
+        ("stderr 11", ERR, b""),
+        ("logs 11", OUT, ERR),
+        ("logs 11 --both", OUT, ERR),
+        ("logs 11 --stdout", OUT, b""),
+        ("logs 11 --stderr", ERR, b""),
+        ("logs 11 --follow", OUT, ERR),
+        ("stdout 11 -f", OUT, b""),
+        ("stdout 11 --tail 1", b"c", b""),
+        ("stdout 11 --tail 2", b"b\nc", b""),
+        ("stdout 11 --tail 0", b"", b""),
+        ("stderr 11 --tail 1", b"e2\n", b""),
+        ("stdout 11 --tail 1 -f", b"c", b""),
+    ],
+)
+def test_bytes_are_printed_as_they_are(commands: Commands, words: str, out: bytes, err: bytes) -> None:
+    done = commands("task", *words.split())
+    assert (done.code, done.raw, done.err.encode()) == (0, out, err)
+
+
+def test_several_tasks_one_after_the_other(commands: Commands, host: FakeHost) -> None:
+    serve(host, "stdout", b"second", task_id=12)
+    done = commands("task", "stdout", "11", "5", "12")
+    assert (done.code, done.raw) == (3, OUT + b"second")
+
+
+def test_a_tail_below_zero_is_refused(commands: Commands) -> None:
+    assert commands("task", "stdout", "11", "--tail=-1").code == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"), [(0, []), (1, [b"d"]), (2, [b"c\n", b"d"]), (9, [b"ab\n", b"c\n", b"d"])]
+)
+def test_the_last_lines_of_pieces(count: int, kept: list[bytes]) -> None:
+    assert last_lines([b"a", b"b\nc\n", b"d"], count) == kept
