@@ -143,6 +143,7 @@ def _engines(settings: Settings, folders: Folders) -> dict[EngineName, Engine]:
         url=settings.docker.socket,
         run_as_owner=runner.run_as_owner,
         allow_privileged=runner.allow_privileged,
+        network=runner.network,
         allowed_networks=tuple(runner.allowed_networks),
         parallel_starts=runner.parallel_starts,
         numa_cores=numa.core_lists(),

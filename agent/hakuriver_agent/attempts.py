@@ -69,7 +69,10 @@ def outcome(ended: Ended, *, kill_requested: bool, time_limit: int | None) -> di
     elif ended.oom:
         status = TaskState.KILLED_OOM
         message = _joined("it used more memory than its limit", message)
-    return {"status": status, "exit_code": ended.exit_code, "message": message, "completed_at": ended.at}
+    changes = {"status": status, "exit_code": ended.exit_code, "message": message, "completed_at": ended.at}
+    if ended.started_at is not None:
+        changes["started_at"] = ended.started_at
+    return changes
 
 
 def time_left(started_at: datetime, limit_seconds: int, now: datetime) -> float:

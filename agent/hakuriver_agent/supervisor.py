@@ -32,8 +32,8 @@ from hakuriver_agent.engines.port import (
     Engine,
     EngineUnavailableError,
     Key,
-    Started,
     StartCancelledError,
+    Started,
     StartFailedError,
     Unit,
 )
@@ -254,7 +254,7 @@ class Supervisor:
         except StartFailedError as error:
             status = TaskState.KILLED if attempt.kill_requested else TaskState.FAILED
             changes = _failed(status, error.message, error.exit_code)
-        except Exception as error:  # noqa: BLE001 - the edge of an attempt: a defect fails it, and nothing else
+        except Exception as error:
             log.exception("an attempt failed by a defect", task=spec.task_id, attempt=spec.attempt)
             changes = _failed(TaskState.FAILED, f"internal error of the Runner: {error}")
         await self._finish(attempt, changes)

@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,7 +50,7 @@ from hakuriver_agent.engines.port import (
 )
 from hakuriver_agent.engines.process import without_secrets
 from hakuriver_agent.environments import Environments
-from hakuriver_agent.folders import ForbiddenPathError, Folders, make_scratch, make_shared_data, owner_of
+from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch, make_shared_data, owner_of
 from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.threads import in_thread
 
@@ -79,6 +78,8 @@ class DockerSettings:
     url: str = ""
     run_as_owner: bool = False
     allow_privileged: bool = False
+    network: str = "bridge"
+    """Of tasks that name none."""
     allowed_networks: tuple[str, ...] = ("bridge", "none", "host")
     parallel_starts: int = 4
     numa_cores: dict[int, str] = field(default_factory=dict)
@@ -93,7 +94,9 @@ class DockerEngine(Engine):
         self._settings = settings
         state = os.path.realpath(settings.folders.state)
         runner = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
-        self._place = Place(settings.node, runner, settings.log_max_bytes, settings.numa_cores)
+        self._place = Place(
+            settings.node, runner, settings.log_max_bytes, settings.network, settings.numa_cores
+        )
         self._environments = Environments(settings.folders.containers, lambda: self._connect(None))
         self._starting = asyncio.Semaphore(settings.parallel_starts)
         self._connected: APIClient | None = None
@@ -117,7 +120,7 @@ class DockerEngine(Engine):
             return "a task for the Docker engine names no environment"
         if spec.privileged and not settings.allow_privileged:
             return "privileged tasks are not allowed on this node (runner.allow_privileged)"
-        if spec.network not in settings.allowed_networks:
+        if spec.network is not None and spec.network not in settings.allowed_networks:
             return f"the network {spec.network} is not allowed on this node (runner.allowed_networks)"
         if settings.run_as_owner and spec.user is None:
             return f"this node runs tasks as their owners, and the uid of {spec.owner} is not known"
@@ -404,7 +407,13 @@ def _ended(state: dict[str, Any], lost: str | None) -> Ended:
     oom = bool(state["OOMKilled"])
     if state.get("Error"):
         message = str(state["Error"])
-    return Ended(int(state["ExitCode"]), _time(state["FinishedAt"]), oom, message)
+    return Ended(
+        exit_code=int(state["ExitCode"]),
+        at=_time(state["FinishedAt"]),
+        oom=oom,
+        message=message,
+        started_at=_time(state["StartedAt"]),
+    )
 
 
 def _unit(info: dict[str, Any]) -> Unit | None:

@@ -45,6 +45,8 @@ class Place:
     runner: str
     """Tells this Runner's containers from those of another one on the same engine."""
     log_max_bytes: int
+    network: str
+    """Of tasks that name none."""
     numa_cores: dict[int, str]
     """Per NUMA node its cores, as `0-3,8`."""
 
@@ -82,7 +84,7 @@ def create_request(
 
 def _host_config(spec: AttemptSpec, binds: list[Bind], place: Place) -> dict[str, Any]:
     config: dict[str, Any] = {
-        "NetworkMode": spec.network,
+        "NetworkMode": spec.network or place.network,
         "Privileged": spec.privileged,
         "RestartPolicy": {"Name": "no"},
         "Mounts": [

@@ -49,6 +49,8 @@ class Ended:
     """The kernel killed something in it for want of memory, as the engine says."""
     message: str | None = None
     """What its exit code does not tell, such as output that was cut."""
+    started_at: datetime | None = None
+    """When it began, if the engine knows it better than `Started` did."""
 
 
 class UnitState(Enum):

@@ -34,7 +34,7 @@ from hakuriver_agent.engines.port import (
     UnitState,
 )
 from hakuriver_agent.engines.shimlink import Fields, ShimLink
-from hakuriver_agent.folders import ForbiddenPathError, Folders, make_shared_data, owner_of
+from hakuriver_agent.folders import Folders, ForbiddenPathError, make_shared_data, owner_of
 from hakuriver_agent.threads import in_thread
 
 SHARE_SECONDS = 20.0

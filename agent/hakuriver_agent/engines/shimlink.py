@@ -186,5 +186,4 @@ class ShimLink:
 
 def _reap_later(child: subprocess.Popen[bytes]) -> None:
     """Waits for the shim in a thread, so that one which ends before the Runner leaves no zombie."""
-
     threading.Thread(target=child.wait, name="shim", daemon=True).start()
