@@ -9,6 +9,7 @@ from hakuriver.states import TaskState
 from hakuriver_cli.logs import last_lines
 from unit.cli.conftest import Commands, FakeHost
 from unit.sdk.wire_samples import event, sse_event, sse_log
+from unit.sdk.wire_samples import stream as events
 
 OUT, ERR = b"a\xff\nb\nc", b"e1\ne2\n"
 
