@@ -318,8 +318,9 @@ def _retry(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects)
     task.retries += 1
     cause = f"{cause}; retry {task.retries} of {task.batch.spec.max_retries}"
     _release(cluster, task, effects)
-    _change(task, TaskState.PENDING, now, effects, cause, exit_code)
+    task.exit_code = task.started_at = task.completed_at = None
     task.reason = cause
+    _change(task, TaskState.PENDING, now, effects, cause, exit_code)
     cluster.queue.add(task)
 
 

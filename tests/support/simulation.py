@@ -1,0 +1,297 @@
+"""A simulated cluster around the real reactor: Runners with journals, a network that loses and repeats.
+
+It shares no code with the Runner; it does what the design says that a Runner does, in the simplest way.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict, VerdictAction
+from hakuriver.models.tasks import SubmitRequest
+from hakuriver.states import FINAL, TaskState
+from hakuriver_host.db.rows import request_of
+from hakuriver_host.domain import reactor
+from hakuriver_host.domain.model import Batch, Effects, Event, Node, Now, Registration, Task
+
+TIMEOUTS = reactor.Timeouts(offline_after=30.0, lost_after=300.0)
+T0 = 1_800_000_000.0
+
+Key = tuple[int, int]
+
+
+@dataclass
+class SimAttempt:
+    key: Key
+    status: TaskState = TaskState.ASSIGNING
+    sequence: int = 0
+    exit_code: int | None = None
+
+    def report(self) -> AttemptReport:
+        return AttemptReport(
+            task_id=self.key[0],
+            attempt=self.key[1],
+            sequence=self.sequence,
+            status=self.status,
+            exit_code=self.exit_code,
+            completed_at=datetime.fromtimestamp(T0, UTC) if self.status in FINAL else None,
+        )
+
+
+@dataclass
+class SimRunner:
+    """A Runner as the design has it: journal first, at most once, final reports until acknowledged."""
+
+    name: str
+    cores: int
+    journal_id: str
+    refuses: bool = False
+    connected: bool = True
+    registered: bool = True
+    attempts: dict[Key, SimAttempt] = field(default_factory=dict)
+    acknowledged: set[Key] = field(default_factory=set)
+    started: dict[Key, int] = field(default_factory=dict)
+
+    def start(self, key: Key) -> StartResult:
+        if key in self.attempts:
+            return StartResult(task_id=key[0], attempt=key[1], outcome="known", report=self.attempts[key].report())
+        if key in self.acknowledged:
+            return StartResult(task_id=key[0], attempt=key[1], outcome="known")
+        if self.refuses:
+            return StartResult(task_id=key[0], attempt=key[1], outcome="refused", reason="not here")
+        self.attempts[key] = SimAttempt(key)
+        self.started[key] = self.started.get(key, 0) + 1
+        return StartResult(task_id=key[0], attempt=key[1], outcome="accepted")
+
+    def change(self, key: Key, status: TaskState, exit_code: int | None = None) -> AttemptReport | None:
+        attempt = self.attempts.get(key)
+        if attempt is None or attempt.status in FINAL:
+            return None
+        attempt.status, attempt.exit_code = status, exit_code
+        attempt.sequence += 1
+        return attempt.report()
+
+    def kill(self, key: Key) -> AttemptReport | None:
+        if key in self.acknowledged:
+            return None
+        if key not in self.attempts:
+            self.attempts[key] = SimAttempt(key)
+        return self.change(key, TaskState.KILLED)
+
+    def obey(self, verdict: Verdict) -> AttemptReport | None:
+        if verdict.action is VerdictAction.FORGET:
+            self._forget(verdict.key)
+        if verdict.action is VerdictAction.KILL:
+            attempt = self.attempts.get(verdict.key)
+            if attempt is not None and attempt.status in FINAL:
+                self._forget(verdict.key)
+                return None
+            return self.kill(verdict.key)
+        return None
+
+    def _forget(self, key: Key) -> None:
+        attempt = self.attempts.get(key)
+        if attempt is not None and attempt.status in FINAL:
+            del self.attempts[key]
+            self.acknowledged.add(key)
+
+    def live(self) -> list[Key]:
+        return [key for key, attempt in self.attempts.items() if attempt.status not in FINAL]
+
+
+@dataclass
+class Simulation:
+    """Host, Runners and network. `durable` is what a restarted Host would read."""
+
+    cluster: reactor.Cluster = field(default_factory=reactor.Cluster)
+    runners: dict[str, SimRunner] = field(default_factory=dict)
+    reports: list[tuple[str, AttemptReport]] = field(default_factory=list)
+    starts: list[tuple[str, Key]] = field(default_factory=list)
+    history: dict[int, list[Event]] = field(default_factory=dict)
+    outcomes: dict[Key, tuple[TaskState, int | None]] = field(default_factory=dict)
+    """How each attempt ended on its Runner."""
+    durable: dict[int, Task] = field(default_factory=dict)
+    durable_nodes: dict[str, Node] = field(default_factory=dict)
+    mono: float = 0.0
+    next_id: int = 1
+    journals: int = 0
+
+    @property
+    def now(self) -> Now:
+        return Now(T0 + self.mono, self.mono)
+
+    def commit(self, effects: Effects) -> None:
+        for event in effects.events:
+            self.history[event.task.task_id].append(event)
+        for task_id, task in effects.tasks.items():
+            self.durable[task_id] = copy.copy(task)
+        for name, node in effects.nodes.items():
+            self.durable_nodes[name] = copy.deepcopy(node)
+
+    def add_runner(self, name: str, cores: int) -> None:
+        self.journals += 1
+        self.runners[name] = SimRunner(name, cores, f"journal-{self.journals}")
+        self.register(name)
+
+    def register(self, name: str) -> None:
+        runner = self.runners[name]
+        registration = Registration(
+            name=name,
+            url=f"http://{name}",
+            capacity={"cores": runner.cores, "memory": 10**9},
+            devices=frozenset(),
+            numa_nodes=frozenset(),
+            engines=frozenset({"docker", "process"}),
+            engine_notes={},
+            journal_id=runner.journal_id,
+            problem="",
+            attempts=tuple(attempt.report() for attempt in runner.attempts.values()),
+        )
+        effects, verdicts = reactor.on_register(self.cluster, registration, self.now)
+        self.commit(effects)
+        runner.registered = True
+        self._obey(runner, verdicts)
+
+    def heartbeat(self, name: str) -> None:
+        runner = self.runners[name]
+        if runner.connected and not (runner.registered and reactor.on_heartbeat(self.cluster, name, HeartbeatRequest(), self.now)):
+            self.register(name)
+
+    def submit(self, cores: int, retries: int, target: str | None) -> int:
+        spec = SubmitRequest(command="x", required_cores=cores, max_retries=retries, targets=[target] if target else [])
+        task_id, self.next_id = self.next_id, self.next_id + 1
+        batch = Batch(task_id, "ada", self.now.wall, spec, "base", "1")
+        task = Task(task_id, batch, 0, target, request_of(spec, target))
+        self.history[task_id] = []
+        self.durable[task_id] = copy.copy(task)
+        self.commit(reactor.on_submit(self.cluster, [task]))
+        return task_id
+
+    def schedule(self, *, crash_before_commit: bool = False) -> None:
+        effects = reactor.on_schedule(self.cluster, self.now)
+        if crash_before_commit:
+            self.restart_host()
+            return
+        self.commit(effects)
+        if effects.schedule:
+            self.schedule()
+
+    def send_starts(self, name: str) -> None:
+        """Puts every wanted start on the wire."""
+        node = self.cluster.nodes[name]
+        if node.reconciled and self.runners[name].connected:
+            self.starts += [(name, task.key) for task in node.to_start.values()]
+
+    def deliver_start(self, name: str, key: Key, *, answer_lost: bool) -> None:
+        runner = self.runners[name]
+        if not runner.connected:
+            return
+        result = runner.start(key)
+        if not answer_lost:
+            self.commit(reactor.on_start_results(self.cluster, name, [result], self.now))
+
+    def send_kills(self, name: str) -> None:
+        node, runner = self.cluster.nodes[name], self.runners[name]
+        if node.reconciled and runner.connected:
+            keys = list(node.to_kill)
+            for key in keys:
+                self._queue(name, runner.kill(key))
+            reactor.on_killed(self.cluster, name, keys)
+
+    def deliver_report(self, name: str, report: AttemptReport) -> None:
+        runner = self.runners[name]
+        if not runner.connected:
+            return
+        task = self.cluster.tasks.get(report.task_id)
+        stale = task is not None and (report.attempt, report.sequence) <= (task.attempt, task.sequence)
+        effects, verdicts = reactor.on_reports(self.cluster, name, [report], self.now)
+        assert not (stale and effects.events), "a stale report changes nothing"
+        self.commit(effects)
+        self._obey(runner, verdicts)
+
+    def progress(self, name: str, key: Key, status: TaskState, exit_code: int | None = None) -> None:
+        self._queue(name, self.runners[name].change(key, status, exit_code))
+
+    def deliver_all(self) -> None:
+        """Everything under way arrives, once."""
+        starts, self.starts = self.starts, []
+        for name, key in starts:
+            self.deliver_start(name, key, answer_lost=False)
+        reports, self.reports = self.reports, []
+        for name, report in reports:
+            self.deliver_report(name, report)
+
+    def wipe_runner(self, name: str) -> None:
+        """The machine is installed anew: its journal is gone, and all that ran there with it."""
+        runner = self.runners[name]
+        self.journals += 1
+        runner.journal_id = f"journal-{self.journals}"
+        runner.attempts.clear()
+        runner.acknowledged.clear()
+        self.reports = [(node, report) for node, report in self.reports if node != name]
+        self.starts = [(node, key) for node, key in self.starts if node != name]
+        runner.registered = False
+        self.heartbeat(name)
+
+    def restart_host(self) -> None:
+        final = {state for state in FINAL if state is not TaskState.LOST}
+        self.cluster = reactor.Cluster()
+        nodes = []
+        for name, node in self.durable_nodes.items():
+            again = Node(name, node.url, dict(node.capacity))
+            again.engines, again.journal_id, again.state = node.engines, node.journal_id, node.state
+            nodes.append(again)
+        tasks = [copy.copy(task) for task in self.durable.values() if task.state not in final]
+        reactor.restore(self.cluster, nodes, tasks, self.now)
+
+    def tick(self, seconds: float) -> None:
+        self.mono += seconds
+        for name in self.runners:
+            self.heartbeat(name)
+        self.commit(reactor.on_tick(self.cluster, TIMEOUTS, self.now))
+
+    def kill(self, task_id: int) -> None:
+        task = self.cluster.tasks.get(task_id)
+        if task is not None and task.state is not TaskState.LOST:
+            self.commit(reactor.on_kill(self.cluster, task_id, "ada", self.now))
+
+    def settle(self) -> None:
+        """Mends everything, lets everything end, and delivers what is under way, until nothing changes."""
+        for runner in self.runners.values():
+            runner.connected, runner.refuses = True, False
+        for _ in range(200):
+            before = self._shape()
+            self._settle_once()
+            if self._shape() == before:
+                return
+        raise AssertionError("the cluster does not come to rest")
+
+    def _settle_once(self) -> None:
+        self.tick(1.0)
+        self.schedule()
+        for name, runner in self.runners.items():
+            self.send_starts(name)
+            self.send_kills(name)
+            self.deliver_all()
+            for key in runner.live():
+                self.progress(name, key, TaskState.RUNNING)
+                self.progress(name, key, TaskState.COMPLETED, 0)
+            for attempt in list(runner.attempts.values()):
+                self.deliver_report(name, attempt.report())
+        self.reports.clear()
+
+    def _shape(self) -> object:
+        attempts = {name: {key: a.sequence for key, a in runner.attempts.items()} for name, runner in self.runners.items()}
+        return attempts, {i: (task.state, task.attempt) for i, task in self.cluster.tasks.items()}
+
+    def _obey(self, runner: SimRunner, verdicts: list[Verdict]) -> None:
+        for verdict in verdicts:
+            self._queue(runner.name, runner.obey(verdict))
+
+    def _queue(self, name: str, report: AttemptReport | None) -> None:
+        if report is not None:
+            self.reports.append((name, report))
+            if report.status in FINAL:
+                self.outcomes[report.key] = (report.status, report.exit_code)

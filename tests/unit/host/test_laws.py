@@ -1,0 +1,187 @@
+"""The laws, under anything that can happen: hypothesis drives the real reactor through a simulated cluster."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from hakuriver.states import FINAL, HOLDING, TaskState
+from support.simulation import Simulation
+
+NODES = ("a", "b")
+indices = st.integers(0, 10**6)
+
+
+class ClusterMachine(RuleBasedStateMachine):
+    """Submissions, reports (lost, repeated, reordered, stale), kills, restarts and losses, in any order."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.sim = Simulation()
+        for name, cores in zip(NODES, (2, 4), strict=True):
+            self.sim.add_runner(name, cores)
+
+    @rule(cores=st.integers(0, 4), retries=st.integers(0, 2), where=st.sampled_from([None, "b"]))
+    def submit(self, cores: int, retries: int, where: str | None) -> None:
+        self.sim.submit(cores, retries, where)
+
+    @rule(crash=st.booleans())
+    def schedule(self, crash: bool) -> None:
+        self.sim.schedule(crash_before_commit=crash)
+
+    @rule()
+    def all_goes_well(self) -> None:
+        """What usually happens: placed, sent, arrived."""
+        self.sim.schedule()
+        for name in NODES:
+            self.sim.send_starts(name)
+            self.sim.send_kills(name)
+        self.sim.deliver_all()
+
+    @rule(name=st.sampled_from(NODES), index=indices, code=st.integers(0, 2))
+    def runs_and_ends(self, name: str, index: int, code: int) -> None:
+        live = self.sim.runners[name].live()
+        if live:
+            key = live[index % len(live)]
+            self.sim.progress(name, key, TaskState.RUNNING)
+            self.sim.progress(name, key, TaskState.FAILED if code else TaskState.COMPLETED, code)
+
+    @rule(name=st.sampled_from(NODES))
+    def send_starts(self, name: str) -> None:
+        self.sim.send_starts(name)
+
+    @precondition(lambda self: self.sim.starts)
+    @rule(index=indices, answer_lost=st.booleans(), again=st.booleans())
+    def deliver_start(self, index: int, answer_lost: bool, again: bool) -> None:
+        index %= len(self.sim.starts)
+        name, key = self.sim.starts[index] if again else self.sim.starts.pop(index)
+        self.sim.deliver_start(name, key, answer_lost=answer_lost)
+
+    @rule(
+        name=st.sampled_from(NODES),
+        index=indices,
+        status=st.sampled_from([TaskState.RUNNING, TaskState.PAUSED]),
+    )
+    def progress(self, name: str, index: int, status: TaskState) -> None:
+        live = self.sim.runners[name].live()
+        if live:
+            self.sim.progress(name, live[index % len(live)], status)
+
+    @rule(name=st.sampled_from(NODES), index=indices, code=st.integers(0, 2))
+    def end(self, name: str, index: int, code: int) -> None:
+        live = self.sim.runners[name].live()
+        if live:
+            status = TaskState.FAILED if code else TaskState.COMPLETED
+            self.sim.progress(name, live[index % len(live)], status, code)
+
+    @precondition(lambda self: self.sim.reports)
+    @rule(index=indices, fate=st.sampled_from(["once", "again", "lost"]))
+    def deliver_report(self, index: int, fate: str) -> None:
+        index %= len(self.sim.reports)
+        name, report = self.sim.reports[index] if fate == "again" else self.sim.reports.pop(index)
+        if fate != "lost":
+            self.sim.deliver_report(name, report)
+
+    @precondition(lambda self: self.sim.history)
+    @rule(index=indices)
+    def kill(self, index: int) -> None:
+        ids = sorted(self.sim.history)
+        self.sim.kill(ids[index % len(ids)])
+
+    @rule(name=st.sampled_from(NODES))
+    def send_kills(self, name: str) -> None:
+        self.sim.send_kills(name)
+
+    @rule(name=st.sampled_from(NODES))
+    def cut(self, name: str) -> None:
+        self.sim.runners[name].connected = not self.sim.runners[name].connected
+
+    @rule(name=st.sampled_from(NODES))
+    def refuse(self, name: str) -> None:
+        self.sim.runners[name].refuses = not self.sim.runners[name].refuses
+
+    @rule(name=st.sampled_from(NODES))
+    def restart_runner(self, name: str) -> None:
+        if self.sim.runners[name].connected:
+            self.sim.register(name)
+
+    @rule(name=st.sampled_from(NODES))
+    def wipe_runner(self, name: str) -> None:
+        self.sim.wipe_runner(name)
+
+    @rule()
+    def restart_host(self) -> None:
+        self.sim.restart_host()
+
+    @rule(seconds=st.sampled_from([1.0, 31.0, 400.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.sim.tick(seconds)
+
+    @invariant()
+    def what_is_held_is_accounted(self) -> None:
+        cluster = self.sim.cluster
+        for name, node in cluster.nodes.items():
+            holding = {i for i, task in cluster.tasks.items() if task.state in HOLDING and task.node == name}
+            assert set(cluster.ledger.holders(name)) == holding
+            held = sum(cluster.tasks[i].request.amount("cores") for i in holding)
+            assert cluster.ledger.held(name, "cores") == held
+            assert set(node.to_start) <= holding
+
+    @invariant()
+    def what_waits_is_in_the_queue(self) -> None:
+        cluster = self.sim.cluster
+        assert {task.task_id for task in cluster.queue.in_order()} == {
+            i for i, task in cluster.tasks.items() if task.state is TaskState.PENDING
+        }
+
+    @invariant()
+    def an_attempt_starts_at_most_once(self) -> None:
+        counts: dict[tuple[int, int], int] = {}
+        for runner in self.sim.runners.values():
+            for key, number in runner.started.items():
+                counts[key] = counts.get(key, 0) + number
+        assert all(number == 1 for number in counts.values()), counts
+
+    @invariant()
+    def final_is_final(self) -> None:
+        for events in self.sim.history.values():
+            ended = [index for index, event in enumerate(events) if event.state in FINAL - {TaskState.LOST}]
+            assert ended in ([], [len(events) - 1])
+
+    @invariant()
+    def attempts_rise(self) -> None:
+        for events in self.sim.history.values():
+            numbers = [event.attempt for event in events]
+            assert numbers == sorted(numbers)
+            placed = [
+                event.attempt
+                for event in events
+                if event.state is TaskState.ASSIGNING and event.cause.startswith("placed")
+            ]
+            assert len(placed) == len(set(placed)), "each placement is an attempt of its own"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "sim"):
+            return
+        sim = self.sim
+        sim.settle()
+        for task_id, events in sim.history.items():
+            assert events, f"task {task_id} was never placed"
+            last = events[-1]
+            assert last.state in FINAL, (task_id, events)
+            if last.exit_code is not None:
+                assert sim.outcomes[task_id, last.attempt] == (last.state, last.exit_code), (
+                    "the Runner's own outcome"
+                )
+        for name, runner in sim.runners.items():
+            assert not runner.live(), "nothing runs on"
+            assert not runner.attempts, "everything is acknowledged"
+            assert sim.cluster.ledger.held(name, "cores") == 0, "nothing is held"
+        assert len(sim.cluster.queue) == 0
+
+
+TestLaws = ClusterMachine.TestCase
+TestLaws.settings = settings(
+    max_examples=600, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+)
