@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sdnotify
+import sdnotify  # type: ignore[import-untyped]  # it has no types
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException

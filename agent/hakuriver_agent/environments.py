@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 
@@ -104,7 +104,8 @@ class Environments:
         from docker.errors import ImageNotFound  # noqa: PLC0415 - costs memory where there is no Docker
 
         with contextlib.suppress(ImageNotFound):
-            return str(self._client().inspect_image(name)["Id"])
+            client: Any = self._client()
+            return str(client.inspect_image(name)["Id"])
         return None
 
     def _load(self, name: str, archive: Path, told: Callable[[str], None]) -> None:
@@ -115,7 +116,8 @@ class Environments:
                 reader = _CountingReader(
                     file, archive.stat().st_size, lambda part: told(f"loading {name}: {part}")
                 )
-                for line in self._client().load_image(reader, quiet=True):  # type: ignore[arg-type]  # the stub wants bytes; parts stream
+                client: Any = self._client()
+                for line in client.load_image(reader, quiet=True):
                     if "error" in line:
                         raise StartFailedError(f"cannot load {archive.name}: {line['error']}")
         except FileNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -63,7 +63,7 @@ class HostClient:
     def of(cls, settings: Settings) -> HostClient:
         return cls(settings.host_url, settings.runner.name, _verify(settings))
 
-    async def __aenter__(self) -> HostClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

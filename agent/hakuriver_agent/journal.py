@@ -202,11 +202,11 @@ class Journal:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def settle(result: T, error: BaseException | None) -> None:
+        def settle(result: T | None, error: BaseException | None) -> None:
             if future.done():
                 return
             if error is None:
-                future.set_result(result)
+                future.set_result(result)  # type: ignore[arg-type]  # there is a result where there is no error
             else:
                 future.set_exception(error)
 

@@ -6,7 +6,7 @@ lose them. Standard library only, since the shim of the process engine uses it t
 """
 
 # Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH
+# ruff: noqa: PTH103, PTH120
 from __future__ import annotations
 
 import contextlib

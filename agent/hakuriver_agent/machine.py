@@ -57,7 +57,7 @@ class Machine:
 
     async def look_at_engines(self) -> bool:
         """Asks each engine whether it works; True when that has changed since the last registration."""
-        notes = {}
+        notes: dict[str, str] = {}
         for name, engine in self._engines.items():
             if problem := await engine.problem():
                 notes[name] = problem

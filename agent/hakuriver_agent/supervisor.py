@@ -21,6 +21,7 @@ from hakuriver.models.runner import (
     AttemptId,
     AttemptReport,
     AttemptSpec,
+    EngineName,
     StartResult,
     Verdict,
     VerdictAction,
@@ -60,7 +61,11 @@ class Supervisor:
     """All attempts of one Runner."""
 
     def __init__(
-        self, engines: Mapping[str, Engine], journal: Journal, reports: Reports, kill_grace_seconds: float
+        self,
+        engines: Mapping[EngineName, Engine],
+        journal: Journal,
+        reports: Reports,
+        kill_grace_seconds: float,
     ) -> None:
         self._engines = engines
         self._journal = journal
@@ -123,7 +128,7 @@ class Supervisor:
             try:
                 await self._journal.request_kill(attempt.key for attempt in stopping)
             except StorageError as error:
-                log.error("a kill is not in the journal; going on", error=error.message)
+                log.warning("a kill is not in the journal; going on", error=error.message)
         for attempt in stopping:
             self._stop(attempt)
         return results
@@ -240,10 +245,8 @@ class Supervisor:
 
     async def _drive(self, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> None:
         """Runs one attempt from its acceptance to its end."""
-        engine = self._engines.get(spec.engine)
+        engine = self._engines[spec.engine]
         try:
-            if engine is None:
-                raise StartFailedError(f"this node has no {spec.engine} engine any more")
             started = await self._started(engine, attempt, spec, resumed)
             self._begun(attempt, spec, started)
             ended = await engine.wait(spec.key)

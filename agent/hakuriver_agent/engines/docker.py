@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -53,9 +53,6 @@ from hakuriver_agent.environments import Environments
 from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch, make_shared_data, owner_of
 from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.threads import in_thread
-
-if TYPE_CHECKING:
-    from docker.api.client import APIClient
 
 CALL_SECONDS = 60.0
 PROBE_SECONDS = 5.0
@@ -99,7 +96,8 @@ class DockerEngine(Engine):
         )
         self._environments = Environments(settings.folders.containers, lambda: self._connect(None))
         self._starting = asyncio.Semaphore(settings.parallel_starts)
-        self._connected: APIClient | None = None
+        self._connected: Any = None
+        """The SDK's client; untyped, as most of its methods are."""
         self._connecting = threading.Lock()
         self._ends: dict[Key, asyncio.Future[Ended]] = {}
         self._outputs: dict[Key, ContainerOutput] = {}
@@ -188,17 +186,18 @@ class DockerEngine(Engine):
         for output in self._outputs.values():
             output.abandon()
 
-    def _connect(self, timeout: float | None) -> APIClient:
+    def _connect(self, timeout: float | None) -> Any:
         from docker.api.client import APIClient  # noqa: PLC0415 - costs memory where there is no Docker
         from docker.utils import kwargs_from_env  # noqa: PLC0415
 
-        options: dict[str, Any] = kwargs_from_env()
+        options: dict[str, Any] = {**kwargs_from_env()}
         options.setdefault("base_url", _DEFAULT_URL)
         if self._settings.url:
             options["base_url"] = self._settings.url
-        return APIClient(**options, version="auto", timeout=timeout, max_pool_size=64)  # type: ignore[arg-type]  # none is no limit
+        make: Any = APIClient
+        return make(**options, version="auto", timeout=timeout, max_pool_size=64)
 
-    def _client(self) -> APIClient:
+    def _client(self) -> Any:
         with self._connecting:
             if self._connected is None:
                 self._connected = self._connect(CALL_SECONDS)
@@ -269,7 +268,7 @@ class DockerEngine(Engine):
             return False
         return True
 
-    def _start(self, client: APIClient, spec: AttemptSpec, name: str) -> None:
+    def _start(self, client: Any, spec: AttemptSpec, name: str) -> None:
         from docker.errors import APIError  # noqa: PLC0415 - see `_connect`
 
         try:
@@ -321,7 +320,7 @@ class DockerEngine(Engine):
         while not self._closed.is_set():
             try:
                 with _translated():
-                    self._client().wait(name, timeout=None)  # type: ignore[arg-type]  # none is no limit
+                    self._client().wait(name, timeout=None)
                     info = self._inspect(name)
             except EngineUnavailableError as error:
                 log.warning("the Docker engine went away; waiting for it", container=name, error=str(error))
@@ -341,9 +340,10 @@ class DockerEngine(Engine):
         from docker.errors import NotFound  # noqa: PLC0415 - see `_connect`
 
         try:
-            return self._client().inspect_container(name)
+            info: dict[str, Any] = self._client().inspect_container(name)
         except NotFound:
             return None
+        return info
 
     def _signal(self, key: Key, signal: str) -> None:
         """A paused container gets it too: the engine continues it once the signal waits for it."""

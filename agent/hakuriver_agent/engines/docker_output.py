@@ -78,7 +78,7 @@ class ContainerOutput:
         """Takes up the output of a container that was started before, from the engine's log."""
         self._broken = True
         for number, file in self._files.items():
-            self._spawn(lambda number=number, file=file: self._catch_up(number, file, follow=True))  # type: ignore[misc]
+            self._spawn(lambda number=number, file=file: self._catch_up(number, file, follow=True))
 
     def finish(self, hiccup: bool) -> str | None:
         """After the end of the container: waits until all is written; tells what was lost, if anything.
@@ -89,7 +89,7 @@ class ContainerOutput:
         self._join(deadline)
         if (hiccup or self._broken) and not self._lost:
             for number, file in self._files.items():
-                self._spawn(lambda number=number, file=file: self._catch_up(number, file, follow=False))  # type: ignore[misc]
+                self._spawn(lambda number=number, file=file: self._catch_up(number, file, follow=False))
             self._join(deadline)
         for file in self._files.values():
             file.close()

@@ -24,10 +24,12 @@ from hakuriver_agent.threads import in_thread
 START_SECONDS = 15.0
 TRIES = 3
 _LINE_LIMIT = 1 << 26
-_PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from hakuriver_agent.shim.server import main; "
-    + ("main(sys.argv[1], int(sys.argv[2]), sys.argv[3])")
-)
+_PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from hakuriver_agent.shim.server import main
+main(sys.argv[2], int(sys.argv[3]), sys.argv[4])
+"""
 
 Fields = dict[str, Any]
 log = structlog.get_logger(__name__)
@@ -63,7 +65,7 @@ class ShimLink:
         for _ in range(TRIES):
             await self.connect()
             with contextlib.suppress(ConnectionError):
-                answer = await self._ask(fields)
+                answer: Fields = await self._ask(fields)
                 if "error" in answer:
                     raise OSError(answer.get("errno") or 0, answer["error"])
                 return answer
@@ -124,7 +126,8 @@ class ShimLink:
             raise ConnectionResetError
         self._last_id += 1
         number = self._last_id
-        self._answers[number] = future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
+        self._answers[number] = future
         self._writer.write(json.dumps({"id": number, **fields}).encode() + b"\n")
         return await future
 
@@ -158,7 +161,7 @@ class ShimLink:
         try:
             await self.connect()
         except (EngineUnavailableError, OSError, TimeoutError) as error:
-            log.error("cannot start the shim of the process engine", error=str(error))
+            log.warning("cannot start the shim of the process engine", error=str(error))
 
     def _spawn(self) -> None:
         """Starts a shim and waits until it serves, or finds that another one does."""

@@ -6,7 +6,7 @@ process groups. Standard library only.
 """
 
 # Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH
+# ruff: noqa: PTH102, PTH106, PTH112, PTH123
 from __future__ import annotations
 
 import contextlib

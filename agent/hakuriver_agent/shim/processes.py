@@ -1,5 +1,5 @@
 # Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH
+# ruff: noqa: PTH103, PTH123, PTH208
 """Starts one task as a session of its own, and ends everything that it started. Standard library only."""
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def end_stragglers(process: Process) -> bool:
     return wait_empty(process.group, STRAGGLER_SECONDS) and process.group.remove()
 
 
-def end_survivors(key: str, fields: Fields, cgroups: Cgroups | None) -> None:
+def end_survivors(key: str, cgroups: Cgroups | None) -> None:
     """Ends what an earlier shim left running: by its group, and by the variables that name the attempt."""
     if cgroups:
         group = cgroups.known(key)
@@ -134,8 +134,8 @@ def _become(fields: Fields, group: Group | None, output: tuple[int, int], status
         stage = f"cannot execute {fields['command']}"
         os.execvpe(fields["argv"][0], fields["argv"], fields["env"])  # noqa: S606 - argv, and no shell is wanted
     except BaseException as error:  # noqa: BLE001 - the parent tells it, whatever it is
-        number = error.errno if isinstance(error, OSError) and error.errno else 0
-        os.write(status, f"{stage}:{number}".encode()[-4000:])
+        reason = error.errno if isinstance(error, OSError) and error.errno else 0
+        os.write(status, f"{stage}:{reason}".encode()[-4000:])
     finally:
         os._exit(127)
 

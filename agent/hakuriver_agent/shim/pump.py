@@ -1,5 +1,3 @@
-# Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH
 """Moves the output of processes from their pipes to the files on the share, in a thread of its own.
 
 A share that hangs stops this thread and nothing else: the shim can still kill and report. A share that is full makes
@@ -31,7 +29,7 @@ class Stream:
     descriptor: int
     file: LogFile
     output: Output
-    pending: memoryview = memoryview(b"")
+    pending: bytes | memoryview = b""
     """Read, and not taken by the share yet."""
     ended: bool = False
     retry_at: float = 0.0
@@ -125,7 +123,7 @@ class Pump:
                 stream.pending = stream.pending[stream.file.consume(stream.pending) :]
         except OSError as error:
             if error.errno not in PASSING:
-                stream.pending = memoryview(b"")
+                stream.pending = b""
                 self._close(stream)
                 return
             self._hold(stream)
@@ -156,7 +154,7 @@ class Pump:
             return
         lost = any(stream.pending for stream in output.streams)
         for stream in output.streams:
-            stream.pending = memoryview(b"")
+            stream.pending = b""
             self._close(stream)
         output.told = True
         self._ending.remove(output)

@@ -1,5 +1,5 @@
 # Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH
+# ruff: noqa: PTH123
 """What the shim started and how it ended, in a file that only grows until nothing is left in it.
 
 A line is written before a process starts and after it ended, without syncing: these records must outlive the shim

@@ -1,9 +1,9 @@
 # Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH
+# ruff: noqa: PTH108, PTH110
 """The shim: the parent of all tasks without container of one Runner, which outlives that Runner.
 
 It forks, moves output, reaps, keeps how each task ended until the Runner has collected it, and pushes ends to the
-connected Runner. One Runner is connected at a time, by a Unix socket that only the same user may use. Each message
+connected Runner. A Runner connects by a Unix socket that only the same user may use. Each message
 is a line of JSON: requests carry `id` and are answered with `re`; events carry `event`. Standard library only.
 """
 
@@ -23,7 +23,6 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.shim.cgroups import Cgroups
@@ -32,6 +31,7 @@ from hakuriver_agent.shim.pump import Output, Pump, Stream
 from hakuriver_agent.shim.records import Fields, Records
 
 PROTOCOL = 1
+SEND_SECONDS = 5.0
 IDLE_SECONDS = 60.0
 """The shim ends when it has been without Runner and tasks for so long."""
 _PR_SET_CHILD_SUBREAPER = 36
@@ -49,8 +49,8 @@ class Shim:
         self._running: dict[str, Process] = {}
         self._outputs: dict[str, Output] = {}
         self._done: collections.deque[Callable[[], None]] = collections.deque()
-        self._client: socket.socket | None = None
-        self._received = b""
+        self._clients: dict[socket.socket, bytes] = {}
+        """Connected Runners, with the part of a line that has come. Normally one; two while one replaces the other."""
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._idle_since = time.monotonic()
@@ -74,7 +74,7 @@ class Shim:
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
         while not self._finished():
-            for key, _ in self._selector.select(IDLE_SECONDS / 4 if self._client is None else None):
+            for key, _ in self._selector.select(IDLE_SECONDS / 4 if not self._clients else None):
                 key.data()
             while self._done:
                 self._done.popleft()()
@@ -82,7 +82,7 @@ class Shim:
             self._cgroups.remove_base()
 
     def _finished(self) -> bool:
-        if self._client is not None or self._records.units:
+        if self._clients or self._records.units:
             self._idle_since = time.monotonic()
             return False
         gone = not os.path.exists("shim.lock")
@@ -91,7 +91,7 @@ class Shim:
     def _end_lost(self) -> None:
         for key, fields in list(self._records.units.items()):
             if "ended" not in fields:
-                end_survivors(key, fields, self._cgroups)
+                end_survivors(key, self._cgroups)
                 lost = {"exit_code": None, "at": time.time(), "oom": False, "message": _LOST}
                 self._records.put(key, {"ended": fields.get("result", lost)})
 
@@ -101,46 +101,44 @@ class Shim:
         if uid != os.geteuid():
             connection.close()
             return
-        self._disconnect()
-        self._client = connection
-        self._received = b""
+        connection.settimeout(SEND_SECONDS)
+        self._clients[connection] = b""
         self._quitting = False
-        self._selector.register(connection, selectors.EVENT_READ, self._readable)
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._readable(connection))
 
-    def _disconnect(self) -> None:
-        if self._client is not None:
-            self._selector.unregister(self._client)
-            self._client.close()
-            self._client = None
+    def _disconnect(self, client: socket.socket) -> None:
+        if self._clients.pop(client, None) is not None:
+            self._selector.unregister(client)
+            client.close()
 
-    def _readable(self) -> None:
-        assert self._client is not None  # noqa: S101 - it is what became readable
+    def _readable(self, client: socket.socket) -> None:
+        if client not in self._clients:
+            return
         try:
-            data = self._client.recv(1 << 20)
+            data = client.recv(1 << 20)
         except OSError:
             data = b""
         if not data:
-            self._disconnect()
+            self._disconnect(client)
             return
-        *lines, self._received = (self._received + data).split(b"\n")
-        for line in lines:
-            self._answer(json.loads(line))
+        *lines, self._clients[client] = (self._clients[client] + data).split(b"\n")
+        answers = [self._answer(json.loads(line)) for line in lines]
+        self._send(client, answers)
 
-    def _answer(self, request: Fields) -> None:
+    def _answer(self, request: Fields) -> Fields:
         verb = self._verbs.get(request.get("do", ""))
         try:
             answer = verb(request) if verb else {"error": f"unknown request {request.get('do')}"}
         except OSError as error:
             answer = {"error": error.strerror or str(error), "errno": error.errno}
-        self._send({"re": request.get("id"), **answer})
+        return {"re": request.get("id"), **answer}
 
-    def _send(self, message: dict[str, Any]) -> None:
-        if self._client is None:
-            return
+    def _send(self, client: socket.socket, messages: list[Fields]) -> None:
+        """A Runner that does not read loses its connection, and makes a new one when it goes on."""
         try:
-            self._client.sendall(json.dumps(message).encode() + b"\n")
+            client.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
         except OSError:
-            self._disconnect()
+            self._disconnect(client)
 
     def _hello(self, request: Fields) -> Fields:
         del request
@@ -238,7 +236,8 @@ class Shim:
         ended: Fields = self._records.units[key].pop("result")
         ended["message"] = ended["message"] or lost
         self._records.put(key, {"ended": ended})
-        self._send({"event": "ended", "key": key, "ended": ended})
+        for client in list(self._clients):
+            self._send(client, [{"event": "ended", "key": key, "ended": ended}])
 
 
 def _ended(status: int, oom: bool, failure: tuple[str, int] | None) -> Fields:

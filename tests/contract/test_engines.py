@@ -1,0 +1,384 @@
+"""What every engine promises, whatever it runs tasks in: the fake, processes, and real containers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contract.engine_rigs import LOG_LIMIT, Rig, make, processes_with, run, sh
+from hakuriver_agent.engines.port import Launch, StartCancelledError, UnitState
+
+REAL = ["process", pytest.param("docker", marks=pytest.mark.docker)]
+ALL = ["fake", *REAL]
+WITHIN = 30.0
+
+
+@pytest.fixture
+async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
+    made = make(request.param, tmp_path)
+    yield made
+    await made.close()
+
+
+every_engine = pytest.mark.parametrize("rig", ALL, indirect=True)
+real_engines = pytest.mark.parametrize("rig", REAL, indirect=True)
+
+
+async def soon(probe: object, what: str) -> None:
+    """Waits until `probe()` is true, with a deadline."""
+    deadline = asyncio.get_running_loop().time() + WITHIN
+    while not probe():  # type: ignore[operator]
+        assert asyncio.get_running_loop().time() < deadline, what
+        await asyncio.sleep(0.01)
+
+
+@every_engine
+async def test_it_works_here(rig: Rig) -> None:
+    assert await rig.engine().problem() is None
+
+
+@every_engine
+@pytest.mark.parametrize("code", [0, 3, 255])
+async def test_exit_codes_are_the_programs_own(rig: Rig, code: int) -> None:
+    ended = await run(rig.engine(), rig.spec(rig.exits(code)))
+    assert (ended.exit_code, ended.oom, ended.message) == (code, False, None)
+
+
+@real_engines
+async def test_a_signal_gives_128_and_its_number(rig: Rig) -> None:
+    ended = await run(rig.engine(), rig.spec(sh("sh -c 'kill -9 $$'; exit $?")))
+    assert (ended.exit_code, ended.oom) == (137, False)
+
+
+@every_engine
+async def test_a_missing_program_gives_127_and_one_line(rig: Rig) -> None:
+    ended = await run(rig.engine(), rig.spec(["no-such-program"]))
+    assert ended.exit_code == 127
+    assert ended.message is not None
+    assert "no-such-program" in ended.message
+    assert "\n" not in ended.message
+
+
+@real_engines
+async def test_a_file_that_is_no_program_gives_126(rig: Rig) -> None:
+    ended = await run(rig.engine(), rig.spec(["/etc/passwd"]))
+    assert ended.exit_code == 126
+    assert ended.message is not None
+
+
+@every_engine
+async def test_terminate_lets_a_program_end_by_itself(rig: Rig) -> None:
+    engine, spec = rig.engine(), rig.spec(["printf", "x"] if False else rig.waits())
+    await engine.start(spec, Launch())
+    await _traps_are_set(rig)
+    await engine.terminate(spec.key)
+    assert (await asyncio.wait_for(engine.wait(spec.key), WITHIN)).exit_code == 143
+
+
+@every_engine
+async def test_kill_ends_what_ignores_terminate(rig: Rig) -> None:
+    engine, spec = rig.engine(), rig.spec(rig.deaf())
+    await engine.start(spec, Launch())
+    await _traps_are_set(rig)
+    await engine.terminate(spec.key)
+    assert [unit.state for unit in await engine.units()] == [UnitState.RUNNING]
+    await engine.kill(spec.key)
+    ended = await asyncio.wait_for(engine.wait(spec.key), WITHIN)
+    assert (ended.exit_code, ended.oom) == (137, False)
+
+
+@every_engine
+async def test_kill_after_the_end_is_no_error(rig: Rig) -> None:
+    engine, spec = rig.engine(), rig.spec(rig.exits(0))
+    await run(engine, spec)
+    await engine.terminate(spec.key)
+    await engine.kill(spec.key)
+    assert (await engine.wait(spec.key)).exit_code == 0
+
+
+@every_engine
+async def test_a_start_that_was_cancelled_runs_nothing(rig: Rig) -> None:
+    engine, spec, launch = rig.engine(), rig.spec(rig.waits()), Launch()
+    launch.cancel()
+    with pytest.raises(StartCancelledError):
+        await engine.start(spec, launch)
+    assert [unit for unit in await engine.units() if unit.state is not UnitState.CREATED] == []
+    await engine.remove(spec.key)
+    assert await engine.units() == []
+
+
+@every_engine
+async def test_a_repeated_start_runs_it_once(rig: Rig) -> None:
+    engine = rig.engine()
+    spec = rig.spec(sh("echo once; exit 4") if rig.real else ["exit", "4"])
+    await engine.start(spec, Launch())
+    again = rig.engine()
+    await again.start(spec, Launch())
+    assert (await asyncio.wait_for(again.wait(spec.key), WITHIN)).exit_code == 4
+    assert rig.out(spec) == (b"once\n" if rig.real else b"")
+
+
+@every_engine
+async def test_pause_and_resume(rig: Rig) -> None:
+    engine, spec = rig.engine(), rig.spec(rig.waits())
+    await engine.start(spec, Launch())
+    await _traps_are_set(rig)
+    await engine.pause(spec.key)
+    assert [unit.state for unit in await engine.units()] == [UnitState.PAUSED]
+    await engine.resume(spec.key)
+    assert [unit.state for unit in await engine.units()] == [UnitState.RUNNING]
+    await engine.terminate(spec.key)
+    assert (await asyncio.wait_for(engine.wait(spec.key), WITHIN)).exit_code == 143
+
+
+@real_engines
+async def test_a_paused_program_does_nothing(rig: Rig) -> None:
+    engine, spec = rig.engine(), rig.spec(sh("while :; do echo tick; done"))
+    await engine.start(spec, Launch())
+    await soon(lambda: rig.out(spec), "it ticks")
+    await engine.pause(spec.key)
+    before = await _settled_size(rig.folders.shared / spec.stdout_path)
+    assert await _settled_size(rig.folders.shared / spec.stdout_path) == before
+    await engine.resume(spec.key)
+    await soon(lambda: len(rig.out(spec)) > before, "it goes on")
+
+
+@every_engine
+@pytest.mark.parametrize("verb", ["terminate", "kill"])
+async def test_a_paused_unit_can_be_ended(rig: Rig, verb: str) -> None:
+    engine, spec = rig.engine(), rig.spec(rig.waits())
+    await engine.start(spec, Launch())
+    await _traps_are_set(rig)
+    await engine.pause(spec.key)
+    await getattr(engine, verb)(spec.key)
+    ended = await asyncio.wait_for(engine.wait(spec.key), WITHIN)
+    assert ended.exit_code == (143 if verb == "terminate" else 137)
+
+
+@real_engines
+async def test_a_program_over_its_memory_is_an_oom(rig: Rig) -> None:
+    ended = await run(rig.engine(), rig.spec(["tail", "/dev/zero"], memory_bytes=32_000_000))
+    assert (ended.exit_code, ended.oom) == (137, True)
+
+
+@real_engines
+async def test_a_child_over_the_memory_does_not_fail_its_parent(rig: Rig) -> None:
+    ended = await run(rig.engine(), rig.spec(sh("tail /dev/zero; exit 0"), memory_bytes=32_000_000))
+    assert (ended.exit_code, ended.oom) == (0, True)
+
+
+@every_engine
+async def test_output_goes_to_its_files(rig: Rig) -> None:
+    engine = rig.engine()
+    said, complained = rig.spec(rig.prints("ä\n")), rig.spec(rig.complains("ö"))
+    await asyncio.gather(run(engine, said), run(engine, complained))
+    assert (rig.out(said), rig.err(said)) == ("ä\n".encode(), b"")
+    assert (rig.out(complained), rig.err(complained)) == (b"", "ö".encode())
+
+
+@real_engines
+async def test_output_is_kept_byte_by_byte(rig: Rig) -> None:
+    script = r"""i=0; while [ $i -lt 256 ]; do printf "\\$(printf %03o $i)"; i=$((i+1)); done; head -c 3000000 /dev/zero"""
+    spec = rig.spec(sh(script))
+    assert (await run(rig.engine(), spec)).exit_code == 0
+    assert rig.out(spec) == bytes(range(256)) + bytes(3_000_000)
+
+
+@real_engines
+async def test_output_beyond_the_limit_is_dropped_and_noted(rig: Rig) -> None:
+    spec = rig.spec(sh("head -c 6000000 /dev/zero; echo end >&2"))
+    assert (await run(rig.engine(), spec)).exit_code == 0
+    note = f"\n[hakuriver: output beyond {LOG_LIMIT} bytes was dropped]\n".encode()
+    assert rig.out(spec) == bytes(LOG_LIMIT) + note
+    assert rig.err(spec) == b"end\n"
+
+
+@every_engine
+async def test_a_new_life_takes_up_what_runs(rig: Rig) -> None:
+    first, spec = rig.engine(), rig.spec(rig.waits())
+    started = await first.start(spec, Launch())
+    await _traps_are_set(rig)
+    await first.close()
+    second = rig.engine()
+    adopted = await second.adopt(spec)
+    assert adopted is not None
+    assert adopted.started.unit_name == started.unit_name
+    assert not adopted.paused
+    await second.terminate(spec.key)
+    assert (await asyncio.wait_for(second.wait(spec.key), WITHIN)).exit_code == 143
+
+
+@every_engine
+async def test_a_new_life_learns_how_it_ended_meanwhile(rig: Rig) -> None:
+    first, spec = rig.engine(), rig.spec(rig.exits(5))
+    await first.start(spec, Launch())
+    await first.close()
+    second = rig.engine()
+    await _until_state(rig, second, UnitState.ENDED)
+    assert await second.adopt(spec) is not None
+    assert (await asyncio.wait_for(second.wait(spec.key), WITHIN)).exit_code == 5
+
+
+@every_engine
+async def test_a_new_life_finds_it_paused(rig: Rig) -> None:
+    first, spec = rig.engine(), rig.spec(rig.waits())
+    await first.start(spec, Launch())
+    await first.pause(spec.key)
+    await first.close()
+    adopted = await rig.engine().adopt(spec)
+    assert adopted is not None
+    assert adopted.paused
+
+
+@every_engine
+async def test_what_was_never_started_is_not_adopted(rig: Rig) -> None:
+    assert await rig.engine().adopt(rig.spec(rig.waits())) is None
+
+
+@real_engines
+async def test_no_output_is_lost_or_repeated_over_a_new_life(rig: Rig) -> None:
+    script = "i=0; while [ $i -lt 3000 ]; do echo line $i; echo e $i >&2; i=$((i+1)); done; while [ ! -e go ]; do sleep 0.02; done; echo more"
+    first, spec = rig.engine(), rig.spec(sh(script))
+    await first.start(spec, Launch())
+    await soon(lambda: rig.out(spec), "it prints")
+    await first.close()
+    second = rig.engine()
+    assert await second.adopt(spec) is not None
+    (rig.folders.shared_data / "go").touch()
+    assert (await asyncio.wait_for(second.wait(spec.key), WITHIN)).exit_code == 0
+    lines = "".join(f"line {i}\n" for i in range(3000)) + "more\n"
+    assert rig.out(spec) == lines.encode()
+    assert rig.err(spec) == "".join(f"e {i}\n" for i in range(3000)).encode()
+
+
+@every_engine
+async def test_units_are_found_by_their_label(rig: Rig) -> None:
+    engine, spec = rig.engine(), rig.spec(rig.waits(), time_limit_seconds=77)
+    await engine.start(spec, Launch())
+    (unit,) = await rig.engine().units()
+    assert (unit.key, unit.state) == (spec.key, UnitState.RUNNING)
+    assert unit.spec.time_limit_seconds == 77
+    assert (unit.spec.stdout_path, unit.spec.owner) == (spec.stdout_path, "tester")
+
+
+@every_engine
+async def test_removing_leaves_nothing(rig: Rig) -> None:
+    engine, spec = rig.engine(), rig.spec(rig.exits(0))
+    await run(engine, spec)
+    await engine.remove(spec.key)
+    assert await engine.units() == []
+    assert not rig.scratch(spec).exists()
+    await engine.remove(spec.key)
+
+
+@every_engine
+async def test_arguments_pass_no_shell(rig: Rig) -> None:
+    words = ["$HOME", "a b", "`id`", "; exit 1", "*", "", "'", '"', "\\"]
+    spec = rig.spec(rig.shows_arguments(*words))
+    await run(rig.engine(), spec)
+    assert rig.out(spec).decode().rstrip("\n").split("\n") == words
+
+
+@every_engine
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GREETING", "hello world"),
+        ("HAKURIVER_ATTEMPT", "1"),
+        ("HAKURIVER_TASK_INDEX", "4"),
+        ("HAKURIVER_TARGET_NUMA_NODE", None),
+    ],
+)
+async def test_variables(rig: Rig, name: str, value: str | None) -> None:
+    spec = rig.spec(rig.shows_variable(name), env_vars={"GREETING": "hello world"}, index=4)
+    if value is None:
+        if rig.real:
+            assert (await run(rig.engine(), spec)).exit_code == 1
+        return
+    await run(rig.engine(), spec)
+    assert rig.out(spec).decode().rstrip("\n") == value
+
+
+@real_engines
+async def test_a_task_sees_nothing_of_the_runners_variables(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAKURIVER_JOIN_TOKEN", "secret")
+    spec = rig.spec(["env"])
+    await run(rig.engine(), spec)
+    assert b"secret" not in rig.out(spec)
+
+
+@real_engines
+async def test_it_begins_in_the_shared_folder(rig: Rig) -> None:
+    spec = rig.spec(sh('echo found > here; test "$PWD" -ef "$HAKURIVER_SHARED_DIR"'))
+    assert (await run(rig.engine(), spec)).exit_code == 0
+    assert (rig.folders.shared_data / "here").read_text() == "found\n"
+
+
+@real_engines
+async def test_it_begins_where_it_asks_to(rig: Rig) -> None:
+    spec = rig.spec(["pwd"], working_dir="/tmp")
+    await run(rig.engine(), spec)
+    assert rig.out(spec) == b"/tmp\n"
+
+
+@real_engines
+async def test_its_scratch_is_its_own(rig: Rig) -> None:
+    spec = rig.spec(sh('cd "$HAKURIVER_LOCAL_TEMP_DIR" && pwd && echo mine > file'))
+    ended = await run(rig.engine(), spec)
+    assert ended.exit_code == 0
+    scratch = rig.scratch(spec)
+    assert (scratch / "file").read_text() == "mine\n"
+    assert scratch.stat().st_mode & 0o777 == 0o700
+
+
+@real_engines
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs tasks as others")
+async def test_it_runs_as_its_user(rig: Rig) -> None:
+    spec = rig.spec(sh('id -u; id -g; touch "$HAKURIVER_LOCAL_TEMP_DIR/x" mine'), user="12345:23456")
+    assert (await run(rig.engine(), spec)).exit_code == 0
+    assert rig.out(spec) == b"12345\n23456\n"
+    mine = (rig.folders.shared_data / "mine").stat()
+    assert (mine.st_uid, mine.st_gid) == (12345, 23456)
+
+
+@real_engines
+async def test_nothing_that_it_started_outlives_it(rig: Rig) -> None:
+    mark = f"{9_000_000 + os.getpid()}.{len(rig.keys)}"
+    spec = rig.spec(sh(f"setsid sleep {mark} & sleep {mark} & exit 0"))
+    assert (await asyncio.wait_for(run(rig.engine(), spec), WITHIN)).exit_code == 0
+    await soon(lambda: not processes_with(mark), "its processes are gone")
+
+
+@real_engines
+async def test_many_at_once(rig: Rig) -> None:
+    engine = rig.engine()
+    specs = [rig.spec(sh(f"echo {number}; exit {number}")) for number in range(12)]
+    ends = await asyncio.gather(*(run(engine, spec) for spec in specs))
+    assert [ended.exit_code for ended in ends] == list(range(12))
+    assert [rig.out(spec) for spec in specs] == [f"{number}\n".encode() for number in range(12)]
+
+
+async def _traps_are_set(rig: Rig) -> None:
+    """A shell needs a moment until its trap holds: it then sleeps in a child."""
+    if rig.real:
+        await soon(lambda: processes_with("sleep\x000.02"), "the program has begun")
+
+
+async def _until_state(rig: Rig, engine: object, state: UnitState) -> None:
+    deadline = asyncio.get_running_loop().time() + WITHIN
+    while [unit.state for unit in await engine.units()] != [state]:  # type: ignore[attr-defined]
+        assert asyncio.get_running_loop().time() < deadline, f"it is {state}"
+        await asyncio.sleep(0.02)
+
+
+async def _settled_size(path: Path) -> int:
+    """The size, once it is the same at several looks: what was in the pipes has arrived."""
+    sizes: list[int] = []
+    while len(sizes) < 5 or len(set(sizes[-5:])) > 1:
+        sizes.append(path.stat().st_size)
+        await asyncio.sleep(0.02)
+    return sizes[-1]
