@@ -77,13 +77,14 @@ class LogFile:
     def write(self, data: bytes, give_up: threading.Event) -> bool:
         """Writes or drops all of `data`, trying again while the share cannot take it; False when given up."""
         view = memoryview(data)
-        while view:
+        while view and not give_up.is_set():
             try:
                 view = view[self.consume(view) :]
             except OSError as error:
-                if error.errno not in PASSING or give_up.wait(RETRY_SECONDS):
+                if error.errno not in PASSING:
                     return False
-        return True
+                give_up.wait(RETRY_SECONDS)
+        return not view
 
     def close(self) -> None:
         if self._descriptor >= 0:

@@ -92,7 +92,7 @@ class Rig:
         return ["sh", "-c", 'printf %s "$1" >&2', "-", text] if self.real else ["complain", text]
 
     def shows_variable(self, name: str) -> list[str]:
-        return ["printenv", name] if self.real else ["variable", name]
+        return ["sh", "-c", f'printf %s "${name}"'] if self.real else ["variable", name]
 
     def shows_arguments(self, *arguments: str) -> list[str]:
         return ["printf", "%s\\n", *arguments] if self.real else ["arguments", *arguments]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,10 +19,12 @@ WITHIN = 30.0
 
 
 @pytest.fixture
-async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
-    made = make(request.param, tmp_path)
-    yield made
-    await made.close()
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    # Not pytest's own folder, into which other users may not go.
+    with tempfile.TemporaryDirectory(prefix="hakuriver-rig-") as folder:
+        made = make(request.param, Path(folder))
+        yield made
+        await made.close()
 
 
 every_engine = pytest.mark.parametrize("rig", ALL, indirect=True)
@@ -72,7 +75,7 @@ async def test_a_file_that_is_no_program_gives_126(rig: Rig) -> None:
 
 @every_engine
 async def test_terminate_lets_a_program_end_by_itself(rig: Rig) -> None:
-    engine, spec = rig.engine(), rig.spec(["printf", "x"] if False else rig.waits())
+    engine, spec = rig.engine(), rig.spec(rig.waits())
     await engine.start(spec, Launch())
     await _traps_are_set(rig)
     await engine.terminate(spec.key)
@@ -290,21 +293,18 @@ async def test_arguments_pass_no_shell(rig: Rig) -> None:
         ("GREETING", "hello world"),
         ("HAKURIVER_ATTEMPT", "1"),
         ("HAKURIVER_TASK_INDEX", "4"),
-        ("HAKURIVER_TARGET_NUMA_NODE", None),
     ],
 )
-async def test_variables(rig: Rig, name: str, value: str | None) -> None:
+async def test_variables(rig: Rig, name: str, value: str) -> None:
     spec = rig.spec(rig.shows_variable(name), env_vars={"GREETING": "hello world"}, index=4)
-    if value is None:
-        if rig.real:
-            assert (await run(rig.engine(), spec)).exit_code == 1
-        return
     await run(rig.engine(), spec)
     assert rig.out(spec).decode().rstrip("\n") == value
 
 
 @real_engines
-async def test_a_task_sees_nothing_of_the_runners_variables(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_sees_nothing_of_the_runners_variables(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HAKURIVER_JOIN_TOKEN", "secret")
     spec = rig.spec(["env"])
     await run(rig.engine(), spec)
@@ -379,6 +379,6 @@ async def _settled_size(path: Path) -> int:
     """The size, once it is the same at several looks: what was in the pipes has arrived."""
     sizes: list[int] = []
     while len(sizes) < 5 or len(set(sizes[-5:])) > 1:
-        sizes.append(path.stat().st_size)
+        sizes.append(path.stat().st_size)  # noqa: ASYNC240 - a local file
         await asyncio.sleep(0.02)
     return sizes[-1]

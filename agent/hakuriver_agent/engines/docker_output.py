@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hakuriver_agent.logfile import LogFile
@@ -64,6 +64,8 @@ class ContainerOutput:
         self._broken = False
         """Bytes may be missing that the engine's log has."""
         self._lost = False
+        self._hang_ups: list[Callable[[], object]] = []
+        """End the connections that threads read from."""
 
     def attach(self) -> None:
         """Attaches before the start, and begins to write what comes."""
@@ -72,6 +74,7 @@ class ContainerOutput:
         )
         raw: socket.socket = getattr(stream, "_sock", stream)
         raw.settimeout(None)
+        self._hang_ups.append(lambda: raw.shutdown(socket.SHUT_RDWR))
         self._spawn(lambda: self._copy(stream, raw))
 
     def follow(self) -> None:
@@ -98,6 +101,9 @@ class ContainerOutput:
     def abandon(self) -> None:
         """Stops writing; the container goes on, and a later life takes it up."""
         self._give_up.set()
+        for hang_up in self._hang_ups:
+            with contextlib.suppress(Exception):
+                hang_up()
 
     def _spawn(self, work: Any) -> None:
         thread = threading.Thread(target=work, name=f"output {self._container}", daemon=True)
@@ -131,9 +137,10 @@ class ContainerOutput:
     def _catch_up(self, number: int, file: LogFile, follow: bool) -> None:
         try:
             skip = file.open()
-            pieces = self._client.logs(
+            pieces: Any = self._client.logs(
                 self._container, stdout=number == STDOUT, stderr=number == STDERR, stream=True, follow=follow
             )
+            self._hang_ups.append(pieces.close)
             for piece in pieces:
                 new = piece[skip:]
                 skip = max(0, skip - len(piece))

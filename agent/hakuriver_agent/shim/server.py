@@ -32,8 +32,8 @@ from hakuriver_agent.shim.records import Fields, Records
 
 PROTOCOL = 1
 SEND_SECONDS = 5.0
-IDLE_SECONDS = 60.0
-"""The shim ends when it has been without Runner and tasks for so long."""
+IDLE_SECONDS = 20.0
+"""The shim ends when it has been without a Runner and running tasks for so long."""
 _PR_SET_CHILD_SUBREAPER = 36
 _LOST = "the Runner's process supervisor (shim) ended while the task ran"
 
@@ -82,7 +82,8 @@ class Shim:
             self._cgroups.remove_base()
 
     def _finished(self) -> bool:
-        if self._clients or self._records.units:
+        """Nobody is connected and nothing runs. What has ended is on disk, for the next shim to tell."""
+        if self._clients or self._running or self._outputs:
             self._idle_since = time.monotonic()
             return False
         gone = not os.path.exists("shim.lock")
