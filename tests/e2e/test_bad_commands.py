@@ -17,7 +17,7 @@ SUBMISSIONS: dict[str, tuple[list[str], int]] = {
     "-1": (["--cores=-1"], USAGE),
     "99999": (["--cores", "99999"], CONFLICT),
     "a b": (["--target", "a b"], USAGE),
-    "no-such-node": (["--target", "no-such-node"], CONFLICT),
+    "no-such-node": (["--target", "no-such-node"], NOT_FOUND),
     "no-such-env": (["--container", "no-such-env"], NOT_FOUND),
     "WITHOUT": (["--env", "WITHOUT"], USAGE),
     "..": (["--mount", "/mnt/../etc:/etc"], USAGE),

@@ -21,7 +21,7 @@ SUBMISSIONS: dict[str, tuple[dict[str, Any], int]] = {
     "target with three colons": ({"targets": ["node:::1"]}, 400),
     "target with a GPU that is no number": ({"targets": ["node::x"]}, 400),
     "target with a GPU twice": ({"targets": ["node::1,1"]}, 400),
-    "unknown node": ({"targets": ["no-such-node"]}, 409),
+    "unknown node": ({"targets": ["no-such-node"]}, 404),
     "negative cores": ({"required_cores": -1}, 400),
     "absurd cores": ({"required_cores": 10**9}, 400),
     "more cores than any node has": ({"required_cores": 99_999}, 409),

@@ -46,7 +46,7 @@ def test_a_task_that_fits_nowhere_now_waits_and_says_why_for_each_node(pair: Clu
         assert (verdicts[name]["fits_now"], verdicts[name]["can_ever_fit"]) == (False, True)
         assert "core" in verdicts[name]["reason"]
     shown = pair.run("task", "explain", str(waiting))
-    assert all(name in shown.stdout for name in names)
+    assert all(name in shown.stdout for name in names), shown
     release(pair, full[0])
     assert pair.api.wait_final(waiting).assigned_node == names[0]
     release(pair, full[1])
@@ -67,26 +67,30 @@ def test_memory_is_held_too(pair: Cluster) -> None:
     name = pair.node.name
     total = pair.api.nodes()[name].total_memory_bytes
     most = pair.api.submit_one(
-        "sleep", "600", targets=[name], required_cores=0, required_memory_bytes=total - 1000
+        "sleep", "600", targets=[name], required_cores=0, required_memory_bytes=total - 40_000_000
     )
     pair.api.wait_state(most, TaskState.RUNNING)
-    assert pair.api.nodes()[name].available_memory_bytes == 1000
-    waiting = pair.api.submit_one("true", targets=[name], required_cores=0, required_memory_bytes=2000)
+    assert pair.api.nodes()[name].available_memory_bytes == 40_000_000
+    waiting = pair.api.submit_one("true", targets=[name], required_cores=0, required_memory_bytes=50_000_000)
     assert pair.api.task(waiting).status == TaskState.PENDING
     release(pair, most)
     assert pair.api.wait_final(waiting).status == TaskState.COMPLETED
 
 
 @pytest.mark.parametrize(
-    "wanted", [{"required_cores": 3}, {"required_memory_bytes": 10**13}, {"targets": ["no-such"]}]
+    ("wanted", "status", "error"),
+    [
+        ({"required_cores": 3}, 409, "impossible"),
+        ({"required_memory_bytes": 10**13}, 409, "impossible"),
+        ({"targets": ["no-such"]}, 404, "not_found"),
+    ],
 )
 def test_what_no_known_node_can_ever_run_is_refused_unless_held(
-    pair: Cluster, wanted: dict[str, object]
+    pair: Cluster, wanted: dict[str, object], status: int, error: str
 ) -> None:
     before = len(pair.api.tasks())
     answer = pair.api.call("POST", "/api/submit", json={"command": "true", **wanted})
-    assert answer.status_code == 409
-    assert answer.json()["error"] == "impossible"
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
     assert answer.json()["hint"]
     assert len(pair.api.tasks()) == before
     held = pair.api.submit_one("true", hold_for_node=True, **wanted)

@@ -50,8 +50,9 @@ def test_a_shared_directory_that_the_host_does_not_have(tmp_path: Path) -> None:
 
 
 def problem_of(cluster: Cluster) -> str:
+    """What the node's record says is not well; empty when all is."""
     node = cluster.api.nodes().get(cluster.node.name)
-    return node.problem if node and not node.schedulable else ""
+    return node.problem if node else ""
 
 
 def start_without_waiting(cluster: Cluster) -> None:
@@ -84,12 +85,12 @@ def test_a_shared_directory_that_is_not_the_hosts(tmp_path: Path, other: str) ->
 
 @pytest.mark.small_disk
 def test_a_shared_directory_that_cannot_be_written(tmp_path: Path) -> None:
-    """The node gets no work and says why, for as long as it lasts."""
+    """The node says so, for as long as it lasts; tasks wait with their output, and end well."""
     with small_disk(tmp_path / "shared", 64) as disk, running(Cluster(tmp_path)) as cluster:
         remount(disk.path, "ro")
-        until(lambda: problem_of(cluster), "the node says what is wrong")
+        assert "write" in until(lambda: problem_of(cluster), "the node says what is wrong")
         remount(disk.path, "rw")
-        cluster.wait_online()
+        until(lambda: not problem_of(cluster), "the node is well again")
         task = cluster.api.submit_one("true")
         assert cluster.api.wait_final(task).status == TaskState.COMPLETED
 
@@ -123,17 +124,19 @@ def test_a_full_disk_refuses_submissions_and_changes_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.small_disk
-def test_a_full_share_costs_output_and_not_the_task(tmp_path: Path) -> None:
+def test_a_full_share_delays_output_and_loses_none(tmp_path: Path) -> None:
+    """The task waits with its output, can be killed all the same, and goes on once there is room."""
     with small_disk(tmp_path / "shared", 16) as disk, running(Cluster(tmp_path)) as cluster:
-        task = cluster.api.submit_one("sh", "-c", "head -c 40000000 /dev/zero; exit 3")
-        ended = cluster.api.wait_final(task)
+        disk.fill()
+        tasks = [cluster.api.submit_one("sh", "-c", "head -c 5000000 /dev/zero; exit 3") for _ in range(2)]
+        for task in tasks:
+            cluster.api.wait_state(task, TaskState.RUNNING)
+        cluster.api.kill(tasks[0])
+        assert cluster.api.wait_final(tasks[0]).status == TaskState.KILLED
+        disk.free()
+        ended = cluster.api.wait_final(tasks[1])
         assert (ended.status, ended.exit_code) == (TaskState.FAILED, 3)
-        for log in (disk.path / "task_outputs").iterdir():
-            log.unlink()
-        cluster.wait_online()
-        again = cluster.api.submit_one("echo", "well")
-        assert cluster.api.wait_final(again).status == TaskState.COMPLETED
-        assert cluster.api.log(again) == b"well\n"
+        assert (disk.path / ended.stdout_path).read_bytes() == bytes(5_000_000)
 
 
 def _refusal(cluster: Cluster) -> int | None:

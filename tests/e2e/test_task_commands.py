@@ -118,7 +118,8 @@ def test_arguments_travel_as_they_are_and_no_shell_reads_them(cluster: Cluster) 
 
 
 def test_options_after_the_command_belong_to_the_command(cluster: Cluster) -> None:
-    assert cluster.run("task", "run", "echo", "--help").stdout == "--help\n"
+    done = cluster.run("task", "run", "sh", "-c", 'echo "$@"', "sh", "--help", "-o", "json")
+    assert done.stdout == "--help -o json\n"
 
 
 def test_a_task_sees_its_variables_and_who_it_is(cluster: Cluster) -> None:
