@@ -11,11 +11,9 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Engine
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
 
 from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
@@ -57,30 +55,36 @@ class Parts:
     dispatcher: Dispatcher
 
 
-def create_app(settings: Settings, engine: Engine, share: Share) -> Starlette:
-    """The Host's ASGI application. Its parts live as long as its lifespan; an error at its start is left in `state.failure`."""
-    app = Starlette(
-        lifespan=lambda app: _lifespan(app, settings, engine, share),
-        exception_handlers={HTTPException: _http_error},
-    )
-    app.state.failure = None
-    app.router.redirect_slashes = False
-    return app
+class HostApp:
+    """The Host's ASGI application. Its parts live as long as its lifespan; an error at its start is left in `failure`.
 
+    A bare router: the endpoints answer their own errors, so no middleware stands before them.
+    """
 
-@contextlib.asynccontextmanager
-async def _lifespan(app: Starlette, settings: Settings, engine: Engine, share: Share) -> AsyncIterator[None]:
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            parts = await _start(stack, settings, engine, share)
-        except HakuRiverError as error:
-            app.state.failure = error
-            raise
-        except Exception:
-            log.exception("the Host cannot start")
-            raise
-        app.router.routes.extend(_routes(parts.endpoints, parts.access, settings.host.max_request_bytes))
-        yield
+    def __init__(self, settings: Settings, engine: Engine, share: Share) -> None:
+        self.failure: HakuRiverError | None = None
+        self._settings, self._engine, self._share = settings, engine, share
+        self._router = Router(redirect_slashes=False, default=_nothing_here, lifespan=self._lifespan)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._router(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: object) -> AsyncIterator[None]:
+        del app
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                parts = await _start(stack, self._settings, self._engine, self._share)
+            except HakuRiverError as error:
+                self.failure = error
+                raise
+            except Exception:
+                log.exception("the Host cannot start")
+                raise
+            self._router.routes.extend(
+                _routes(parts.endpoints, parts.access, self._settings.host.max_request_bytes)
+            )
+            yield
 
 
 async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: Engine, share: Share) -> Parts:
@@ -169,7 +173,7 @@ class _Methods:
     def __init__(self, apps: dict[str, EndpointApp]) -> None:
         self._apps = apps
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._apps.get(scope["method"])
         if app is not None:
             await app(scope, receive, send)
@@ -182,15 +186,12 @@ class _Methods:
         await response(scope, receive, send)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    """What Starlette answers by itself, in the form of all other errors."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return _plain(
-        status,
-        NotFoundError(
-            f"nothing is served at {request.url.path}", "see the API reference (/api/openapi.json)"
-        ),
-    )
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        error = NotFoundError(
+            f"nothing is served at {scope['path']}", "see the API reference (/api/openapi.json)"
+        )
+        await error_response(error)(scope, receive, send)
 
 
 def _plain(status: int, error: HakuRiverError) -> Response:

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
 
 from hakuriver.config import Settings, load
 from hakuriver.errors import HakuRiverError, StorageError, UsageError
 from hakuriver.version import __version__
-from hakuriver_host.app import create_app
+from hakuriver_host.app import HostApp
 from hakuriver_host.db.engine import open_database
 from hakuriver_host.services.share import Share
 
@@ -55,7 +54,7 @@ def serve(settings: Settings) -> None:
     engine = open_database(settings.database_url)
     share = Share(settings, engine)
     share.open()
-    app = create_app(settings, engine, share)
+    app = HostApp(settings, engine, share)
     server = uvicorn.Server(_server_config(app, settings))
     logging.getLogger("uvicorn.error").addFilter(
         lambda _record: server.started
@@ -66,11 +65,11 @@ def serve(settings: Settings) -> None:
         address=f"{settings.scheme}://{settings.network.host_bind_ip}:{settings.network.host_port}",
     )
     server.run(sockets=[listener])
-    if app.state.failure is not None:
-        raise app.state.failure
+    if app.failure is not None:
+        raise app.failure
 
 
-def _server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+def _server_config(app: HostApp, settings: Settings) -> uvicorn.Config:
     tls = settings.tls
     if bool(tls.cert_file) != bool(tls.key_file):
         raise UsageError("tls.cert_file and tls.key_file belong together", "give both, or neither")
@@ -88,6 +87,7 @@ def _server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         ssl_certfile=str(tls.cert_file) if tls.cert_file else None,
         ssl_keyfile=str(tls.key_file) if tls.key_file else None,

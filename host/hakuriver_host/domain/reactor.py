@@ -248,6 +248,10 @@ def _take(
         return VerdictAction.KEEP
     if task.kill_requested and task.state is TaskState.LOST and report.status not in FINAL:
         return VerdictAction.KILL
+    if _retry_is_queued(task, report):
+        task.closed = True
+        effects.tasks[task.task_id] = task
+        return VerdictAction.FORGET
     _reopen(cluster, task, node_name, report)
     task.sequence = report.sequence
     task.image, task.unit_name = report.image or task.image, report.unit_name or task.unit_name
@@ -275,6 +279,15 @@ def _is_current(task: Task, node_name: str, report: AttemptReport) -> bool:
         # Placed by a Host that lost its last writes with the power: the Runner's journal is the better record.
         return task.closed
     return report.attempt == task.attempt and task.node == node_name and not task.closed
+
+
+def _retry_is_queued(task: Task, report: AttemptReport) -> bool:
+    """A lost attempt turns out to have failed, and the task waits for its next try already: that stands."""
+    return (
+        task.state is TaskState.PENDING
+        and not task.closed
+        and _RETRY_CAUSES.get(report.status) in task.batch.spec.retry_on
+    )
 
 
 def _over(report: AttemptReport) -> VerdictAction:
