@@ -87,22 +87,25 @@ class Attachment:
         self._logs: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._helpers: set[asyncio.Task[None]] = set()
         self._interrupts = 0
+        self._following: asyncio.Future[None] | None = None
+        self._broken: BaseException | None = None
+        """Why output cannot be printed any more: as with a program that runs here, it is the task's end."""
 
     async def stay(self) -> int:
         """Gives the exit code: 0 if all completed, else the first other one in the order of submission."""
         loop = asyncio.get_running_loop()
-        following = asyncio.ensure_future(self._follow())
+        self._following = following = asyncio.ensure_future(self._follow())
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._interrupt, following)
         try:
             with self._progress:
                 await following
         except asyncio.CancelledError:
+            if self._broken is not None:
+                await self._kill()
+                raise self._broken from None
             self._printer.say("left; `hakuriver task status` shows how they end: " + self._names())
             return INTERRUPTED
-        except BrokenPipeError:
-            await self._kill()
-            raise
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
@@ -123,13 +126,21 @@ class Attachment:
     def _on_event(self, event: TaskEvent) -> None:
         key = (event.task_id, event.attempt)
         if event.attempt and key not in self._logs:
-            self._logs[key] = asyncio.ensure_future(self._copy_both(*key))
+            copying = asyncio.ensure_future(self._copy_both(*key))
+            copying.add_done_callback(self._on_copied)
+            self._logs[key] = copying
         if event.state is TaskState.RUNNING:
             self._progress.stop()
         else:
             self._progress.update(f"task {event.task_id} {event.state}")
         if event.state in FINAL:
             self._ended[event.task_id] = event
+
+    def _on_copied(self, copying: asyncio.Task[None]) -> None:
+        if not copying.cancelled() and self._following is not None:
+            self._broken = self._broken or copying.exception()
+            if self._broken is not None:
+                self._following.cancel()
 
     async def _copy_both(self, task_id: int, attempt: int) -> None:
         await asyncio.gather(

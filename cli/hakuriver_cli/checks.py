@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from hakuriver.client import Client
 from hakuriver.client.wire import find_token
 from hakuriver.config import Settings, config_path, load
-from hakuriver.errors import HakuRiverError
+from hakuriver.errors import ErrorBody, HakuRiverError
 from hakuriver_cli.engine import docker_problem
 from hakuriver_cli.output import Column, View
 
@@ -204,9 +204,17 @@ def _is_ours(address: str, port: int) -> bool:
             answer = httpx.get(f"{scheme}://{there}:{port}/api/health", verify=False, trust_env=False)  # noqa: S501
         except httpx.HTTPError:
             continue
-        if VERSION_HEADER in answer.headers:
+        if VERSION_HEADER in answer.headers or _is_our_error(answer.content):
             return True
     return False
+
+
+def _is_our_error(content: bytes) -> bool:
+    try:
+        ErrorBody.model_validate_json(content)
+    except ValidationError:
+        return False
+    return True
 
 
 def _secret(check: str, path: Path) -> Finding:

@@ -202,7 +202,13 @@ def retry(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
     return code
 
 
-def command(task_id: TaskIdOption, action: Literal["pause", "resume"], /, *, common: Common = COMMON) -> int:
+def command(
+    task_id: TaskIdOption,
+    action: Annotated[Literal["pause", "resume"], Parameter(name="ACTION", help="What to do.")],
+    /,
+    *,
+    common: Common = COMMON,
+) -> int:
     """Pause or resume a task."""
     return (pause if action == "pause" else resume)([task_id], common=common)
 

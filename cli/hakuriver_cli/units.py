@@ -21,7 +21,6 @@ _DESCRIPTION = {
 _CONFINED = (
     "ProtectSystem=strict",
     "ProtectHome=read-only",
-    "PrivateTmp=yes",
     "PrivateDevices=yes",
     "ProtectKernelModules=yes",
     "ProtectKernelTunables=yes",
@@ -30,7 +29,7 @@ _CONFINED = (
     "RestrictNamespaces=yes",
     "RestrictRealtime=yes",
     "LockPersonality=yes",
-    "CapabilityBoundingSet=",
+    "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER",
 )
 _GROWN = ("KillMode=process", "Delegate=yes", "OOMPolicy=continue", "TasksMax=infinity")
 
@@ -71,7 +70,6 @@ def unit_text(plan: UnitPlan) -> str:
             "Restart=always",
             "RestartSec=2",
             "TimeoutStartSec=infinity",
-            "UMask=0027",
             "LimitNOFILE=65536",
             *_role_lines(plan),
             "",
@@ -88,8 +86,13 @@ def _role_lines(plan: UnitPlan) -> Iterable[str]:
     return (
         "NoNewPrivileges=yes",
         *_CONFINED,
+        *(() if any(_is_temporary(path) for path in plan.writes) else ("PrivateTmp=yes",)),
         *(f"ReadWritePaths=-{_quoted(path)}" for path in plan.writes),
     )
+
+
+def _is_temporary(path: Path) -> bool:
+    return any(path.is_relative_to(root) for root in ("/tmp", "/var/tmp"))  # noqa: S108  (read, not written)
 
 
 def _quoted(value: Path | str) -> str:
