@@ -69,12 +69,16 @@ def test_daemons_are_killed_again_and_again(tmp_path: Path, chance: random.Rando
     kills = random.Random(chance.random())
     with running(Cluster(tmp_path, runners=2, cores=8, containers=True, sections=sections)) as cluster:
 
+        killed = 0
+
         def kill(enough: threading.Event) -> None:
+            nonlocal killed
             daemons = [cluster.host, *(node.daemon for node in cluster.nodes)]
             while not enough.wait(kills.uniform(0.2, 2.0)):
                 victims = kills.sample(daemons, kills.choice((1, 1, 2)))
                 for victim in victims:
                     victim.kill()
+                    killed += 1
                 enough.wait(kills.uniform(0.0, 0.5))
                 for victim in victims:
                     victim.start()
@@ -82,6 +86,8 @@ def test_daemons_are_killed_again_and_again(tmp_path: Path, chance: random.Rando
         load = Load(cluster, chance, containers=True)
         with trouble(kill):
             submit_all(load, task_count)
+            load.wait_all()
+        assert killed >= task_count // 10, "too few kills to prove anything"
         cluster.wait_host()
         finish(load)
 
