@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict, VerdictAction
 from hakuriver.models.tasks import SubmitRequest
-from hakuriver.states import FINAL, TaskState
+from hakuriver.states import FINAL, HOLDING, TaskState
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.model import Batch, Effects, Event, Node, Now, Registration, Task
@@ -56,7 +56,9 @@ class SimRunner:
 
     def start(self, key: Key) -> StartResult:
         if key in self.attempts:
-            return StartResult(task_id=key[0], attempt=key[1], outcome="known", report=self.attempts[key].report())
+            return StartResult(
+                task_id=key[0], attempt=key[1], outcome="known", report=self.attempts[key].report()
+            )
         if key in self.acknowledged:
             return StartResult(task_id=key[0], attempt=key[1], outcome="known")
         if self.refuses:
@@ -153,14 +155,22 @@ class Simulation:
         self.commit(effects)
         runner.registered = True
         self._obey(runner, verdicts)
+        for task_id, attempt in runner.live():
+            task = self.cluster.tasks[task_id]
+            assert task.attempt == attempt, "of an older attempt nothing is left"
+            assert task.state in HOLDING, "what runs on is adopted"
 
     def heartbeat(self, name: str) -> None:
         runner = self.runners[name]
-        if runner.connected and not (runner.registered and reactor.on_heartbeat(self.cluster, name, HeartbeatRequest(), self.now)):
+        if runner.connected and not (
+            runner.registered and reactor.on_heartbeat(self.cluster, name, HeartbeatRequest(), self.now)
+        ):
             self.register(name)
 
     def submit(self, cores: int, retries: int, target: str | None) -> int:
-        spec = SubmitRequest(command="x", required_cores=cores, max_retries=retries, targets=[target] if target else [])
+        spec = SubmitRequest(
+            command="x", required_cores=cores, max_retries=retries, targets=[target] if target else []
+        )
         task_id, self.next_id = self.next_id, self.next_id + 1
         batch = Batch(task_id, "ada", self.now.wall, spec, "base", "1")
         task = Task(task_id, batch, 0, target, request_of(spec, target))
@@ -283,7 +293,10 @@ class Simulation:
         self.reports.clear()
 
     def _shape(self) -> object:
-        attempts = {name: {key: a.sequence for key, a in runner.attempts.items()} for name, runner in self.runners.items()}
+        attempts = {
+            name: {key: a.sequence for key, a in runner.attempts.items()}
+            for name, runner in self.runners.items()
+        }
         return attempts, {i: (task.state, task.attempt) for i, task in self.cluster.tasks.items()}
 
     def _obey(self, runner: SimRunner, verdicts: list[Verdict]) -> None:

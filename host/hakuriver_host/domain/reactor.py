@@ -118,12 +118,7 @@ def on_reports(
     The verdicts tell the Runner what to do with each attempt of which it must do something.
     """
     effects = Effects()
-    verdicts = []
-    for report in reports:
-        action = _take(cluster, node_name, report, now, effects)
-        if action is not VerdictAction.KEEP:
-            verdicts.append(Verdict(task_id=report.task_id, attempt=report.attempt, action=action))
-    return effects, verdicts
+    return effects, _take_all(cluster, node_name, reports, now, effects, returning=False)
 
 
 def on_register(cluster: Cluster, registration: Registration, now: Now) -> tuple[Effects, list[Verdict]]:
@@ -133,7 +128,8 @@ def on_register(cluster: Cluster, registration: Registration, now: Now) -> tuple
         node = cluster.nodes[registration.name] = Node(registration.name, registration.url, {})
     forgot = bool(node.journal_id) and node.journal_id != registration.journal_id
     _describe(node, registration, now)
-    effects, verdicts = on_reports(cluster, node.name, registration.attempts, now)
+    effects = Effects()
+    verdicts = _take_all(cluster, node.name, registration.attempts, now, effects, returning=True)
     reported = {AttemptKey(report.task_id, report.attempt) for report in registration.attempts}
     for task in [
         task for task in cluster.tasks.values() if task.node == node.name and task.key not in reported
@@ -236,15 +232,42 @@ def _live(cluster: Cluster, task_id: int) -> Task:
     return task
 
 
+def _take_all(
+    cluster: Cluster,
+    node_name: str,
+    reports: Iterable[AttemptReport],
+    now: Now,
+    effects: Effects,
+    *,
+    returning: bool,
+) -> list[Verdict]:
+    verdicts = []
+    for report in reports:
+        action = _take(cluster, node_name, report, now, effects, returning=returning)
+        if action is not VerdictAction.KEEP:
+            verdicts.append(Verdict(task_id=report.task_id, attempt=report.attempt, action=action))
+    return verdicts
+
+
 def _take(
-    cluster: Cluster, node_name: str, report: AttemptReport, now: Now, effects: Effects
+    cluster: Cluster,
+    node_name: str,
+    report: AttemptReport,
+    now: Now,
+    effects: Effects,
+    *,
+    returning: bool = False,
 ) -> VerdictAction:
-    """Applies one report, and says what the Runner is to do with the attempt."""
+    """Applies one report, and says what the Runner is to do with the attempt.
+
+    What a `returning` Runner still has is adopted even where it has not changed since it was last heard of.
+    """
     task = cluster.tasks.get(report.task_id)
     if task is None or not _is_current(task, node_name, report):
         return _over(report)
-    stale = report.attempt == task.attempt and report.sequence <= task.sequence
-    if stale or report.status in _NOT_A_RUNNERS:
+    given_up = returning and task.state not in HOLDING
+    known = report.attempt == task.attempt and report.sequence <= task.sequence
+    if (known and not given_up) or report.status in _NOT_A_RUNNERS:
         return VerdictAction.KEEP
     if task.kill_requested and task.state is TaskState.LOST and report.status not in FINAL:
         return VerdictAction.KILL

@@ -1,0 +1,236 @@
+"""Ledger, queue and placement: never over capacity, first come first served, and nobody starves."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hakuriver.models.tasks import SubmitRequest
+from hakuriver.states import NodeState
+from hakuriver_host.domain.ledger import Ledger
+from hakuriver_host.domain.model import Batch, Node, Request, Task
+from hakuriver_host.domain.placement import Claim, explain, impossible, place, waiting_reason
+from hakuriver_host.domain.queue import Queue
+
+GIGA = 10**9
+
+
+def node(name: str, cores: int = 4, memory: int = 8 * GIGA, **changes: object) -> Node:
+    made = Node(
+        name, f"http://{name}", {"cores": cores, "memory": memory}, engines=frozenset({"docker", "process"})
+    )
+    made.state, made.reconciled = NodeState.ONLINE, True
+    for key, value in changes.items():
+        setattr(made, key, value)
+    return made
+
+
+def task(task_id: int, cores: int = 1, memory: int = 0, **request: object) -> Task:
+    amounts = tuple(
+        sorted((name, amount) for name, amount in (("cores", cores), ("memory", memory)) if amount)
+    )
+    batch = Batch(task_id, "ada", 0.0, SubmitRequest(command="x"), None, None)
+    return Task(task_id, batch, 0, None, Request(amounts=amounts, **request))  # type: ignore[arg-type]
+
+
+class Board:
+    """A queue, nodes and a ledger, and the rounds played on them."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.nodes = {each.name: each for each in nodes}
+        self.queue, self.ledger = Queue(), Ledger()
+        self.claim: Claim | None = None
+        self.blocked: set[Request] = set()
+
+    def add(self, *tasks: Task) -> None:
+        for each in tasks:
+            self.queue.add(each)
+
+    def round(self) -> dict[int, str]:
+        outcome, self.claim = place(self.queue, self.nodes, self.ledger, self.claim, self.blocked)
+        self.blocked = outcome.blocked
+        return {placed.task_id: where.name for placed, where in outcome.placed}
+
+    def end(self, where: str, task_id: int) -> None:
+        self.ledger.release(where, task_id)
+        self.blocked = set()
+
+
+def test_the_fullest_node_that_fits_is_chosen() -> None:
+    board = Board(node("a", 8), node("b", 4))
+    board.add(task(1, 3), task(2, 1), task(3, 6))
+    assert board.round() == {1: "b", 2: "b", 3: "a"}
+
+
+def test_what_does_not_fit_waits_and_goes_later() -> None:
+    board = Board(node("a", 2))
+    board.add(task(1, 2), task(2, 2))
+    assert board.round() == {1: "a"}
+    assert board.round() == {}
+    board.end("a", 1)
+    assert board.round() == {2: "a"}
+
+
+def test_memory_is_held_like_cores() -> None:
+    board = Board(node("a", 8, 4 * GIGA))
+    board.add(task(1, 1, 3 * GIGA), task(2, 1, 2 * GIGA), task(3, 1))
+    assert board.round() == {1: "a"}, "task 3 would fit, and must not delay task 2, which is before it"
+    board.end("a", 1)
+    assert board.round() == {2: "a", 3: "a"}
+
+
+def test_devices_are_held_whole() -> None:
+    board = Board(node("a", devices=frozenset({"gpu:0", "gpu:1"})))
+    board.add(
+        task(1, devices=frozenset({"gpu:0"}), node="a"), task(2, devices=frozenset({"gpu:0"}), node="a")
+    )
+    assert board.round() == {1: "a"}
+    assert (
+        "in use: gpu:0"
+        in explain(task(2, devices=frozenset({"gpu:0"})), board.nodes.values(), board.ledger, None)[0].reason
+    )
+    board.end("a", 1)
+    assert board.round() == {2: "a"}
+
+
+def test_a_stream_of_small_tasks_does_not_starve_a_large_one() -> None:
+    board = Board(node("a", 4))
+    board.add(task(1, 1), task(2, 4))
+    running = [1]
+    board.round()
+    for number in range(3, 40):
+        board.add(task(number, 1))
+        placed = board.round()
+        if 2 in placed:
+            break
+        assert not placed, "the room is kept for task 2"
+        if running:
+            board.end("a", running.pop())
+    else:
+        raise AssertionError("task 2 was never placed")
+
+
+def test_another_node_serves_the_small_ones_meanwhile() -> None:
+    board = Board(node("a", 4), node("b", 2))
+    board.add(task(1, 3), task(2, 4), task(3, 2))
+    placed = board.round()
+    assert placed == {1: "a", 3: "b"}
+    assert board.claim == Claim(2, "a")
+
+
+def test_a_claim_on_a_node_that_went_away_is_given_up() -> None:
+    board = Board(node("a", 4), node("b", 2))
+    board.add(task(1, 4), task(2, 4), task(3, 1))
+    board.round()
+    board.nodes["a"].state = NodeState.OFFLINE
+    board.add(task(4, 1))
+    assert board.round() == {4: "b"}, "nothing can hold b for a task that it can never run"
+
+
+def test_a_task_for_an_offline_node_holds_nobody_up() -> None:
+    board = Board(node("a", 1, state=NodeState.OFFLINE), node("b", 1))
+    board.add(task(1, node="a"), task(2))
+    assert board.round() == {2: "b"}
+
+
+def test_every_node_says_why_not() -> None:
+    board = Board(
+        node("a", 2),
+        node("b", 8, state=NodeState.OFFLINE),
+        node("c", 8, engines=frozenset({"process"}), engine_notes={"docker": "no engine answers"}),
+        node("d", 8, problem="its share is read-only"),
+        node("e", 8),
+        node("f", 8),
+    )
+    board.ledger.hold("e", 99, task(99, 7).request)
+    wanted = task(1, 4, excluded=frozenset({"f"}))
+    reasons = {
+        verdict.node: verdict.reason for verdict in explain(wanted, board.nodes.values(), board.ledger, None)
+    }
+    assert reasons == {
+        "a": "it has 2 cores, 4 cores asked for",
+        "b": "the node is offline",
+        "c": "its docker engine does not work: no engine answers",
+        "d": "its share is read-only",
+        "e": "1 core of 8 cores free, 4 cores asked for",
+        "f": "the node refused the task",
+    }
+
+
+def test_the_reason_in_one_line() -> None:
+    board = Board(node("a", 2))
+    assert waiting_reason(task(1), [], board.ledger, None) == "no node has joined yet"
+    assert (
+        waiting_reason(task(1, node="z"), board.nodes.values(), board.ledger, None)
+        == "no node named z has joined yet"
+    )
+    assert "no node can run it" in waiting_reason(task(1, 9), board.nodes.values(), board.ledger, None)
+
+
+def test_what_a_node_does_not_have_is_impossible() -> None:
+    assert "NUMA node 3" in impossible(node("a", numa_nodes=frozenset({0, 1})), task(1, numa=3).request)
+    assert "it has no gpu:7" in impossible(
+        node("a", devices=frozenset({"gpu:0"})), task(1, devices=frozenset({"gpu:7"})).request
+    )
+    assert not impossible(node("a"), task(1, 4).request)
+
+
+def test_a_returning_node_may_hold_more_than_it_has() -> None:
+    ledger = Ledger()
+    ledger.hold("a", 1, task(1, 3).request)
+    ledger.hold("a", 1, task(1, 3).request)
+    ledger.hold("a", 2, task(2, 3).request)
+    assert ledger.held("a", "cores") == 6, "a repeated holding counts once"
+    assert ledger.free("a", {"cores": 4}, "cores") == -2
+    assert ledger.release("a", 1)
+    assert not ledger.release("a", 1)
+
+
+sizes = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=25)
+steps = st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60)
+
+
+@given(capacities=st.lists(st.integers(1, 6), min_size=1, max_size=4), stream=sizes, moves=steps)
+@settings(max_examples=200, deadline=None)
+def test_never_over_committed_and_everything_possible_is_placed(
+    capacities: list[int], stream: list[tuple[int, int]], moves: list[tuple[int, bool]]
+) -> None:
+    board = Board(*(node(f"n{i}", cores, 4 * GIGA) for i, cores in enumerate(capacities)))
+    running: dict[int, str] = {}
+    waiting = {}
+    for number, (cores, memory) in enumerate(stream, 1):
+        waiting[number] = task(number, cores, memory * GIGA)
+        board.add(waiting[number])
+
+    def play() -> None:
+        running.update(board.round())
+        for name, each in board.nodes.items():
+            for what, capacity in each.capacity.items():
+                assert board.ledger.held(name, what) <= capacity
+                held = sum(waiting[i].request.amount(what) for i, where in running.items() if where == name)
+                assert board.ledger.held(name, what) == held
+
+    for index, _ in moves:
+        play()
+        if running:
+            ended = sorted(running)[index % len(running)]
+            board.end(running.pop(ended), ended)
+    while True:
+        play()
+        if not running:
+            break
+        ended = min(running)
+        board.end(running.pop(ended), ended)
+    left = list(board.queue.in_order())
+    assert all(impossible(each_node, each.request) for each in left for each_node in board.nodes.values())
+
+
+@given(stream=sizes)
+@settings(max_examples=50, deadline=None)
+def test_equal_inputs_equal_decisions(stream: list[tuple[int, int]]) -> None:
+    outcomes = []
+    for _ in range(2):
+        board = Board(node("a", 3), node("b", 5), node("c", 5))
+        board.add(*(task(number, cores, memory * GIGA) for number, (cores, memory) in enumerate(stream, 1)))
+        outcomes.append(board.round())
+    assert outcomes[0] == outcomes[1]

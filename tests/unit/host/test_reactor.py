@@ -1,0 +1,262 @@
+"""The reactor, case by case: what the random walk of test_laws reaches rarely or cannot tell apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from hakuriver.errors import ConflictError, NotFoundError
+from hakuriver.models.runner import AttemptReport, Verdict, VerdictAction
+from hakuriver.states import NodeState, TaskState
+from hakuriver_host.domain import reactor
+from support.simulation import T0, Simulation
+
+
+@pytest.fixture
+def sim() -> Simulation:
+    made = Simulation()
+    made.add_runner("a", 2)
+    return made
+
+
+def states(sim: Simulation, task_id: int) -> list[TaskState]:
+    return [event.state for event in sim.history[task_id]]
+
+
+def placed(sim: Simulation, **submission: object) -> int:
+    wanted = {"cores": 1, "retries": 0, "target": None, **submission}
+    task_id = sim.submit(**wanted)  # type: ignore[arg-type]
+    sim.schedule()
+    return task_id
+
+
+def started(sim: Simulation, **submission: object) -> int:
+    task_id = placed(sim, **submission)
+    sim.send_starts("a")
+    sim.deliver_all()
+    return task_id
+
+
+def running(sim: Simulation, **submission: object) -> int:
+    task_id = started(sim, **submission)
+    sim.progress("a", (task_id, 1), TaskState.RUNNING)
+    sim.deliver_all()
+    return task_id
+
+
+def test_a_task_goes_its_way(sim: Simulation) -> None:
+    task_id = running(sim)
+    assert sim.cluster.ledger.held("a", "cores") == 1
+    sim.progress("a", (task_id, 1), TaskState.COMPLETED, 0)
+    sim.deliver_all()
+    assert states(sim, task_id) == [TaskState.ASSIGNING, TaskState.RUNNING, TaskState.COMPLETED]
+    assert sim.history[task_id][-1].exit_code == 0
+    assert sim.cluster.ledger.held("a", "cores") == 0
+    assert task_id not in sim.cluster.tasks
+
+
+def test_a_kill_of_what_waits_is_final_at_once(sim: Simulation) -> None:
+    task_id = sim.submit(1, 0, None)
+    sim.kill(task_id)
+    assert states(sim, task_id) == [TaskState.KILLED]
+    sim.schedule()
+    assert not sim.cluster.nodes["a"].to_start
+
+
+def test_a_kill_overtakes_the_start(sim: Simulation) -> None:
+    task_id = placed(sim)
+    sim.send_starts("a")
+    sim.kill(task_id)
+    sim.send_kills("a")
+    sim.deliver_all()
+    assert states(sim, task_id) == [TaskState.ASSIGNING, TaskState.KILLED]
+    assert not sim.runners["a"].started, "the tombstone stood before the start came"
+
+
+def test_a_kill_of_what_was_placed_and_never_sent_starts_nothing(sim: Simulation) -> None:
+    task_id = placed(sim)
+    sim.kill(task_id)
+    assert task_id not in sim.cluster.nodes["a"].to_start
+    sim.send_kills("a")
+    sim.deliver_all()
+    assert states(sim, task_id)[-1] is TaskState.KILLED
+
+
+def test_a_killed_task_is_not_retried(sim: Simulation) -> None:
+    task_id = running(sim, retries=3)
+    sim.kill(task_id)
+    sim.progress("a", (task_id, 1), TaskState.FAILED, 143)
+    sim.deliver_all()
+    assert states(sim, task_id)[-1] is TaskState.FAILED
+
+
+def test_kill_survives_a_restart_of_the_host(sim: Simulation) -> None:
+    task_id = running(sim)
+    sim.kill(task_id)
+    sim.restart_host()
+    sim.register("a")
+    sim.send_kills("a")
+    sim.deliver_all()
+    assert states(sim, task_id)[-1] is TaskState.KILLED
+
+
+def test_retries_are_attempts_of_their_own(sim: Simulation) -> None:
+    task_id = running(sim, retries=1)
+    for attempt in (1, 2):
+        sim.progress("a", (task_id, attempt), TaskState.FAILED, 7)
+        sim.deliver_all()
+        sim.schedule()
+        sim.send_starts("a")
+        sim.deliver_all()
+    events = sim.history[task_id]
+    assert [(event.state, event.attempt) for event in events] == [
+        (TaskState.ASSIGNING, 1),
+        (TaskState.RUNNING, 1),
+        (TaskState.PENDING, 1),
+        (TaskState.ASSIGNING, 2),
+        (TaskState.FAILED, 2),
+    ]
+    assert events[2].cause == "attempt 1 ended with exit code 7; retry 1 of 1"
+    assert events[2].exit_code == 7
+
+
+def test_a_silent_node_is_offline_and_its_tasks_keep_what_they_hold(sim: Simulation) -> None:
+    task_id = running(sim)
+    sim.runners["a"].connected = False
+    sim.tick(31.0)
+    assert sim.cluster.nodes["a"].state is NodeState.OFFLINE
+    assert sim.cluster.tasks[task_id].state is TaskState.RUNNING
+    assert sim.cluster.ledger.held("a", "cores") == 1
+
+
+def test_lost_and_corrected(sim: Simulation) -> None:
+    task_id = running(sim)
+    sim.runners["a"].connected = False
+    sim.tick(331.0)
+    assert states(sim, task_id)[-1] is TaskState.LOST
+    assert sim.cluster.ledger.held("a", "cores") == 0
+    sim.progress("a", (task_id, 1), TaskState.COMPLETED, 0)
+    sim.runners["a"].connected = True
+    sim.tick(1.0)
+    assert states(sim, task_id)[-2:] == [TaskState.LOST, TaskState.COMPLETED]
+
+
+def test_lost_and_still_running_holds_again(sim: Simulation) -> None:
+    task_id = running(sim)
+    sim.runners["a"].connected = False
+    sim.tick(331.0)
+    sim.runners["a"].connected = True
+    sim.tick(1.0)
+    assert states(sim, task_id)[-2:] == [TaskState.LOST, TaskState.RUNNING]
+    assert sim.cluster.ledger.held("a", "cores") == 1
+
+
+def test_what_never_arrived_goes_back_to_the_queue(sim: Simulation) -> None:
+    task_id = placed(sim)
+    sim.runners["a"].connected = False
+    sim.tick(331.0)
+    assert states(sim, task_id)[-1] is TaskState.LOST
+    sim.runners["a"].connected = True
+    sim.tick(1.0)
+    sim.schedule()
+    assert states(sim, task_id)[-3:] == [TaskState.LOST, TaskState.PENDING, TaskState.ASSIGNING]
+
+
+def test_a_newer_attempt_elsewhere_ends_the_old_one(sim: Simulation) -> None:
+    task_id = running(sim, retries=1)
+    sim.runners["a"].connected = False
+    sim.add_runner("b", 2)
+    sim.tick(331.0)
+    sim.schedule()
+    sim.send_starts("b")
+    sim.deliver_all()
+    assert sim.runners["b"].live() == [(task_id, 2)]
+    sim.runners["a"].connected = True
+    sim.tick(1.0)
+    assert sim.runners["a"].live() == [], "the verdict was to kill"
+    assert sim.cluster.tasks[task_id].attempt == 2
+
+
+def test_a_lost_attempt_that_comes_back_before_its_retry_is_adopted(sim: Simulation) -> None:
+    task_id = running(sim, retries=1)
+    sim.runners["a"].connected = False
+    sim.tick(331.0)
+    assert states(sim, task_id)[-1] is TaskState.PENDING
+    sim.runners["a"].connected = True
+    sim.tick(1.0)
+    assert sim.cluster.tasks[task_id].state is TaskState.RUNNING
+    assert sim.cluster.tasks[task_id].attempt == 1
+    assert len(sim.cluster.queue) == 0
+
+
+def test_a_runner_that_forgot_has_lost_what_it_ran(sim: Simulation) -> None:
+    task_id = running(sim)
+    sim.wipe_runner("a")
+    assert states(sim, task_id)[-1] is TaskState.LOST
+    assert "no longer knows" in sim.history[task_id][-1].cause
+
+
+def test_a_placement_that_the_power_took_from_the_host_is_adopted(sim: Simulation) -> None:
+    task_id = sim.submit(1, 0, None)
+    report = AttemptReport(task_id=task_id, attempt=1, sequence=1, status=TaskState.RUNNING)
+    effects, verdicts = reactor.on_reports(sim.cluster, "a", [report], sim.now)
+    sim.commit(effects)
+    assert verdicts == []
+    assert sim.cluster.tasks[task_id].attempt == 1
+    assert sim.cluster.ledger.held("a", "cores") == 1
+
+
+def test_a_refusal_goes_to_another_node_and_fails_where_none_is_left(sim: Simulation) -> None:
+    task_id = placed(sim)
+    sim.runners["a"].refuses = True
+    sim.add_runner("b", 8)
+    sim.send_starts("a")
+    sim.deliver_all()
+    assert states(sim, task_id)[-1] is TaskState.PENDING
+    sim.runners["b"].refuses = True
+    sim.schedule()
+    sim.send_starts("b")
+    sim.deliver_all()
+    assert states(sim, task_id)[-1] is TaskState.FAILED
+    assert sim.history[task_id][-1].cause == "b refused it: not here"
+
+
+def test_verdicts_for_what_the_host_does_not_count_on(sim: Simulation) -> None:
+    alive = AttemptReport(task_id=77, attempt=1, sequence=1, status=TaskState.RUNNING)
+    ended = AttemptReport(task_id=78, attempt=1, sequence=2, status=TaskState.COMPLETED, exit_code=0)
+    _, verdicts = reactor.on_reports(sim.cluster, "a", [alive, ended], sim.now)
+    assert verdicts == [
+        Verdict(task_id=77, attempt=1, action=VerdictAction.KILL),
+        Verdict(task_id=78, attempt=1, action=VerdictAction.FORGET),
+    ]
+
+
+def test_a_report_of_another_nodes_attempt_changes_nothing(sim: Simulation) -> None:
+    sim.add_runner("b", 8)
+    task_id = running(sim)
+    report = AttemptReport(task_id=task_id, attempt=1, sequence=9, status=TaskState.COMPLETED, exit_code=0)
+    effects, verdicts = reactor.on_reports(sim.cluster, "b", [report], sim.now)
+    assert not effects.events
+    assert verdicts[0].action is VerdictAction.FORGET
+
+
+def test_a_wall_clock_that_jumps_makes_no_node_offline(sim: Simulation) -> None:
+    later = sim.now._replace(wall=T0 + 10**6)
+    assert not reactor.on_tick(sim.cluster, reactor.Timeouts(30, 300), later).nodes
+
+
+@pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.PAUSED])
+def test_only_what_runs_can_be_paused(sim: Simulation, state: TaskState) -> None:
+    task_id = running(sim)
+    sim.cluster.tasks[task_id].state = state
+    with pytest.raises(ConflictError):
+        reactor.check_signal(sim.cluster, task_id, "pause")
+
+
+def test_control_of_what_is_not_there(sim: Simulation) -> None:
+    with pytest.raises(NotFoundError):
+        reactor.on_kill(sim.cluster, 5, "ada", sim.now)
+    task_id = running(sim)
+    sim.runners["a"].connected = False
+    sim.tick(331.0)
+    with pytest.raises(ConflictError, match="lost"):
+        reactor.on_kill(sim.cluster, task_id, "ada", sim.now)
