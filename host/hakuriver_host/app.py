@@ -43,6 +43,9 @@ from hakuriver_host.services.tasks import Tasks
 log = structlog.get_logger(__name__)
 
 
+Loop = Callable[[], Coroutine[Any, Any, None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the application is made of."""
@@ -51,7 +54,7 @@ class Parts:
     access: Access
     nodes: Nodes
     endpoints: Sequence[Endpoint]
-    loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
+    loops: Mapping[str, Loop]
     dispatcher: Dispatcher
 
 
@@ -64,13 +67,13 @@ class HostApp:
     def __init__(self, settings: Settings, engine: Engine, share: Share) -> None:
         self.failure: HakuRiverError | None = None
         self._settings, self._engine, self._share = settings, engine, share
-        self._router = Router(redirect_slashes=False, default=_nothing_here, lifespan=self._lifespan)
+        self._router = Router(redirect_slashes=False, default=_nothing_here, lifespan=self.lifespan)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._router(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, app: object) -> AsyncIterator[None]:
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
         del app
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -101,7 +104,7 @@ async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: E
     stack.push_async_callback(parts.dispatcher.close)
     await parts.access.bootstrap(settings.paths.state_dir)
     for name, loop in parts.loops.items():
-        task = asyncio.create_task(_watched(name, loop()))
+        task = asyncio.create_task(_watched(name, loop))
         stack.push_async_callback(_end, task)
     parts.core.schedule_wanted.set()
     return parts
@@ -200,10 +203,10 @@ def _plain(status: int, error: HakuRiverError) -> Response:
     return response
 
 
-async def _watched(name: str, loop: Coroutine[Any, Any, None]) -> None:
+async def _watched(name: str, loop: Loop) -> None:
     """A loop that ends is a defect that must not pass unseen."""
     try:
-        await loop
+        await loop()
     except Exception:
         log.exception("a loop of the Host has ended; it works on without it, badly: restart it", loop=name)
         raise

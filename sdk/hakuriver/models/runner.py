@@ -7,20 +7,33 @@ An attempt is named by task id and number. The Runner's reports of one attempt a
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from hakuriver.models.base import PeerModel, TaskId, Timestamp
 from hakuriver.models.tasks import Network
+from hakuriver.sizes import MAX_BYTES
 from hakuriver.states import TaskState
 
 EngineName = Literal["docker", "process"]
 
+MAX_COUNTER = 2**31 - 1
+"""Attempts and sequences fit a database's 32-bit integer."""
+
+
+def _without_nul(value: object) -> object:
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+PeerText = Annotated[str, BeforeValidator(_without_nul)]
+"""Words of a peer that go on the record; PostgreSQL holds no NUL."""
+NumaNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}$")]
+
 
 class AttemptId(PeerModel):
     task_id: TaskId
-    attempt: int = Field(ge=1)
+    attempt: int = Field(ge=1, le=MAX_COUNTER)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -61,17 +74,17 @@ class AttemptSpec(AttemptId):
 class AttemptReport(AttemptId):
     """The state of one attempt, as its Runner knows it."""
 
-    sequence: int = Field(ge=0)
+    sequence: int = Field(ge=0, le=MAX_COUNTER)
     """Rises with each change of this attempt; 0 is the acceptance."""
     status: TaskState
-    exit_code: int | None = None
-    message: str | None = None
+    exit_code: int | None = Field(default=None, ge=-MAX_COUNTER, le=MAX_COUNTER)
+    message: PeerText | None = None
     """Why it failed, or what is going on (image sync)."""
     started_at: Timestamp | None = None
     completed_at: Timestamp | None = None
-    image: str | None = None
+    image: PeerText | None = None
     """Digest of the image."""
-    unit_name: str | None = None
+    unit_name: PeerText | None = None
     """Container or systemd scope."""
 
 
@@ -133,8 +146,8 @@ class Verdict(AttemptId):
 class JoinRequest(PeerModel):
     """Sent with the join token."""
 
-    hostname: str
-    runner_url: str
+    hostname: PeerText
+    runner_url: PeerText
 
 
 class JoinResponse(PeerModel):
@@ -175,19 +188,19 @@ class GpuInfo(PeerModel):
 class RegisterRequest(PeerModel):
     """A Runner presents its machine and everything that its journal holds unacknowledged or running."""
 
-    hostname: str
-    total_cores: int = Field(ge=1)
-    total_ram_bytes: int = Field(ge=1)
-    runner_url: str
-    numa_topology: dict[str, NumaNode] | None = None
+    hostname: PeerText
+    total_cores: int = Field(ge=1, le=MAX_BYTES)
+    total_ram_bytes: int = Field(ge=1, le=MAX_BYTES)
+    runner_url: PeerText
+    numa_topology: dict[NumaNumber, NumaNode] | None = None
     gpu_info: list[GpuInfo] = []
-    version: str
-    journal_id: str
+    version: PeerText
+    journal_id: PeerText
     """Of the Runner's journal: a new one means that it has forgotten what it ran."""
     engines: list[EngineName]
-    engine_notes: dict[str, str] = {}
+    engine_notes: dict[PeerText, PeerText] = {}
     """Per engine that is missing: why."""
-    shared_id: str | None = None
+    shared_id: PeerText | None = None
     """What the Runner reads in the share's marker file; none when it cannot."""
     attempts: list[AttemptReport] = []
 

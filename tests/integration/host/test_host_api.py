@@ -1,0 +1,483 @@
+"""The Host's API in full, on every database it serves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+Task = dict[str, Any]
+ECHO = {"command": "echo", "arguments": ["hi"], "env_vars": {"SECRET": "s3"}}
+
+
+async def submit(client: httpx.AsyncClient, key: str | None = None, **changes: Any) -> httpx.Response:
+    headers = {"Idempotency-Key": key} if key else {}
+    return await client.post("/api/submit", json={**ECHO, **changes}, headers=headers)
+
+
+async def one(client: httpx.AsyncClient, **changes: Any) -> str:
+    answer = await submit(client, **changes)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["task_ids"][0])
+
+
+async def started(host: Any) -> Task:
+    return await asyncio.wait_for(host.runner.starts.get(), 20)
+
+
+def report(attempt: Task, sequence: int, status: str, **changes: Any) -> Task:
+    return {
+        "task_id": attempt["task_id"],
+        "attempt": attempt["attempt"],
+        "sequence": sequence,
+        "status": status,
+        **changes,
+    }
+
+
+async def tell(node: httpx.AsyncClient, *reports: Task) -> Task:
+    answer = await node.post("/api/update", json={"hostname": "node-1", "reports": list(reports)})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+class TestLife:
+    async def test_a_task_from_submission_to_its_end(self, host: Any) -> None:
+        node = await host.node()
+        task_id = await one(host.admin, required_cores=2, required_memory_bytes=10**9, time_limit_seconds=60)
+        attempt = await started(host)
+        assert attempt["task_id"] == task_id
+        assert (attempt["command"], attempt["arguments"], attempt["env_vars"]) == (
+            "echo",
+            ["hi"],
+            {"SECRET": "s3"},
+        )
+        assert (attempt["cores"], attempt["memory_bytes"], attempt["time_limit_seconds"]) == (2, 10**9, 60)
+        assert attempt["stdout_path"] == f"task_outputs/{task_id}.out"
+        nodes = (await host.admin.get("/api/nodes")).json()
+        assert (nodes[0]["cores_in_use"], nodes[0]["available_memory_bytes"]) == (2, 7 * 10**9)
+        await tell(node, report(attempt, 1, "running", started_at="2026-01-02T03:04:05Z"))
+        assert (await host.admin.get(f"/api/status/{task_id}")).json()["status"] == "running"
+        answer = await tell(
+            node, report(attempt, 2, "completed", exit_code=0, completed_at="2026-01-02T03:04:06Z")
+        )
+        assert answer["verdicts"] == [{"task_id": task_id, "attempt": 1, "action": "forget"}]
+        detail = (await host.admin.get(f"/api/status/{task_id}")).json()
+        assert (detail["status"], detail["exit_code"], detail["assigned_node"]) == ("completed", 0, "node-1")
+        assert detail["started_at"] == "2026-01-02T03:04:05Z"
+        assert [event["state"] for event in detail["history"]] == [
+            "pending",
+            "assigning",
+            "running",
+            "completed",
+        ]
+        assert (await host.admin.get("/api/nodes")).json()[0]["cores_in_use"] == 0
+
+    async def test_what_does_not_fit_waits_with_a_reason(self, host: Any) -> None:
+        await host.node()
+        await one(host.admin, required_cores=4)
+        await started(host)
+        waiting = await one(host.admin, required_cores=3)
+        detail = (await host.admin.get(f"/api/status/{waiting}")).json()
+        assert (detail["status"], detail["reason"]) == (
+            "pending",
+            "node-1: 0 cores of 4 cores free, 3 cores asked for",
+        )
+        explanation = (await host.admin.get(f"/api/explain/{waiting}")).json()
+        assert explanation["queue_position"] == 0
+        assert explanation["nodes"][0]["can_ever_fit"]
+
+    async def test_a_kill_of_what_waits_and_of_what_runs(self, host: Any) -> None:
+        node = await host.node()
+        running = await one(host.admin, required_cores=4)
+        attempt = await started(host)
+        waiting = await one(host.admin)
+        assert (await host.admin.post(f"/api/kill/{waiting}")).status_code == 202
+        assert (await host.admin.get(f"/api/status/{waiting}")).json()["status"] == "killed"
+        assert (await host.admin.post(f"/api/kill/{running}")).status_code == 202
+        name, told = await asyncio.wait_for(host.runner.acts.get(), 20)
+        assert (name, told["task_id"]) == ("kill", running)
+        await tell(node, report(attempt, 1, "killed", exit_code=137))
+        again = await host.admin.post(f"/api/kill/{running}")
+        assert (again.status_code, again.json()["error"]) == (409, "conflict")
+
+    async def test_pause_and_resume(self, host: Any) -> None:
+        node = await host.node()
+        task_id = await one(host.admin)
+        attempt = await started(host)
+        early = await host.admin.post(f"/api/command/{task_id}/pause")
+        assert early.status_code == 409
+        await tell(node, report(attempt, 1, "running"))
+        assert (await host.admin.post(f"/api/command/{task_id}/pause")).status_code == 200
+        assert (await host.runner.acts.get())[0] == "pause"
+        assert (await host.admin.post(f"/api/command/{task_id}/stop")).status_code == 400
+
+    async def test_retry_of_a_final_task_is_a_new_one(self, host: Any) -> None:
+        node = await host.node()
+        task_id = await one(host.admin)
+        attempt = await started(host)
+        assert (await host.admin.post(f"/api/retry/{task_id}")).status_code == 409
+        await tell(node, report(attempt, 1, "failed", exit_code=1))
+        again = (await host.admin.post(f"/api/retry/{task_id}")).json()["task_ids"]
+        assert again != [task_id]
+        assert (await started(host))["arguments"] == ["hi"]
+
+    async def test_a_batch_shares_its_id_and_numbers_its_tasks(self, host: Any) -> None:
+        await host.node()
+        answer = (await submit(host.admin, count=3, name="sweep")).json()
+        found = (await host.admin.get("/api/tasks", params={"batch_id": answer["batch_id"]})).json()
+        assert [task["task_id"] for task in found] == sorted(answer["task_ids"], key=int, reverse=True)
+        assert sorted([(await started(host))["index"] for _ in range(3)]) == [0, 1, 2]
+
+
+class TestDurability:
+    async def test_a_restarted_host_knows_everything(self, open_host: Any) -> None:
+        async with open_host() as host:
+            node = await host.node()
+            running = await one(host.admin, required_cores=4)
+            attempt = await started(host)
+            await tell(node, report(attempt, 1, "running"))
+            waiting = await one(host.admin, required_cores=4)
+        async with open_host() as host:
+            assert (await host.admin.get(f"/api/status/{running}")).json()["status"] == "running"
+            assert (await host.admin.get(f"/api/status/{waiting}")).json()["status"] == "pending"
+            assert (await host.admin.get("/api/nodes")).json()[0]["cores_in_use"] == 4
+            beat = await node_client(host, node).put("/api/heartbeat/node-1", json={})
+            assert beat.status_code == 404, "it has to register with this Host first"
+            again = report(attempt, 1, "running")
+            registered = await node_client(host, node).post(
+                "/api/register", json=host.registration(attempts=[again])
+            )
+            assert registered.status_code == 200, registered.text
+            await tell(node_client(host, node), report(attempt, 2, "completed", exit_code=0))
+            assert (await started(host))["task_id"] == waiting
+
+    async def test_a_start_that_did_not_arrive_is_sent_again(self, open_host: Any) -> None:
+        async with open_host() as host:
+            node = await host.node()
+            task_id = await one(host.admin)
+            await started(host)
+        async with open_host() as host:
+            await node_client(host, node).post("/api/register", json=host.registration())
+            assert (await started(host))["task_id"] == task_id
+
+    async def test_ids_rise_over_a_restart(self, open_host: Any) -> None:
+        async with open_host() as host:
+            first = int(await one(host.admin))
+        async with open_host() as host:
+            assert int(await one(host.admin)) > first
+
+
+def node_client(host: Any, before: httpx.AsyncClient) -> httpx.AsyncClient:
+    """The same node, speaking to the restarted Host."""
+    return host.client(before.headers["authorization"].removeprefix("Bearer "))  # type: ignore[no-any-return]
+
+
+class TestIdempotency:
+    async def test_a_repeated_key_gives_the_first_answer(self, host: Any) -> None:
+        first = await submit(host.admin, "k1", count=2)
+        again = await submit(host.admin, "k1", count=2)
+        assert again.json() == first.json()
+        assert len((await host.admin.get("/api/tasks")).json()) == 2
+
+    async def test_at_the_same_time_too(self, host: Any) -> None:
+        answers = await asyncio.gather(*(submit(host.admin, "k2") for _ in range(20)))
+        assert len({answer.text for answer in answers}) == 1
+        assert len((await host.admin.get("/api/tasks")).json()) == 1
+
+    async def test_over_a_restart(self, open_host: Any) -> None:
+        async with open_host() as host:
+            first = await submit(host.admin, "k3")
+        async with open_host() as host:
+            again = await submit(host.admin, "k3")
+        assert again.json()["task_ids"] == first.json()["task_ids"]
+
+    async def test_also_when_it_could_not_be_made_again(self, open_host: Any) -> None:
+        async with open_host() as host:
+            node = await host.node()
+            first = await submit(host.admin, "k4", required_cores=4)
+            await node.post("/api/register", json=host.registration(total_cores=1))
+            again = await submit(host.admin, "k4", required_cores=4)
+            assert again.json()["task_ids"] == first.json()["task_ids"]
+
+    async def test_a_key_is_one_submissions_and_one_users(self, host: Any) -> None:
+        await submit(host.admin, "k5")
+        other = await submit(host.admin, "k5", arguments=["other"])
+        assert (other.status_code, other.json()["error"]) == (409, "conflict")
+        assert (await submit(await host.user("bob"), "k5")).status_code == 202
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("changes", "status", "words"),
+        [
+            ({"targets": ["node-1:x"]}, 400, "is not a target"),
+            ({"targets": ["nowhere"]}, 404, "no node is named nowhere"),
+            ({"required_cores": 99}, 409, "it has 4 cores, 99 cores asked for"),
+            ({"required_cores": -1}, 400, "required_cores"),
+            ({"required_cores": 10**9}, 400, "required_cores"),
+            ({"required_memory_bytes": 0}, 400, "required_memory_bytes"),
+            ({"targets": ["node-1::0"]}, 409, "it has no gpu:0"),
+            ({"targets": ["node-1:7"]}, 409, "it has no NUMA node 7"),
+            ({"container_name": "absent"}, 404, "there is no environment 'absent'"),
+            ({"container_name": "../etc"}, 400, "is not an environment's name"),
+            ({"env_vars": {"A=B": "1"}}, 400, "is not an environment variable's name"),
+            ({"additional_mounts": ["/a/../b:/c"]}, 400, "without '..'"),
+            ({"arguments": ["x" * 200_000]}, 400, "longer than the kernel's limit"),
+            ({"arguments": ["a\0b"]}, 400, "NUL"),
+            ({"arguments": ["x" * 100_000] * 20}, 400, "the kernel takes about 2 MB"),
+            ({"command": ""}, 400, "command"),
+            ({"task_type": "vps"}, 400, "VPS"),
+            ({"count": 0}, 400, "count"),
+            ({"surprise": 1}, 400, "surprise"),
+            ({"user": "root"}, 400, "UID"),
+            ({"working_dir": "here"}, 400, "absolute path"),
+        ],
+    )
+    async def test_one_line_says_why_and_nothing_changes(
+        self, host: Any, changes: Task, status: int, words: str
+    ) -> None:
+        await host.node()
+        answer = await submit(host.admin, **changes)
+        body = answer.json()
+        assert (answer.status_code, words in body["message"]) == (status, True), body
+        assert "\n" not in body["message"]
+        assert body["hint"]
+        assert (await host.admin.get("/api/tasks")).json() == []
+
+    async def test_some_targets_can_and_some_never_can(self, host: Any) -> None:
+        await host.node()
+        answer = (await submit(host.admin, targets=["node-1", "nowhere"])).json()
+        assert len(answer["task_ids"]) == 1
+        assert answer["failed_targets"] == [{"target": "nowhere", "reason": "no node is named nowhere"}]
+
+    async def test_held_for_a_node_that_is_yet_to_come(self, host: Any) -> None:
+        task_id = await one(host.admin, targets=["node-1"], required_cores=3, hold_for_node=True)
+        assert (await host.admin.get(f"/api/status/{task_id}")).json()[
+            "reason"
+        ] == "no node named node-1 has joined yet"
+        await host.node()
+        assert (await started(host))["task_id"] == task_id
+
+    @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"", b"null"])
+    async def test_a_body_that_is_not_one(self, host: Any, body: bytes) -> None:
+        answer = await host.admin.post("/api/submit", content=body)
+        assert (answer.status_code, answer.json()["error"]) == (400, "usage")
+
+    async def test_a_body_that_is_too_large(self, host: Any) -> None:
+        async def stream() -> Any:
+            for _ in range(100):
+                yield b"x" * 100_000
+
+        for body in (b"x" * 10_000_000, stream()):
+            answer = await host.admin.post("/api/submit", content=body)
+            assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
+
+    @pytest.mark.parametrize("task_id", ["x", "-1", "1.5", "99999999999999999999", "%00"])
+    async def test_an_id_that_is_not_one(self, host: Any, task_id: str) -> None:
+        for path in (f"/api/status/{task_id}", f"/api/task/{task_id}/stdout", f"/api/explain/{task_id}"):
+            assert (await host.admin.get(path)).status_code == 400
+
+    async def test_what_is_not_there(self, host: Any) -> None:
+        assert (await host.admin.get("/api/status/5")).status_code == 404
+        assert (await host.admin.post("/api/kill/5")).status_code == 404
+        assert (await host.admin.get("/api/nothing")).status_code == 404
+        assert (await host.admin.get("/api/health", params={"hostname": "x"})).status_code == 404
+        wrong = await host.admin.put("/api/tasks")
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET")
+
+
+class TestAccess:
+    async def test_every_endpoint_denies_by_default(self, host: Any) -> None:
+        described = (await host.admin.get("/api/openapi.json")).json()
+        operations = [(method, path) for path, methods in described["paths"].items() for method in methods]
+        assert len(operations) > 20
+        for method, path in operations:
+            for client in (host.client(None), host.client("hkr_user_wrong")):
+                answer = await client.request(method, path.replace("{", "").replace("}", ""))
+                assert answer.status_code == 401, (method, path)
+                assert answer.json()["error"] == "unauthenticated"
+
+    async def test_roles(self, host: Any) -> None:
+        viewer, user, node = await host.user("vi", "viewer"), await host.user("bob"), await host.node()
+        assert (await viewer.get("/api/tasks")).status_code == 200
+        assert (await submit(viewer)).status_code == 403
+        assert (await user.get("/api/users")).status_code == 403
+        assert (await user.post("/api/tokens", json={"kind": "join"})).status_code == 403
+        assert (await user.post("/api/tokens", json={"user": "admin"})).status_code == 403
+        assert (await node.get("/api/tasks")).status_code == 403
+        assert (await user.post("/api/update", json={"hostname": "node-1", "reports": []})).status_code == 403
+        assert (await host.joiner.get("/api/nodes")).status_code == 403
+
+    async def test_tasks_have_owners(self, host: Any) -> None:
+        ada, bob = await host.user("ada"), await host.user("bob")
+        task_id = await one(ada)
+        for path in (f"/api/kill/{task_id}", f"/api/command/{task_id}/pause", f"/api/retry/{task_id}"):
+            assert (await bob.post(path)).status_code == 403
+        assert (await bob.get(f"/api/task/{task_id}/stdout")).status_code == 403
+        seen = (await bob.get(f"/api/status/{task_id}")).json()
+        assert (seen["owner"], seen["env_vars"], seen["arguments"]) == ("ada", {}, [])
+        assert (await ada.get(f"/api/status/{task_id}")).json()["env_vars"] == {"SECRET": "s3"}
+        assert (await host.admin.post(f"/api/kill/{task_id}")).status_code == 202
+
+    async def test_a_node_speaks_for_itself_alone(self, host: Any) -> None:
+        node = await host.node()
+        assert (await node.put("/api/heartbeat/other", json={})).status_code == 403
+        assert (await node.post("/api/update", json={"hostname": "other", "reports": []})).status_code == 403
+
+    async def test_tokens_end(self, host: Any) -> None:
+        bob = await host.user("bob")
+        mine = (await bob.get("/api/tokens")).json()
+        assert [token["user"] for token in mine] == ["bob"]
+        assert (await bob.delete(f"/api/tokens/{mine[0]['token_id']}")).status_code == 200
+        assert (await bob.get("/api/whoami")).status_code == 401
+        short = (
+            await host.admin.post("/api/tokens", json={"user": "bob", "expires_in_seconds": 3600})
+        ).json()
+        assert short["expires_at"]
+        assert (await host.admin.delete("/api/users/bob")).status_code == 200
+        assert (await host.client(short["token"]).get("/api/whoami")).status_code == 401
+        assert (await host.admin.delete("/api/users/admin")).status_code == 409
+
+    async def test_tokens_outlive_the_host_and_stand_nowhere(self, open_host: Any) -> None:
+        async with open_host() as host:
+            bob = await host.user("bob")
+        token = bob.headers["authorization"].removeprefix("Bearer ")
+        async with open_host() as host:
+            assert (await host.client(token).get("/api/whoami")).json() == {"name": "bob", "role": "user"}
+        stored = [
+            path.read_bytes() for path in host.settings.paths.state_dir.iterdir() if path.suffix != ".token"
+        ]
+        assert not any(token.encode() in content for content in stored)
+        modes = {
+            path.name: path.stat().st_mode & 0o777 for path in host.settings.paths.state_dir.glob("*.token")
+        }
+        assert modes == {"admin.token": 0o600, "join.token": 0o600}
+
+    async def test_a_version_too_far_away_is_told(self, host: Any) -> None:
+        for version, status in (("0.4.9", 200), ("0.2.0", 200), ("0.5.0", 426), ("1.3.0", 426), ("x", 426)):
+            answer = await host.admin.get("/api/whoami", headers={"X-HakuRiver-Version": version})
+            assert answer.status_code == status, version
+            assert answer.headers["X-HakuRiver-Version"]
+
+
+class TestNodes:
+    async def test_the_host_proves_itself_to_the_runner(self, host: Any) -> None:
+        joined = (
+            await host.joiner.post("/api/join", json={"hostname": "node-1", "runner_url": host.runner.url})
+        ).json()
+        speaker = host.client(joined["node_token"])
+        await speaker.post("/api/register", json=host.registration())
+        assert host.runner.authorizations == {f"Bearer {joined['control_token']}"}
+
+    async def test_a_runner_that_cannot_be_called_back_gets_no_work(self, host: Any) -> None:
+        answer = await (await host.node()).post(
+            "/api/register", json=host.registration(runner_url="http://127.0.0.1:9")
+        )
+        body = answer.json()
+        assert not body["reachable"]
+        assert "http://127.0.0.1:9" in body["problem"]
+        task_id = await one(host.admin)
+        assert "http://127.0.0.1:9" in (await host.admin.get(f"/api/status/{task_id}")).json()["reason"]
+
+    async def test_another_runner_at_that_address(self, host: Any) -> None:
+        answer = await (await host.node()).post("/api/register", json=host.registration(journal_id="another"))
+        assert "another Runner answers" in answer.json()["problem"]
+
+    @pytest.mark.parametrize(("shared_id", "words"), [(None, "cannot read"), ("else", "is not the Host's")])
+    async def test_a_share_that_differs(self, host: Any, shared_id: str | None, words: str) -> None:
+        answer = await (await host.node()).post("/api/register", json=host.registration(shared_id=shared_id))
+        assert words in answer.json()["problem"]
+
+    async def test_one_name_is_one_node(self, host: Any) -> None:
+        await host.node()
+        again = await host.joiner.post(
+            "/api/join", json={"hostname": "node-1", "runner_url": "http://elsewhere"}
+        )
+        assert (again.status_code, again.json()["error"]) == (409, "conflict")
+
+    async def test_health_has_a_sample_a_second(self, host: Any) -> None:
+        node = await host.node()
+        await node.put("/api/heartbeat/node-1", json={"cpu_percent": 12.5, "memory_percent": 50.0})
+        async with asyncio.timeout(20):
+            while not (found := (await host.admin.get("/api/health", params={"hostname": "node-1"})).json())[
+                "aggregate"
+            ]:
+                await asyncio.sleep(0.1)
+        assert found["nodes"][-1][0]["cpu_percent"] == 12.5
+        assert found["aggregate"][-1]["avgCpuPercent"] == 12.5, "a node without sensors is fine"
+
+    async def test_the_cluster_at_a_glance(self, host: Any) -> None:
+        await host.node()
+        await one(host.admin, required_cores=4)
+        await started(host)
+        found = (await host.admin.get("/api/cluster")).json()
+        assert (
+            found["nodes_online"],
+            found["cores_total"],
+            found["cores_in_use"],
+            found["tasks"]["assigning"],
+        ) == (1, 4, 4, 1)
+
+
+class TestLists:
+    async def test_pages(self, host: Any) -> None:
+        ids = (await submit(host.admin, count=25)).json()["task_ids"]
+        seen: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = await host.admin.get("/api/tasks", params={"limit": "10", **cursor})
+            seen += [task["task_id"] for task in page.json()]
+            if "x-next-cursor" not in page.headers:
+                break
+            cursor = {"cursor": page.headers["x-next-cursor"]}
+        assert seen == ids[::-1]
+
+    async def test_filters(self, host: Any) -> None:
+        bob = await host.user("bob")
+        first, second = await one(bob, name="train"), await one(host.admin)
+        await host.admin.post(f"/api/kill/{second}")
+
+        async def found(**params: Any) -> list[str]:
+            return [task["task_id"] for task in (await host.admin.get("/api/tasks", params=params)).json()]
+
+        assert await found(owner="bob") == [first]
+        assert await found(name="train") == [first]
+        assert await found(status="killed") == [second]
+        assert await found(status=["killed", "pending"]) == [second, first]
+        assert await found(node="node-1") == []
+        assert (await host.admin.get("/api/tasks", params={"status": "odd"})).status_code == 400
+        assert (await host.admin.get("/api/tasks", params={"limit": "0"})).status_code == 400
+        assert (await host.admin.get("/api/tasks", params={"colour": "red"})).status_code == 400
+
+    async def test_environments_on_the_share(self, host: Any) -> None:
+        folder = host.settings.container_dir
+        for name in (
+            "base-100.tar",
+            "base-200.tar",
+            "other-env-7.tar",
+            ".base-300.tar.55",
+            "junk.tar",
+            "base-x.tar",
+        ):
+            (folder / name).touch()
+        found = (await host.admin.get("/api/docker/list")).json()
+        assert found["base"]["latest_timestamp"] == 200
+        assert [version["tarball"] for version in found["base"]["all_versions"]] == [
+            "base-200.tar",
+            "base-100.tar",
+        ]
+        assert set(found) == {"base", "other-env"}
+
+    async def test_logs_by_offset(self, host: Any) -> None:
+        task_id = await one(host.admin)
+        path = f"/api/task/{task_id}/stdout"
+        assert (await host.admin.get(path)).status_code == 404
+        (host.settings.paths.shared_dir / "task_outputs" / f"{task_id}.out").write_bytes(b"0123\xff6789")
+        answer = await host.admin.get(path, params={"offset": 2, "limit": 3})
+        assert (answer.content, answer.headers["x-next-offset"]) == (b"23\xff", "5")
+        assert (await host.admin.get(path, params={"offset": -4})).content == b"6789"
+        assert (await host.admin.get(path, params={"offset": 100})).content == b""
+        assert (await host.admin.get(f"/api/task/{task_id}/stdin")).status_code == 404
