@@ -28,14 +28,16 @@ class IdGenerator:
 
     def __init__(self, now_ms: Callable[[], int], worker: int = 0, last: int = 0) -> None:
         self._now_ms = now_ms
-        self._worker = worker & (2**_WORKER_BITS - 1)
-        self._tick = (last >> (_COUNTER_BITS + _WORKER_BITS)) << _COUNTER_BITS | last & (2**_COUNTER_BITS - 1)
+        self._worker = worker & ((1 << _WORKER_BITS) - 1)
+        self._tick = (last >> (_COUNTER_BITS + _WORKER_BITS)) << _COUNTER_BITS | last & (
+            (1 << _COUNTER_BITS) - 1
+        )
 
     def next(self) -> int:
         """The next id. A counter that overflows borrows from the next millisecond."""
         present = max(0, self._now_ms() - EPOCH_MS) << _COUNTER_BITS
         self._tick = max(present, self._tick + 1)
-        milliseconds, counter = self._tick >> _COUNTER_BITS, self._tick & (2**_COUNTER_BITS - 1)
+        milliseconds, counter = self._tick >> _COUNTER_BITS, self._tick & ((1 << _COUNTER_BITS) - 1)
         return (milliseconds << (_WORKER_BITS + _COUNTER_BITS)) | (self._worker << _COUNTER_BITS) | counter
 
 
