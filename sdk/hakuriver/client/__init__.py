@@ -12,8 +12,22 @@ the Host and resume where they were. Failures are the errors of `hakuriver.error
 
 from __future__ import annotations
 
-from hakuriver.client.aio import AsyncClient
-from hakuriver.client.blocking import Client
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from hakuriver.client.calls import LogPart
 
+if TYPE_CHECKING:
+    from hakuriver.client.aio import AsyncClient
+    from hakuriver.client.blocking import Client
+
 __all__ = ["AsyncClient", "Client", "LogPart"]
+
+_HOMES = {"AsyncClient": "hakuriver.client.aio", "Client": "hakuriver.client.blocking"}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads each client when it is first used: a program needs one of them."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
