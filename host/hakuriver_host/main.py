@@ -24,6 +24,9 @@ log = structlog.get_logger("hakuriver_host")
 
 _BACKLOG = 2048
 _GRACE_SECONDS = 5
+_SWITCH_SECONDS = 0.0005
+"""How long a thread may hold the interpreter while another waits for it. Python's own 5 ms would make each commit of the
+writer, and each read, wait that long behind a busy loop."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +52,7 @@ def serve(settings: Settings) -> None:
         UsageError: the port is taken, or a certificate cannot be read.
 
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     _make_state_dir(settings.paths.state_dir)
     listener = _listen(settings.network.host_bind_ip, settings.network.host_port)
     engine = open_database(settings.database_url)

@@ -95,6 +95,7 @@ class EndpointApp:
         self._access = access
         self._max_bytes = max_bytes
         self._adapter: TypeAdapter[Any] = TypeAdapter(endpoint.returns)
+        self._no_query = endpoint.query()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -137,6 +138,8 @@ class EndpointApp:
         )
 
     def _query(self, request: Request) -> BaseModel:
+        if not request.scope["query_string"]:
+            return self._no_query
         raw: dict[str, Any] = {}
         for name, value in request.query_params.multi_items():
             if name in raw:

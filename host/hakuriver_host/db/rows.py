@@ -11,10 +11,9 @@ from hakuriver.models.runner import GpuInfo, NumaNode
 from hakuriver.models.tasks import NO_CONTAINER, SubmitRequest
 from hakuriver.states import NodeState, TaskState
 from hakuriver.targets import parse_target
+from hakuriver_host.db.bulk import Row
 from hakuriver_host.db.tables import BatchRow, NodeRow, TaskRow
 from hakuriver_host.domain.model import CORES, MEMORY, Batch, Event, Node, Request, Task
-
-Row = dict[str, Any]
 
 
 @dataclass(slots=True)

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
-from sqlalchemy import Connection, Engine, bindparam, delete, insert, update
+from sqlalchemy import Connection, Engine, delete
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import SQLModel
 
 from hakuriver.errors import ConflictError, HakuRiverError, StorageError
-from hakuriver_host.db.rows import Row
+from hakuriver_host.db.bulk import Row, insert_rows, update_rows
 from hakuriver_host.db.tables import BatchRow, EventRow, NodeRow, TaskRow
 
 log = structlog.get_logger(__name__)
@@ -150,38 +150,23 @@ class Writer:
         self._settle(items, None)
 
     def _commit(self, group: list[Changes]) -> None:
+        nodes = {name: row for changes in group for name, row in changes.nodes.items()}
         with self._engine.begin() as connection:
-            for table, rows in (
-                (_BATCH, [row for changes in group for row in changes.batches]),
-                (_TASK, [row for changes in group for row in changes.new_tasks]),
-            ):
-                if rows:
-                    connection.execute(insert(table), rows)
-            self._update_tasks(connection, group)
-            events = [row for changes in group for row in changes.events]
-            if events:
-                connection.execute(insert(_EVENT), events)
-            nodes = {name: row for changes in group for name, row in changes.nodes.items()}
+            insert_rows(connection, _BATCH, [row for changes in group for row in changes.batches])
+            insert_rows(connection, _TASK, [row for changes in group for row in changes.new_tasks])
+            latest = {task_id: row for changes in group for task_id, row in changes.tasks.items()}
+            update_rows(connection, _TASK, "task_id", latest)
+            insert_rows(connection, _EVENT, [row for changes in group for row in changes.events])
             if nodes:
                 connection.execute(delete(_NODE).where(_NODE.c.name.in_(list(nodes))))
-                connection.execute(insert(_NODE), list(nodes.values()))
+                insert_rows(connection, _NODE, list(nodes.values()))
             for action in [action for changes in group for action in changes.actions]:
                 action(connection)
-
-    @staticmethod
-    def _update_tasks(connection: Connection, group: list[Changes]) -> None:
-        latest = {task_id: row for changes in group for task_id, row in changes.tasks.items()}
-        if latest:
-            rows = [{"key": task_id, **row} for task_id, row in latest.items()]
-            connection.execute(_UPDATE_TASK, rows)
 
     def _settle(self, items: Iterable[_Item], error: HakuRiverError | None) -> None:
         futures = [item.done for item in items]
         if futures and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_resolve, futures, error)
-
-
-_UPDATE_TASK = update(_TASK).where(_TASK.c.task_id == bindparam("key"))
 
 
 def _resolve(futures: list[asyncio.Future[None]], error: HakuRiverError | None) -> None:

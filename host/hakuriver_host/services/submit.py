@@ -197,11 +197,10 @@ class Submissions:
         if wanted.node is not None:
             node = nodes.get(wanted.node)
             return impossible(node, wanted) if node else f"no node is named {wanted.node}"
-        reasons = {name: impossible(node, wanted) for name, node in nodes.items()}
-        if not reasons or not all(reasons.values()):
+        if not nodes or any(not impossible(node, wanted) for node in nodes.values()):
             return ""
-        name, reason = min(reasons.items())
-        return f"no node can ever run it; {name}: {reason}"
+        name = min(nodes)
+        return f"no node can ever run it; {name}: {impossible(nodes[name], wanted)}"
 
     def _make_tasks(self, batch: Batch, targets: list[str | None]) -> list[Task]:
         tasks: list[Task] = []
