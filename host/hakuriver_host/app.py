@@ -28,6 +28,7 @@ from hakuriver_host.db.repository import LoadedState, Repository
 from hakuriver_host.db.writer import Writer
 from hakuriver_host.domain import reactor
 from hakuriver_host.runners import RunnerClient, runner_http
+from hakuriver_host.services import systemd
 from hakuriver_host.services.access import Access, Permission, load_secret
 from hakuriver_host.services.core import Core, clock
 from hakuriver_host.services.dispatch import Dispatcher
@@ -148,6 +149,7 @@ def _assemble(
         "retention": monitor.retain,
         "share": share.watch,
         "default environment": seeder.run,
+        "watchdog": systemd.watchdog,
     }
     return Parts(core, access, nodes, endpoints, loops, dispatcher)
 

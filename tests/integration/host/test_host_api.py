@@ -175,6 +175,26 @@ def node_client(host: Any, before: httpx.AsyncClient) -> httpx.AsyncClient:
     return host.client(before.headers["authorization"].removeprefix("Bearer "))  # type: ignore[no-any-return]
 
 
+class TestRetention:
+    async def test_old_tasks_and_their_logs_go(self, open_host: Any) -> None:
+        async with open_host() as host:
+            node = await host.node()
+            ended, alive = await one(host.admin), await one(host.admin)
+            attempt = await started(host)
+            assert attempt["task_id"] == ended
+            log = host.settings.paths.shared_dir / attempt["stdout_path"]
+            log.write_bytes(b"old")
+            await tell(
+                node, report(attempt, 1, "completed", exit_code=0, completed_at="2020-01-01T00:00:00Z")
+            )
+        async with open_host(host={"final_task_days": 365}) as host:
+            async with asyncio.timeout(20):
+                while (await host.admin.get(f"/api/status/{ended}")).status_code != 404:
+                    await asyncio.sleep(0.05)
+            assert not log.exists()
+            assert (await host.admin.get(f"/api/status/{alive}")).status_code == 200
+
+
 class TestIdempotency:
     async def test_a_repeated_key_gives_the_first_answer(self, host: Any) -> None:
         first = await submit(host.admin, "k1", count=2)
