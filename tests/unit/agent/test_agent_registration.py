@@ -21,6 +21,8 @@ from hakuriver_agent.registration import Hooks, Registrar
 from hakuriver_agent.tokens import Tokens
 from unit.agent.agent_doubles import eventually
 
+_JOIN = "join"
+
 
 @dataclass
 class Host:
@@ -91,7 +93,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def runner(host: Host, folder: Path, token: str | None = "join") -> AsyncIterator[Runner]:
+async def runner(host: Host, folder: Path, token: str | None = _JOIN) -> AsyncIterator[Runner]:
     token_file = folder / "join.token"
     if token is not None:
         token_file.write_text(token + "\n")
