@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -43,7 +43,7 @@ class Column(Generic[T]):
     right: bool = False
     style: Callable[[T], str] | None = None
     limit: int | None = None
-    """Characters to show at most, except in the wide form."""
+    """Characters to show at most, except in the wide form; on a narrow terminal, these columns give way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,10 @@ class Printer:
         columns = [column for column in view.columns if self.form is Format.WIDE or not column.wide]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in columns:
-            table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
+            justify: Literal["right", "left"] = "right" if column.right else "left"
+            table.add_column(column.title, justify=justify, no_wrap=column.limit is None)
         for item in items:
-            table.add_row(*[self._cell(column, item) for column in columns])
+            table.add_row(*[self._cell(column, item, one_line=True) for column in columns])
         return table
 
     def _fields(self, item: T, view: View[T]) -> Table:
@@ -113,24 +114,28 @@ class Printer:
                 table.add_row(_label(column.title), cell)
         return table
 
-    def _cell(self, column: Column[T], item: T) -> Any:
+    def _cell(self, column: Column[T], item: T, *, one_line: bool = False) -> Any:
         from rich.text import Text  # noqa: PLC0415
 
         text = printable(column.text(item)) or NOTHING
         if column.limit is not None and self.form is not Format.WIDE and len(text) > column.limit:
             text = text[: column.limit - 1] + "…"
-        return Text(text, style=column.style(item) if column.style else "")
+        style = column.style(item) if column.style else ""
+        return Text(text, style=style, no_wrap=one_line or None, overflow="ellipsis" if one_line else None)
 
     def _lines(self, lines: Iterable[str]) -> None:
         self.out.write("".join(f"{line}\n" for line in lines))
         self.out.flush()
 
     def _show(self, table: Table) -> None:
-        """On a terminal it is fitted to its width; elsewhere nothing is cut, and no line ends in blanks."""
+        """On a terminal a table is fitted to it, by cutting columns that have a limit; the wide form and what goes
+        elsewhere are never cut. Without a terminal no line ends in blanks.
+        """
         from rich.console import Console  # noqa: PLC0415
 
         if self.out.isatty():
-            Console(file=self.out, highlight=False).print(table)
+            width = _ENDLESS if self.form is Format.WIDE and table.show_header else None
+            Console(file=self.out, width=width, highlight=False).print(table)
             return
         page = io.StringIO()
         Console(file=page, width=_ENDLESS, highlight=False).print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shutil import get_terminal_size
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -28,7 +29,8 @@ class Progress:
             self._escape = escape
             self._status = Console(file=self._err).status("")
             self._status.start()
-        self._status.update(self._escape(printable(text)))
+        line = " ".join(printable(text).split())
+        self._status.update(self._escape(line[: max(20, get_terminal_size().columns - 4)]))
 
     def stop(self) -> None:
         self.shown = False

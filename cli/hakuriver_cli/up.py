@@ -20,7 +20,7 @@ from cyclopts import Parameter
 
 from hakuriver.client import AsyncClient
 from hakuriver.config import CONFIG_VARIABLE, DEFAULT_PATH, Settings, load
-from hakuriver.errors import ConflictError, HakuRiverError, UnreachableError, UsageError
+from hakuriver.errors import ConflictError, HakuRiverError, UnauthenticatedError, UnreachableError, UsageError
 from hakuriver.models.nodes import NodeInfo
 from hakuriver.states import NodeState
 from hakuriver_cli.daemons import check_installed
@@ -111,7 +111,13 @@ class _Cluster:
         for plan in plans:
             await self._begin(Child.start(plan.daemon, logs))
         async with AsyncClient.from_settings(settings, self._config) as client:
-            await self._online(client, [plan.node for plan in plans])
+            try:
+                await self._online(client, [plan.node for plan in plans])
+            except UnauthenticatedError:
+                raise ConflictError(
+                    f"the Host at {settings.host_url} is another one: it does not know the token of {self._folder}",
+                    f"end that Host, or set network.host_port in {self._config}",
+                ) from None
         self._progress.stop()
         self._explain(settings)
 
