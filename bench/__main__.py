@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    # Ended from outside it cleans up all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     short = []
     for name in wanted:
         with tempfile.TemporaryDirectory(prefix="hakuriver-bench-") as folder:

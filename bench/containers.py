@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bench.watching import Watcher, watching
 from hakuriver.states import TaskState
 from support import engine
 from support.cluster import Cluster, running
+from support.waiting import until
 
 NAME = "containers"
 TITLE = "Containers: HakuRiver over bare Docker, in turns"
@@ -42,17 +44,18 @@ async def _measure(cluster: Cluster) -> list[Figure]:
     cluster.api.wait_state(model, TaskState.RUNNING)
     floor = Floor(engine.containers_of(cluster.node.name)[0].attrs)
     async with watching(cluster) as watcher:
-        figures = [*await _one_at_a_time(watcher, floor), *await _eight_at_a_time(watcher, floor)]
+        one = await _one_at_a_time(watcher, floor, lambda: _settle(cluster))
+        figures = one + await _eight_at_a_time(watcher, floor, lambda: _settle(cluster))
     cluster.api.kill(model)
     cluster.api.wait_final(model)
     return figures
 
 
-async def _one_at_a_time(watcher: Watcher, floor: Floor) -> list[Figure]:
+async def _one_at_a_time(watcher: Watcher, floor: Floor, settle: Callable[[], None]) -> list[Figure]:
     say("containers, one at a time")
     ours, bare = [], []
     for turn in range(_ROUNDS + 2):
-        pair = (await watcher.one(_TASK), await asyncio.to_thread(floor.one))
+        pair = (await watcher.one(_TASK), await asyncio.to_thread(floor.one_after, settle))
         if turn >= 2:  # the first ones warm both
             ours.append(pair[0])
             bare.append(pair[1])
@@ -61,11 +64,12 @@ async def _one_at_a_time(watcher: Watcher, floor: Floor) -> list[Figure]:
     return [at_most("submit → completed over bare Docker, median", ratio, 1.08, "{:.3f}", note)]
 
 
-async def _eight_at_a_time(watcher: Watcher, floor: Floor) -> list[Figure]:
+async def _eight_at_a_time(watcher: Watcher, floor: Floor, settle: Callable[[], None]) -> list[Figure]:
     say(f"containers, {_AT_ONCE} at a time")
     ours, bare = [], []
     for _ in range(_BATCHES):
         ours.append(_BATCH / await watcher.many({**_TASK, "count": _BATCH}))
+        await asyncio.to_thread(settle)
         bare.append(_BATCH / await asyncio.to_thread(floor.many, _BATCH, _AT_ONCE))
     note = f"{spread(ours, 'tasks/s')}; bare {spread(bare, 'tasks/s')}"
     return [
@@ -76,6 +80,11 @@ async def _eight_at_a_time(watcher: Watcher, floor: Floor) -> list[Figure]:
             note=note,
         )
     ]
+
+
+def _settle(cluster: Cluster) -> None:
+    """Until only the model is left: removing the others must not take from the floor's turn."""
+    until(lambda: len(engine.containers_of(cluster.node.name)) == 1, "ended containers are removed")
 
 
 class Floor:
@@ -99,6 +108,10 @@ class Floor:
         self._api.wait(container)
         self._api.remove_container(container)
         return time.perf_counter() - start
+
+    def one_after(self, settle: Callable[[], None]) -> float:
+        settle()
+        return self.one()
 
     def many(self, count: int, at_once: int) -> float:
         start = time.perf_counter()
