@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from hakuriver.errors import HakuRiverError, UsageError
 from hakuriver.models.access import Role, TokenCreate, UserCreate
-from hakuriver_cli import views
+from hakuriver_cli import cluster_views as views
 from hakuriver_cli.errors import report
 from hakuriver_cli.options import COMMON, Common, Duration
 from hakuriver_cli.output import Format

@@ -20,7 +20,7 @@ from hakuriver.client.calls import Stream
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
 from hakuriver.models.tasks import SubmitRequest, SubmitResponse, TaskEvent
 from hakuriver.states import FINAL, TaskState
-from hakuriver_cli import views
+from hakuriver_cli import task_views as views
 from hakuriver_cli.errors import report
 from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.output import Format, Printer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hakuriver.errors import HakuRiverError
 from hakuriver.version import __version__
-from hakuriver_cli import views
+from hakuriver_cli import cluster_views as views
 from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.session import Session
 from hakuriver_cli.tree import new_app

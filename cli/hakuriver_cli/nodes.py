@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hakuriver_cli import views
+from hakuriver_cli import cluster_views as views
 from hakuriver_cli.options import COMMON, Common, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session

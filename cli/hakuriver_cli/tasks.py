@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from hakuriver.errors import ConflictError, UsageError
 from hakuriver.models.tasks import Message, SubmitResponse, TaskDetail, TaskEvent, TaskSummary
 from hakuriver.states import TaskState
-from hakuriver_cli import views
+from hakuriver_cli import task_views as views
 from hakuriver_cli.options import COMMON, Common, OptionalId, TaskIdOption, TaskIds, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from hakuriver.states import TaskState
+from hakuriver_cli.cluster_views import NODES
 from hakuriver_cli.output import Format, Printer, printable
-from hakuriver_cli.views import NODES, TASK, TASKS
+from hakuriver_cli.task_views import TASK, TASKS
 from unit.sdk.wire_samples import detail
 
 LONG = detail().model_copy(update={"command": "x" * 300, "name": "n" * 30})

@@ -1,0 +1,199 @@
+"""What lists of tasks show, and one task in full."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+
+from pydantic import BaseModel
+
+from hakuriver.models.base import TaskId
+from hakuriver.models.tasks import (
+    NodeVerdict,
+    SubmitResponse,
+    TaskDetail,
+    TaskEvent,
+    TaskExplanation,
+    TaskSummary,
+)
+from hakuriver.sizes import format_duration
+from hakuriver.states import FINAL, TaskState
+from hakuriver_cli.cells import number, size, time
+from hakuriver_cli.output import NOTHING, Column, View
+
+_STYLES = {
+    TaskState.PENDING: "yellow",
+    TaskState.ASSIGNING: "cyan",
+    TaskState.RUNNING: "cyan",
+    TaskState.PAUSED: "magenta",
+    TaskState.COMPLETED: "green",
+    TaskState.FAILED: "red",
+    TaskState.KILLED: "red",
+    TaskState.KILLED_OOM: "red",
+    TaskState.LOST: "red",
+}
+_COMMAND_WIDTH = 50
+_REASON_WIDTH = 60
+
+
+class Done(BaseModel):
+    """What became of one task that a command acted on."""
+
+    task_id: TaskId
+    message: str
+
+
+def _state_style(task: TaskSummary | TaskEvent) -> str:
+    return _STYLES[task.status if isinstance(task, TaskSummary) else task.state]
+
+
+def _ran(task: TaskSummary) -> str:
+    if task.started_at is None:
+        return NOTHING
+    end = task.completed_at or datetime.now(UTC)
+    return format_duration((end - task.started_at).total_seconds())
+
+
+def _state(task: TaskSummary) -> str:
+    state = str(task.status)
+    if task.unreachable:
+        state += " (node offline)"
+    if task.kill_requested and task.status not in FINAL:
+        state += " (kill asked)"
+    return state
+
+
+def _command(task: TaskSummary) -> str:
+    return shlex.join([task.command, *task.arguments]).replace("\n", "\\n")
+
+
+def _why(task: TaskSummary) -> str:
+    return task.reason or task.error_message or ""
+
+
+TASKS: View[TaskSummary] = View(
+    name=lambda task: str(task.task_id),
+    columns=[
+        Column("TASK ID", lambda task: str(task.task_id)),
+        Column("NAME", lambda task: task.name or "", limit=20),
+        Column("STATE", _state, style=_state_style),
+        Column("OWNER", lambda task: task.owner),
+        Column("NODE", lambda task: task.assigned_node or ""),
+        Column("CORES", lambda task: str(task.required_cores), right=True),
+        Column("RAN", _ran, right=True),
+        Column("EXIT", lambda task: number(task.exit_code), right=True),
+        Column("COMMAND", _command, limit=_COMMAND_WIDTH),
+        Column("MEMORY", lambda task: size(task.required_memory_bytes), wide=True, right=True),
+        Column("BATCH", lambda task: str(task.batch_id), wide=True),
+        Column("ATTEMPT", lambda task: str(task.attempt), wide=True, right=True),
+        Column("ENVIRONMENT", lambda task: task.container_name or "", wide=True),
+        Column("TARGET", lambda task: task.target or "", wide=True),
+        Column("SUBMITTED", lambda task: time(task.submitted_at), wide=True),
+        Column("ENDED", lambda task: time(task.completed_at), wide=True),
+        Column("REASON", _why, wide=True),
+    ],
+)
+
+
+def _history(task: TaskDetail) -> str:
+    return "\n".join(
+        f"{time(event.time)}  attempt {event.attempt}  {event.state}"
+        + (f" on {event.node}" if event.node else "")
+        + (f": {event.cause}" if event.cause else "")
+        for event in task.history
+    )
+
+
+TASK: View[TaskDetail] = View(
+    name=lambda task: str(task.task_id),
+    columns=[
+        Column("TASK ID", lambda task: str(task.task_id)),
+        Column("NAME", lambda task: task.name or "", wide=True),
+        Column("STATE", _state, style=_state_style),
+        Column("REASON", lambda task: task.reason, wide=True),
+        Column("ERROR", lambda task: task.error_message or "", wide=True),
+        Column("EXIT CODE", lambda task: number(task.exit_code)),
+        Column("NODE", lambda task: task.assigned_node or ""),
+        Column("TARGET", lambda task: task.target or "", wide=True),
+        Column("OWNER", lambda task: task.owner),
+        Column("COMMAND", _command),
+        Column("ENVIRONMENT", lambda task: task.container_name or ""),
+        Column("CORES", lambda task: str(task.required_cores)),
+        Column("MEMORY", lambda task: size(task.required_memory_bytes)),
+        Column("ATTEMPT", lambda task: str(task.attempt)),
+        Column("RETRIES", lambda task: str(task.max_retries)),
+        Column("SUBMITTED", lambda task: time(task.submitted_at)),
+        Column("STARTED", lambda task: time(task.started_at)),
+        Column("ENDED", lambda task: time(task.completed_at)),
+        Column("RAN", _ran),
+        Column("BATCH", lambda task: str(task.batch_id)),
+        Column("VARIABLES", lambda task: "\n".join(f"{k}={v}" for k, v in task.env_vars.items()), wide=True),
+        Column("MOUNTS", lambda task: "\n".join(task.additional_mounts), wide=True),
+        Column("WORKING DIRECTORY", lambda task: task.working_dir or "", wide=True),
+        Column("USER", lambda task: task.user or "", wide=True),
+        Column(
+            "TIME LIMIT",
+            lambda task: format_duration(task.time_limit_seconds) if task.time_limit_seconds else "",
+            wide=True,
+        ),
+        Column("IMAGE", lambda task: task.image or "", wide=True),
+        Column("UNIT", lambda task: task.systemd_unit_name or "", wide=True),
+        Column("STDOUT", lambda task: task.stdout_path),
+        Column("STDERR", lambda task: task.stderr_path),
+        Column("HISTORY", _history),
+    ],
+)
+
+ENDED: View[TaskEvent] = View(
+    name=lambda event: str(event.task_id),
+    columns=[
+        Column("TASK ID", lambda event: str(event.task_id)),
+        Column("STATE", lambda event: str(event.state), style=_state_style),
+        Column("EXIT", lambda event: number(event.exit_code), right=True),
+        Column("NODE", lambda event: event.node or ""),
+        Column("ENDED", lambda event: time(event.time)),
+        Column("CAUSE", lambda event: event.cause, limit=_REASON_WIDTH),
+    ],
+)
+
+DONE: View[Done] = View(
+    name=lambda done: str(done.task_id),
+    columns=[
+        Column("TASK ID", lambda done: str(done.task_id)),
+        Column("RESULT", lambda done: done.message),
+    ],
+)
+
+SUBMITTED: View[SubmitResponse] = View(
+    name=lambda made: "\n".join(str(task_id) for task_id in made.task_ids),
+    columns=[
+        Column("BATCH", lambda made: str(made.batch_id)),
+        Column("TASK IDS", lambda made: "\n".join(str(task_id) for task_id in made.task_ids)),
+        Column("RESULT", lambda made: made.message),
+        Column("NODE", lambda made: made.assigned_node.hostname if made.assigned_node else "", wide=True),
+        Column(
+            "REFUSED",
+            lambda made: "\n".join(f"{refused.target}: {refused.reason}" for refused in made.failed_targets),
+            wide=True,
+        ),
+    ],
+)
+
+EXPLANATION: View[TaskExplanation] = View(
+    name=lambda told: str(told.task_id),
+    columns=[
+        Column("TASK ID", lambda told: str(told.task_id)),
+        Column("STATE", lambda told: str(told.status), style=lambda told: _STYLES[told.status]),
+        Column("SUMMARY", lambda told: told.summary),
+        Column("IN LINE", lambda told: number(told.queue_position)),
+    ],
+)
+VERDICTS: View[NodeVerdict] = View(
+    name=lambda verdict: verdict.node,
+    columns=[
+        Column("NODE", lambda verdict: verdict.node),
+        Column("FITS NOW", lambda verdict: "yes" if verdict.fits_now else "no"),
+        Column("CAN EVER FIT", lambda verdict: "yes" if verdict.can_ever_fit else "no"),
+        Column("REASON", lambda verdict: verdict.reason),
+    ],
+)
