@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Writes the generated parts of the documentation, from the code that they describe.
+
+A page holds `<!-- generated: NAME -->` and `<!-- end generated -->`; what stands between is replaced. What stands around
+is written by hand. A test checks that the committed pages equal what this gives.
+
+    python scripts/docs_generate.py            # writes
+    python scripts/docs_generate.py --check    # exits with 1 when a page is not up to date
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from docs_api import endpoints, error_codes, models, roles
+from docs_commands import commands, other_names
+from docs_settings import settings
+from docs_states import states, transitions
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+_REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
+
+
+def main(arguments: list[str]) -> int:
+    stale = []
+    for path in sorted(DOCS.rglob("*.md")):
+        text = path.read_text("utf-8")
+        made = generated(text)
+        if made == text:
+            continue
+        stale.append(path)
+        if "--check" not in arguments:
+            path.write_text(made, "utf-8")
+    for path in stale:
+        print(path.relative_to(DOCS.parent))
+    return 1 if stale and "--check" in arguments else 0
+
+
+def generated(page: str) -> str:
+    """The page with its generated parts as they should be."""
+    return _REGION.sub(lambda match: f"{match[1]}\n{_PARTS[match[2]]().strip()}\n\n{match[3]}", page)
+
+
+_PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "task-commands": commands("task"),
+    "cluster-commands": commands(
+        "up",
+        "host",
+        "runner",
+        "status",
+        "node",
+        "env",
+        "user",
+        "token",
+        "whoami",
+        "config",
+        "init",
+        "version",
+        "completion",
+    ),
+    "other-names": other_names,
+    "endpoints": endpoints,
+    "models": models,
+    "roles": roles,
+    "transitions": transitions,
+    "states": states,
+    "error-codes": error_codes,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
