@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from cyclopts import App
+from docs_tables import row
 
 from hakuriver_cli import reference
 from hakuriver_cli.main import application

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
+from docs_tables import row
 from pydantic import BaseModel
 
 from hakuriver.config import Settings
