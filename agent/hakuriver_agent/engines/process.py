@@ -115,7 +115,7 @@ class ProcessEngine(Engine):
         await self._link.request({"do": "signal", "key": _name(key), "number": int(signal.SIGTERM)})
 
     async def kill(self, key: Key) -> None:
-        await self._link.request({"do": "kill", "key": _name(key)})
+        await self._link.request({"do": "signal", "key": _name(key), "number": int(signal.SIGKILL)})
 
     async def pause(self, key: Key) -> None:
         await self._link.request({"do": "freeze", "key": _name(key), "frozen": True})

@@ -28,10 +28,20 @@ class Group:
     ours: bool = True
     """False for a scope, which systemd makes and removes."""
 
+    @property
+    def joined_by_child(self) -> bool:
+        """Whether a new process must join by itself: version 2 lets no single thread move."""
+        return "unified" in self.paths
+
     def join(self) -> None:
         """Moves the calling process in. Called in the child between fork and exec."""
-        for path in self.paths.values():
-            _write(path, "cgroup.procs", "0")
+        _write(self.paths["unified"], "cgroup.procs", "0")
+
+    def enter(self) -> None:
+        """Moves the calling thread in, so that its children are born in it; see `Cgroups.leave`."""
+        if not self.joined_by_child:
+            for path in self.paths.values():
+                _write(path, "tasks", "0")
 
     def processes(self) -> list[int]:
         found: set[int] = set()
@@ -93,6 +103,8 @@ class Cgroups:
     def __init__(self, bases: dict[str, str], mounts: dict[str, str]) -> None:
         self._bases = bases
         self._mounts = mounts
+        self._away = Group({name: base for name, base in bases.items() if name != "unified"})
+        """Where a thread goes when it leaves a task's group: that of all tasks, which has no limits."""
 
     @classmethod
     def detect(cls, name: str) -> Cgroups | None:
@@ -119,6 +131,10 @@ class Cgroups:
         else:
             _limit_v1(group.paths, cores, memory_bytes)
         return group
+
+    def leave(self) -> None:
+        """Moves the calling thread out of the group that it entered."""
+        self._away.enter()
 
     def scope(self, unit: str) -> Group:
         """The group that systemd makes for a scope of the system manager."""

@@ -1,27 +1,29 @@
+"""Starts tasks, each as a session of its own, and ends everything that they started. Standard library only.
+
+Starting is for one thread that does nothing else. Where control groups of version 1 are used it enters a task's group
+itself, so that its child is born in it: a thread may move itself without the lock that makes other moves take
+milliseconds, and Python then needs no code of its own between fork and exec, so that vfork serves. That thread is not
+the process's first one, to which the kernel charges the memory.
+"""
+
 # Plain os calls: the shim starts without pathlib.
 # ruff: noqa: PTH103, PTH123, PTH208
-"""Starts one task as a session of its own, and ends everything that it started. Standard library only."""
-
 from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import resource
 import signal
+import subprocess
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hakuriver_agent.shim.cgroups import Cgroups, Group, wait_empty
 from hakuriver_agent.shim.records import Fields
 
 STRAGGLER_SECONDS = 5.0
-_DEFAULT_SIGNALS = (
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-    signal.SIGCHLD,
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-)
 
 
 @dataclass
@@ -29,21 +31,16 @@ class Process:
     """A running task."""
 
     key: str
-    pid: int
+    popen: subprocess.Popen[bytes]
     group: Group | None
-    status: int
-    """Reads why the program could not be executed; empty when it was."""
+    limited: bool
+    """It has a limit of memory of its own, so that it can run out of it."""
+    output: tuple[int, int]
+    """The ends to read its stdout and stderr from."""
 
-    def failure(self) -> tuple[str, int] | None:
-        """What went wrong before the program ran, and the error's number."""
-        try:
-            text = os.read(self.status, 4096).decode("utf-8", "replace")
-        except OSError:
-            text = ""
-        finally:
-            os.close(self.status)
-        stage, _, number = text.rpartition(":")
-        return (stage, int(number)) if stage else None
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
 
     def signal(self, number: int) -> None:
         """Sends a signal to the task's process group."""
@@ -60,33 +57,101 @@ class Process:
         if self.group:
             self.group.kill()
 
+    def ran_out_of_memory(self) -> bool:
+        return self.limited and self.group is not None and self.group.oom_kills() > 0
 
-def start(fields: Fields, cgroups: Cgroups | None) -> tuple[Process, int, int]:
-    """Forks and executes; returns the process and the ends to read its output from.
-
-    Raises:
-        OSError: no process, pipe or control group can be made.
-    """
-    key: str = fields["key"]
-    group = _group(fields, cgroups)
-    out_read, out_write = os.pipe2(os.O_CLOEXEC)
-    err_read, err_write = os.pipe2(os.O_CLOEXEC)
-    status_read, status_write = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        _become(fields, group, (out_write, err_write), status_write)
-    for descriptor in (out_write, err_write, status_write):
-        os.close(descriptor)
-    os.set_blocking(out_read, False)
-    os.set_blocking(err_read, False)
-    return Process(key, pid, group, status_read), out_read, err_read
+    def end_stragglers(self) -> bool:
+        """Ends what it left running; False when something resists. Its process group has been killed already."""
+        if self.group is None or self.group.remove():
+            return True
+        return wait_empty(self.group, STRAGGLER_SECONDS) and self.group.remove()
 
 
-def end_stragglers(process: Process) -> bool:
-    """Ends what an ended task left running; False when something resists."""
-    if process.group is None:
-        return True
-    return wait_empty(process.group, STRAGGLER_SECONDS) and process.group.remove()
+class NotStartedError(Exception):
+    """The task cannot run."""
+
+    def __init__(self, message: str, exit_code: int | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+
+
+Done = Callable[[Process | NotStartedError], None]
+
+
+class Starter:
+    """The thread that starts tasks."""
+
+    def __init__(self, cgroups: Cgroups | None) -> None:
+        self._cgroups = cgroups
+        self._jobs: queue.SimpleQueue[tuple[Fields, Done]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="starter", daemon=True).start()
+
+    def start(self, fields: Fields, done: Done) -> None:
+        """Has a task started; `done` is called in the starter's thread."""
+        self._jobs.put((fields, done))
+
+    def _run(self) -> None:
+        while True:
+            fields, done = self._jobs.get()
+            try:
+                done(self._start(fields))
+            except NotStartedError as error:
+                done(error)
+
+    def _start(self, fields: Fields) -> Process:
+        group = None
+        try:
+            group = self._group(fields)
+            _make_scratch(fields)
+            return self._spawn(fields, group)
+        except OSError as error:
+            if group is not None:
+                group.remove()
+            raise _failure(fields, error) from None
+        finally:
+            if group is not None and self._cgroups is not None:
+                self._cgroups.leave()
+
+    def _spawn(self, fields: Fields, group: Group | None) -> Process:
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        own_group = group is not None and group.ours
+        try:
+            if own_group and group is not None:
+                group.enter()
+            popen = subprocess.Popen(
+                fields["argv"],
+                stdin=subprocess.DEVNULL,
+                stdout=out_write,
+                stderr=err_write,
+                cwd=fields["cwd"],
+                env=fields["env"],
+                user=fields["uid"],
+                group=fields["gid"],
+                extra_groups=_groups(fields),
+                umask=0o022,
+                start_new_session=True,
+                preexec_fn=_before_exec(fields, group),  # noqa: PLW1509 - system calls only, where nothing else serves
+            )
+        except BaseException:
+            os.close(out_read)
+            os.close(err_read)
+            raise
+        finally:
+            os.close(out_write)
+            os.close(err_write)
+        os.set_blocking(out_read, False)
+        os.set_blocking(err_read, False)
+        limited = bool(fields["memory_bytes"])
+        return Process(fields["key"], popen, group, limited, (out_read, err_read))
+
+    def _group(self, fields: Fields) -> Group | None:
+        if self._cgroups is None:
+            return None
+        if fields["scope"]:
+            return self._cgroups.scope(fields["scope"])
+        return self._cgroups.make(fields["key"], fields["cores"], fields["memory_bytes"])
 
 
 def end_survivors(key: str, cgroups: Cgroups | None) -> None:
@@ -103,50 +168,22 @@ def end_survivors(key: str, cgroups: Cgroups | None) -> None:
                 os.kill(int(entry), signal.SIGKILL)
 
 
-def _group(fields: Fields, cgroups: Cgroups | None) -> Group | None:
-    if cgroups is None:
+def _before_exec(fields: Fields, group: Group | None) -> Callable[[], None] | None:
+    """What must happen in the child; none where nothing must, since that allows vfork."""
+    if fields["scope"]:
         return None
-    if fields["scope"]:
-        return cgroups.scope(fields["scope"])
-    return cgroups.make(fields["key"], fields["cores"], fields["memory_bytes"])
-
-
-def _become(fields: Fields, group: Group | None, output: tuple[int, int], status: int) -> None:
-    """In the child: takes on the task's limits, user, folder and output, and executes it. Never returns."""
-    stage = "cannot start the process"
-    try:
-        os.setsid()
-        for number in _DEFAULT_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        stage = "cannot limit the process"
-        _limit(fields, group)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(output[0], 1)
-        os.dup2(output[1], 2)
-        os.umask(0o022)
-        stage = f"cannot make the scratch folder {fields['scratch']}"
-        _make_scratch(fields)
-        stage = "cannot become the task's user"
-        _become_user(fields)
-        stage = f"cannot use the working directory {fields['cwd']}"
-        os.chdir(fields["cwd"])
-        stage = f"cannot execute {fields['command']}"
-        os.execvpe(fields["argv"][0], fields["argv"], fields["env"])  # noqa: S606 - argv, and no shell is wanted
-    except BaseException as error:  # noqa: BLE001 - the parent tells it, whatever it is
-        reason = error.errno if isinstance(error, OSError) and error.errno else 0
-        os.write(status, f"{stage}:{reason}".encode()[-4000:])
-    finally:
-        os._exit(127)
-
-
-def _limit(fields: Fields, group: Group | None) -> None:
-    if fields["scope"]:
-        return
     if group is not None:
-        group.join()
-    elif fields["memory_bytes"]:
-        resource.setrlimit(resource.RLIMIT_AS, (fields["memory_bytes"],) * 2)
+        return group.join if group.joined_by_child else None
+    if fields["memory_bytes"]:
+        limit = fields["memory_bytes"]
+        return lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return None
+
+
+def _groups(fields: Fields) -> list[int] | None:
+    if fields["uid"] is None or os.geteuid() != 0:
+        return None
+    return list(fields["groups"] or [fields["gid"]])
 
 
 def _make_scratch(fields: Fields) -> None:
@@ -155,15 +192,14 @@ def _make_scratch(fields: Fields) -> None:
         os.chown(fields["scratch"], fields["uid"], fields["gid"])
 
 
-def _become_user(fields: Fields) -> None:
-    if fields["uid"] is None:
-        return
-    if os.geteuid() == 0:
-        os.setgroups(fields["groups"] or [fields["gid"]])
-    if os.getgid() != fields["gid"]:
-        os.setgid(fields["gid"])
-    if os.getuid() != fields["uid"]:
-        os.setuid(fields["uid"])
+def _failure(fields: Fields, error: OSError) -> NotStartedError:
+    reason = error.strerror or str(error)
+    if error.filename == fields["cwd"]:
+        return NotStartedError(f"cannot use the working directory {fields['cwd']}: {reason}", None)
+    if error.filename == fields["argv"][0]:
+        code = 127 if isinstance(error, FileNotFoundError) else 126
+        return NotStartedError(f"cannot execute {fields['command']}: {reason}", code)
+    return NotStartedError(f"cannot start the process: {reason} ({error.filename or 'no file'})", None)
 
 
 def _environment(pid: str) -> set[bytes]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
-import errno
 import fcntl
 import json
 import os
@@ -26,7 +25,7 @@ from collections.abc import Callable
 
 from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.shim.cgroups import Cgroups
-from hakuriver_agent.shim.processes import Process, end_stragglers, end_survivors, start
+from hakuriver_agent.shim.processes import NotStartedError, Process, Starter, end_survivors
 from hakuriver_agent.shim.pump import Output, Pump, Stream
 from hakuriver_agent.shim.records import Fields, Records
 
@@ -45,6 +44,10 @@ class Shim:
         self._records = Records("shim.records")
         self._cgroups = Cgroups.detect(group_name)
         self._pump = Pump()
+        self._starter = Starter(self._cgroups)
+        self._starting = 0
+        self._early: dict[int, int] = {}
+        """Statuses of processes that ended before the starter told of them."""
         self._processes: dict[int, Process] = {}
         self._running: dict[str, Process] = {}
         self._outputs: dict[str, Output] = {}
@@ -53,13 +56,14 @@ class Shim:
         """Connected Runners, with the part of a line that has come. Normally one; two while one replaces the other."""
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._pending: dict[str, list[Callable[[Process], None]]] = {}
+        """What was asked of tasks while they were being started."""
         self._idle_since = time.monotonic()
         self._quitting = False
         self._verbs: dict[str, Callable[[Fields], Fields]] = {
             "hello": self._hello,
             "start": self._start,
             "signal": self._signal,
-            "kill": self._kill,
             "freeze": self._freeze,
             "remove": self._remove,
             "units": self._units,
@@ -83,7 +87,7 @@ class Shim:
 
     def _finished(self) -> bool:
         """Nobody is connected and nothing runs. What has ended is on disk, for the next shim to tell."""
-        if self._clients or self._running or self._outputs:
+        if self._clients or self._starting or self._running or self._outputs:
             self._idle_since = time.monotonic()
             return False
         gone = not os.path.exists("shim.lock")
@@ -93,8 +97,7 @@ class Shim:
         for key, fields in list(self._records.units.items()):
             if "ended" not in fields:
                 end_survivors(key, self._cgroups)
-                lost = {"exit_code": None, "at": time.time(), "oom": False, "message": _LOST}
-                self._records.put(key, {"ended": fields.get("result", lost)})
+                self._records.put(key, {"ended": fields.get("result", _end(None, _LOST))})
 
     def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -123,15 +126,11 @@ class Shim:
             self._disconnect(client)
             return
         *lines, self._clients[client] = (self._clients[client] + data).split(b"\n")
-        answers = [self._answer(json.loads(line)) for line in lines]
-        self._send(client, answers)
+        self._send(client, [self._answer(json.loads(line)) for line in lines])
 
     def _answer(self, request: Fields) -> Fields:
         verb = self._verbs.get(request.get("do", ""))
-        try:
-            answer = verb(request) if verb else {"error": f"unknown request {request.get('do')}"}
-        except OSError as error:
-            answer = {"error": error.strerror or str(error), "errno": error.errno}
+        answer = verb(request) if verb else {"error": f"unknown request {request.get('do')}"}
         return {"re": request.get("id"), **answer}
 
     def _send(self, client: socket.socket, messages: list[Fields]) -> None:
@@ -150,55 +149,76 @@ class Shim:
         return {"units": self._records.units}
 
     def _start(self, request: Fields) -> Fields:
-        """Starts a task, or answers when it was started. Written before the fork, so that it happens once."""
+        """Has a task started, or answers when it was. Written before it is, so that it happens once."""
         key: str = request["key"]
-        if key in self._records.units:
-            return {"at": self._records.units[key]["at"]}
-        at = time.time()
-        self._records.put(key, {"at": at, "spec": request["spec"], "frozen": False})
-        try:
-            process, out, err = start(request, self._cgroups)
-        except OSError:
-            self._records.drop(key)
-            raise
-        self._processes[process.pid] = self._running[key] = process
+        if key not in self._records.units:
+            self._records.put(key, {"at": time.time(), "spec": request["spec"], "frozen": False})
+            self._starting += 1
+            self._starter.start(request, lambda result: self._later(lambda: self._started(request, result)))
+        return {"at": self._records.units[key]["at"]}
+
+    def _started(self, request: Fields, result: Process | NotStartedError) -> None:
+        key: str = request["key"]
+        self._starting -= 1
+        if isinstance(result, NotStartedError):
+            self._tell_end(key, _end(result.exit_code, result.message))
+            return
+        self._running[key] = result
         self._outputs[key] = output = self._output(key)
         owner = None if request["uid"] is None else (request["uid"], request["gid"])
-        for descriptor, path in ((out, request["stdout"]), (err, request["stderr"])):
+        for descriptor, path in zip(result.output, (request["stdout"], request["stderr"]), strict=True):
             output.streams.append(Stream(descriptor, LogFile(path, request["log_max_bytes"], owner), output))
         self._pump.add(output)
-        return {"at": at}
+        for act in self._pending.pop(key, []):
+            act(result)
+        if (status := self._early.pop(result.pid, None)) is not None:
+            result.signal(signal.SIGKILL)
+            self._reaped(result, status)
+        else:
+            self._processes[result.pid] = result
+        if not self._starting:
+            self._early.clear()
+
+    def _later(self, job: Callable[[], None]) -> None:
+        """Has the main thread do something. May be called in every thread."""
+        self._done.append(job)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"\0")
 
     def _output(self, key: str) -> Output:
         def done(lost: str | None) -> None:
-            self._done.append(lambda: self._ended(key, lost))
-            os.write(self._wake_write, b"\0")
+            self._later(lambda: self._ended(key, lost))
 
         return Output(done, lambda: None)
 
     def _signal(self, request: Fields) -> Fields:
-        if process := self._running.get(request["key"]):
-            process.signal(request["number"])
-            if self._records.units[request["key"]].get("frozen"):
-                self._set_frozen(process, False)
-        return {}
-
-    def _kill(self, request: Fields) -> Fields:
-        if process := self._running.get(request["key"]):
-            process.kill()
-        return {}
+        return self._do(request["key"], lambda process: self._strike(process, request["number"]))
 
     def _freeze(self, request: Fields) -> Fields:
-        if process := self._running.get(request["key"]):
-            self._set_frozen(process, request["frozen"])
+        return self._do(request["key"], lambda process: self._set_frozen(process, request["frozen"]))
+
+    def _do(self, key: str, act: Callable[[Process], None]) -> Fields:
+        """Acts on a running task, now or once it has been started; on an ended one there is nothing to do."""
+        if process := self._running.get(key):
+            act(process)
+        elif key in self._records.units and "ended" not in self._records.units[key]:
+            self._pending.setdefault(key, []).append(act)
         return {}
+
+    def _strike(self, process: Process, number: int) -> None:
+        if number == signal.SIGKILL:
+            process.kill()
+            return
+        process.signal(number)
+        if self._records.units[process.key].get("frozen"):
+            self._set_frozen(process, False)
 
     def _set_frozen(self, process: Process, frozen: bool) -> None:
         process.freeze(frozen)
         self._records.put(process.key, {"frozen": frozen})
 
     def _remove(self, request: Fields) -> Fields:
-        if request["key"] not in self._running and request["key"] not in self._outputs:
+        if "ended" in self._records.units.get(request["key"], {}):
             self._records.drop(request["key"])
         return {}
 
@@ -209,14 +229,18 @@ class Shim:
         return {}
 
     def _woken(self) -> None:
-        os.read(self._wake_read, 4096)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
         with contextlib.suppress(ChildProcessError):
             while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG):
-                if process := self._processes.pop(found.si_pid, None):
+                process = self._processes.pop(found.si_pid, None)
+                if process:
                     process.signal(signal.SIGKILL)
                 _, status = os.waitpid(found.si_pid, 0)
                 if process:
                     self._reaped(process, status)
+                elif self._starting:
+                    self._early[found.si_pid] = status
 
     def _reaped(self, process: Process, status: int) -> None:
         """Its process ended: ends the stragglers, notes how it ended, and has the rest of the output written.
@@ -224,37 +248,29 @@ class Shim:
         Its process group was killed before it was reaped, when its number could not belong to another one yet.
         """
         del self._running[process.key]
-        oom = process.group is not None and process.group.oom_kills() > 0
-        clean = end_stragglers(process)
-        ended = _ended(status, oom, process.failure())
-        if not clean:
-            ended["message"] = "a process that it started could not be ended"
-        self._records.put(process.key, {"result": ended})
+        code = os.waitstatus_to_exitcode(status)
+        process.popen.returncode = code
+        oom = process.ran_out_of_memory()
+        message = None if process.end_stragglers() else "a process that it started could not be ended"
+        result = _end(code if code >= 0 else 128 - code, message, oom=oom)
+        self._records.put(process.key, {"result": result})
         self._pump.finish(self._outputs[process.key])
 
     def _ended(self, key: str, lost: str | None) -> None:
         del self._outputs[key]
-        ended: Fields = self._records.units[key].pop("result")
-        ended["message"] = ended["message"] or lost
+        result: Fields = self._records.units[key].pop("result")
+        result["message"] = result["message"] or lost
+        self._tell_end(key, result)
+
+    def _tell_end(self, key: str, ended: Fields) -> None:
+        self._pending.pop(key, None)
         self._records.put(key, {"ended": ended})
         for client in list(self._clients):
             self._send(client, [{"event": "ended", "key": key, "ended": ended}])
 
 
-def _ended(status: int, oom: bool, failure: tuple[str, int] | None) -> Fields:
-    code = os.waitstatus_to_exitcode(status)
-    ended: Fields = {
-        "exit_code": code if code >= 0 else 128 - code,
-        "at": time.time(),
-        "oom": oom,
-        "message": None,
-    }
-    if failure:
-        stage, number = failure
-        reason = os.strerror(number) if number else "it is not valid"
-        ended["exit_code"] = 127 if number == errno.ENOENT else 126
-        ended["message"] = f"{stage}: {reason}"
-    return ended
+def _end(exit_code: int | None, message: str | None, *, oom: bool = False) -> Fields:
+    return {"exit_code": exit_code, "at": time.time(), "oom": oom, "message": message}
 
 
 def main(folder: str, ready: int, group_name: str) -> None:
@@ -266,7 +282,8 @@ def main(folder: str, ready: int, group_name: str) -> None:
     except OSError:
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+        # A handler, and not to ignore it: what is ignored stays so in the tasks.
+        signal.signal(number, lambda *_: None)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.suppress(FileNotFoundError):
