@@ -99,6 +99,8 @@ class ProcessEngine(Engine):
             answer = await self._link.request(self._request(spec))
         except OSError as error:
             raise StartFailedError(f"cannot start the process: {error.strerror}") from None
+        if (ended := answer.get("ended")) and not ended["started"]:
+            raise StartFailedError(ended["message"], ended["exit_code"])
         return _started(spec.key, answer)
 
     async def adopt(self, spec: AttemptSpec) -> Adopted | None:

@@ -62,7 +62,6 @@ class Shim:
         self._quitting = False
         self._verbs: dict[str, Callable[[Fields], Fields]] = {
             "hello": self._hello,
-            "start": self._start,
             "signal": self._signal,
             "freeze": self._freeze,
             "remove": self._remove,
@@ -126,12 +125,20 @@ class Shim:
             self._disconnect(client)
             return
         *lines, self._clients[client] = (self._clients[client] + data).split(b"\n")
-        self._send(client, [self._answer(json.loads(line)) for line in lines])
+        answers = [self._answer(client, json.loads(line)) for line in lines]
+        self._send(client, [answer for answer in answers if answer])
 
-    def _answer(self, request: Fields) -> Fields:
+    def _answer(self, client: socket.socket, request: Fields) -> Fields | None:
+        """The answer; none for a start, which is answered when it has happened."""
+        number = request.get("id")
+        if request.get("do") == "start":
+            self._start(request, lambda answer: self._send(client, [{"re": number, **answer}]))
+            return None
         verb = self._verbs.get(request.get("do", ""))
-        answer = verb(request) if verb else {"error": f"unknown request {request.get('do')}"}
-        return {"re": request.get("id"), **answer}
+        return {
+            "re": number,
+            **(verb(request) if verb else {"error": f"unknown request {request.get('do')}"}),
+        }
 
     def _send(self, client: socket.socket, messages: list[Fields]) -> None:
         """A Runner that does not read loses its connection, and makes a new one when it goes on."""
@@ -148,36 +155,45 @@ class Shim:
         del request
         return {"units": self._records.units}
 
-    def _start(self, request: Fields) -> Fields:
-        """Has a task started, or answers when it was. Written before it is, so that it happens once."""
+    def _start(self, request: Fields, tell: Callable[[Fields], None]) -> None:
+        """Has a task started, or tells that it was. Written before it is, so that it happens once."""
         key: str = request["key"]
-        if key not in self._records.units:
-            self._records.put(key, {"at": time.time(), "spec": request["spec"], "frozen": False})
-            self._starting += 1
-            self._starter.start(request, lambda result: self._later(lambda: self._started(request, result)))
-        return {"at": self._records.units[key]["at"]}
+        if key in self._records.units:
+            tell(self._records.units[key])
+            return
+        self._records.put(key, {"at": time.time(), "spec": request["spec"], "frozen": False})
+        self._starting += 1
+        self._starter.start(request, lambda result: self._later(lambda: self._started(request, result, tell)))
 
-    def _started(self, request: Fields, result: Process | NotStartedError) -> None:
+    def _started(
+        self, request: Fields, result: Process | NotStartedError, tell: Callable[[Fields], None]
+    ) -> None:
         key: str = request["key"]
         self._starting -= 1
         if isinstance(result, NotStartedError):
-            self._tell_end(key, _end(result.exit_code, result.message))
-            return
-        self._running[key] = result
+            self._tell_end(key, _end(result.exit_code, result.message, started=False))
+        else:
+            self._adopt(request, result)
+        tell(self._records.units[key])
+        if not self._starting:
+            self._early.clear()
+
+    def _adopt(self, request: Fields, process: Process) -> None:
+        """Takes charge of a process that the starter has made, and that may have ended already."""
+        key: str = request["key"]
+        self._running[key] = process
         self._outputs[key] = output = self._output(key)
         owner = None if request["uid"] is None else (request["uid"], request["gid"])
-        for descriptor, path in zip(result.output, (request["stdout"], request["stderr"]), strict=True):
+        for descriptor, path in zip(process.output, (request["stdout"], request["stderr"]), strict=True):
             output.streams.append(Stream(descriptor, LogFile(path, request["log_max_bytes"], owner), output))
         self._pump.add(output)
         for act in self._pending.pop(key, []):
-            act(result)
-        if (status := self._early.pop(result.pid, None)) is not None:
-            result.signal(signal.SIGKILL)
-            self._reaped(result, status)
+            act(process)
+        if (status := self._early.pop(process.pid, None)) is not None:
+            process.signal(signal.SIGKILL)
+            self._reaped(process, status)
         else:
-            self._processes[result.pid] = result
-        if not self._starting:
-            self._early.clear()
+            self._processes[process.pid] = process
 
     def _later(self, job: Callable[[], None]) -> None:
         """Has the main thread do something. May be called in every thread."""
@@ -269,8 +285,8 @@ class Shim:
             self._send(client, [{"event": "ended", "key": key, "ended": ended}])
 
 
-def _end(exit_code: int | None, message: str | None, *, oom: bool = False) -> Fields:
-    return {"exit_code": exit_code, "at": time.time(), "oom": oom, "message": message}
+def _end(exit_code: int | None, message: str | None, *, oom: bool = False, started: bool = True) -> Fields:
+    return {"exit_code": exit_code, "at": time.time(), "oom": oom, "message": message, "started": started}
 
 
 def main(folder: str, ready: int, group_name: str) -> None:
