@@ -88,7 +88,9 @@ class HostApp:
             self._router.routes.extend(
                 _routes(parts.endpoints, parts.access, self._settings.host.max_request_bytes)
             )
+            systemd.tell("READY=1")
             yield
+            systemd.tell("STOPPING=1")
 
 
 async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: Engine, share: Share) -> Parts:

@@ -23,7 +23,7 @@ from hakuriver_host.services.share import Share
 log = structlog.get_logger("hakuriver_host")
 
 _BACKLOG = 2048
-_GRACE_SECONDS = 5
+_GRACE_SECONDS = 1
 _SWITCH_SECONDS = 0.0005
 """How long a thread may hold the interpreter while another waits for it. Python's own 5 ms would make each commit of the
 writer, and each read, wait that long behind a busy loop."""
