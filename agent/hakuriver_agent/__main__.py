@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
-# httpx and structlog load rich and pygments when these are installed, for what a daemon never shows: 5 MB less.
-sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # none is how an import is made to fail
+# None makes an import fail at once. httpx and structlog load rich and pygments when these are installed, for what a
+# daemon never shows: 5 MB. httpcore looks for sniffio at each request, and not finding it is a search of the disk.
+for name in ("rich", "sniffio"):
+    sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 from hakuriver_agent.main import exit_now, main  # noqa: E402 - after the line above
 

@@ -9,6 +9,7 @@ import argparse
 import errno
 import fcntl
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -67,6 +68,9 @@ def run(settings: Settings) -> None:
     lock = _lock(folders.state)
     listener = _listen(settings.network.runner_bind_ip, settings.network.runner_port)
     journal = Journal.open(folders.journal, boot_id())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # The server raises the signal anew once it has shut down; what follows it shall still happen.
+        signal.signal(number, lambda *_: None)
     try:
         uvloop.run(_serve(settings, folders, journal, listener))
     finally:

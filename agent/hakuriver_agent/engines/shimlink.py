@@ -46,6 +46,7 @@ class ShimLink:
         self._writer: asyncio.StreamWriter | None = None
         self._answers: dict[int, asyncio.Future[Fields]] = {}
         self._last_id = 0
+        self._unsent: list[str] = []
         self._connecting = asyncio.Lock()
         self._reader_task: asyncio.Task[None] | None = None
         self._closed = False
@@ -128,8 +129,16 @@ class ShimLink:
         number = self._last_id
         future: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
         self._answers[number] = future
-        self._writer.write(json.dumps({"id": number, **fields}).encode() + b"\n")
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(json.dumps({"id": number, **fields}))
         return await future
+
+    def _flush(self) -> None:
+        """What was asked in one turn of the loop goes in one piece."""
+        lines, self._unsent = self._unsent, []
+        if self._writer is not None:
+            self._writer.write("\n".join([*lines, ""]).encode())
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
