@@ -20,7 +20,9 @@ from hakuriver_host.db.writer import Changes, Writer
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     """One connection for all, so that a test can take its room away."""
-    made = create_engine(f"sqlite:///{tmp_path / 'host.db'}", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    made = create_engine(
+        f"sqlite:///{tmp_path / 'host.db'}", poolclass=StaticPool, connect_args={"check_same_thread": False}
+    )
     migrate(made)
     return made
 
@@ -35,7 +37,17 @@ async def writer(engine: Engine) -> AsyncIterator[Writer]:
 def event(sequence: int, cause: str = "") -> Changes:
     return Changes(
         events=[
-            {"sequence": sequence, "time": 0, "task_id": 1, "batch_id": 1, "attempt": 0, "state": "pending", "node": None, "cause": cause, "exit_code": None}
+            {
+                "sequence": sequence,
+                "time": 0,
+                "task_id": 1,
+                "batch_id": 1,
+                "attempt": 0,
+                "state": "pending",
+                "node": None,
+                "cause": cause,
+                "exit_code": None,
+            }
         ]
     )
 
@@ -53,7 +65,9 @@ async def test_many_writes_are_durable_when_they_return(engine: Engine, writer: 
 
 
 async def test_one_of_a_group_that_breaks_a_constraint_fails_alone(engine: Engine, writer: Writer) -> None:
-    outcomes = await asyncio.gather(*(writer.write(event(number), firm=False) for number in (1, 2, 1, 3)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(writer.write(event(number), firm=False) for number in (1, 2, 1, 3)), return_exceptions=True
+    )
     assert [type(outcome) for outcome in outcomes] == [type(None), type(None), ConflictError, type(None)]
     assert [row.sequence for row in Repository(engine).events(0)] == [1, 2, 3]
 
