@@ -7,12 +7,14 @@ symbolic link leads out of the allowed roots.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from hakuriver.config import Settings
 from hakuriver.errors import StorageError
+from hakuriver_agent.threads import in_thread
 
 SHARED_DATA = "shared_data"
 LOGS = ("task_outputs", "task_errors")
@@ -114,6 +116,16 @@ def make_scratch(path: Path, owner: tuple[int, int] | None) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if owner is not None and (path.stat().st_uid, path.stat().st_gid) != owner:
         os.chown(path, *owner)
+
+
+async def remove_scratch(path: Path) -> None:
+    """Removes the scratch folder of an attempt; in a thread, unless it is empty or missing."""
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError:
+        await in_thread(lambda: shutil.rmtree(path, ignore_errors=True))
 
 
 def make_shared_data(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -81,6 +82,9 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings, folders: Folders, journal: Journal, listener: socket.socket) -> None:
     port: int = listener.getsockname()[1]
     parts = assemble(settings, folders, journal, port)
+    # What is there now stays: it need not be looked through for garbage again and again.
+    gc.collect()
+    gc.freeze()
     log.info(f"Runner {settings.runner.name} {__version__} listens", port=port, host=settings.host_url)
     await _server(settings, application(parts)).serve(sockets=[listener])
 

@@ -34,7 +34,7 @@ from hakuriver_agent.engines.port import (
     UnitState,
 )
 from hakuriver_agent.engines.shimlink import Fields, ShimLink
-from hakuriver_agent.folders import Folders, ForbiddenPathError, make_shared_data, owner_of
+from hakuriver_agent.folders import Folders, ForbiddenPathError, make_shared_data, owner_of, remove_scratch
 from hakuriver_agent.threads import in_thread
 
 SHARE_SECONDS = 20.0
@@ -126,10 +126,10 @@ class ProcessEngine(Engine):
         await self._link.request({"do": "freeze", "key": _name(key), "frozen": False})
 
     async def remove(self, key: Key) -> None:
-        self._ends.pop(key, None)
-        if self._link.exists:
+        known = self._ends.pop(key, None)
+        if known or self._link.exists:
             await self._link.request({"do": "remove", "key": _name(key)})
-        await in_thread(lambda: shutil.rmtree(self._settings.folders.scratch(*key), ignore_errors=True))
+        await remove_scratch(self._settings.folders.scratch(*key))
 
     async def units(self) -> list[Unit]:
         if not self._link.exists:
