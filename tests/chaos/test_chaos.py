@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.chaos
 
 OFFLINE_SOON = {"timing": {"heartbeat_interval": 0.3, "heartbeat_timeout_factor": 5, "lost_after": 3600}}
 """A node is offline after 1.5 seconds."""
+
+SUBMIT_EVERY = 0.05
 
 
 @contextmanager
@@ -57,9 +60,11 @@ def finish(load: Load) -> None:
 
 
 def submit_all(load: Load, count: int) -> None:
+    """Submits them a few milliseconds apart, so that there is trouble before, between and after them."""
     load.prepare()
     for _ in range(count):
         load.submit()
+        time.sleep(load.chance.uniform(0, 2 * SUBMIT_EVERY))
 
 
 @pytest.mark.docker
@@ -68,7 +73,6 @@ def test_daemons_are_killed_again_and_again(tmp_path: Path, chance: random.Rando
     sections = {**OFFLINE_SOON, "timing": {**OFFLINE_SOON["timing"], "heartbeat_timeout_factor": 10}}
     kills = random.Random(chance.random())
     with running(Cluster(tmp_path, runners=2, cores=8, containers=True, sections=sections)) as cluster:
-
         killed = 0
 
         def kill(enough: threading.Event) -> None:
@@ -101,9 +105,12 @@ def test_the_link_is_cut_for_longer_than_the_offline_limit(
     with running(
         Cluster(tmp_path, cores=8, containers=containers, relays=True, sections=OFFLINE_SOON)
     ) as cluster:
+        cut_off = 0
 
         def cut(enough: threading.Event) -> None:
+            nonlocal cut_off
             while not enough.wait(cuts.uniform(0.3, 1.5)):
+                cut_off += 1
                 cluster.cut("drop" if how == "drop" else "reset")
                 try:
                     cluster.wait_node(NodeState.OFFLINE)
@@ -116,6 +123,7 @@ def test_the_link_is_cut_for_longer_than_the_offline_limit(
         with trouble(cut):
             submit_all(load, task_count // 2)
             load.wait_all()
+        assert cut_off >= 3, "too few cuts to prove anything"
         finish(load)
 
 
@@ -138,6 +146,7 @@ def test_the_hosts_disk_is_full_for_a_while(tmp_path: Path, chance: random.Rando
         load = Load(cluster, chance, containers)
         with trouble(fill):
             submit_all(load, task_count)
+        assert load.refused, "the disk was never full at the wrong moment"
         finish(load)
 
 

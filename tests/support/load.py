@@ -10,6 +10,7 @@ import random
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Load:
     chance: random.Random
     containers: bool
     expected: dict[int, int] = field(default_factory=dict)
+    refused: int = 0
+    """Submissions that the Host could not take for want of disk."""
 
     @property
     def marks(self) -> Path:
@@ -109,6 +112,7 @@ class Load:
         return {
             "command": "sh",
             "arguments": ["-c", text],
+            "env_vars": {"PADDING": "x" * self.chance.choice((0, 100, 60_000))},
             "container_name": None if in_container else "NULL",
             "required_cores": self.chance.choice((0, 1, 1, 2)),
             "required_memory_bytes": self.chance.choice((None, 50_000_000)),
@@ -119,7 +123,8 @@ class Load:
             answer = self.cluster.api.call("POST", "/api/submit", json=body, headers={"Idempotency-Key": key})
         except httpx.TransportError:
             return None
-        if answer.status_code in {500, 502, 503, 507}:
+        if answer.status_code in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE}:
+            self.refused += 1
             return None
         assert answer.is_success, answer.text
         parsed: dict[str, Any] = answer.json()
