@@ -121,7 +121,7 @@ def make_scratch(path: Path, owner: tuple[int, int] | None) -> None:
 async def remove_scratch(path: Path) -> None:
     """Removes the scratch folder of an attempt; in a thread, unless it is empty or missing."""
     try:
-        path.rmdir()
+        path.rmdir()  # noqa: ASYNC240 - of the local disk, and empty mostly: less than a thread costs
     except FileNotFoundError:
         return
     except OSError:
