@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +54,42 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "COLUMNS": "200",
     }
     run = Commands(environment)
-    with (folder / "up.log").open("wb") as log:
+    with _one_at_a_time(), (folder / "up.log").open("wb") as log:
         up = subprocess.Popen(
             [_BIN / "hakuriver", "up"], env=environment | _NODE, stderr=log, start_new_session=True
         )
+        try:
+            until(
+                lambda: _ready(run, up), lambda: f"the cluster is up\n{(folder / 'up.log').read_text()}", 240
+            )
+        except BaseException:
+            _stop(up)
+            raise
     try:
-        until(lambda: _ready(run, up), lambda: f"the cluster is up\n{(folder / 'up.log').read_text()}", 240)
         yield environment
         _end_tasks(run)
         versions = [row["timestamp"] for row in run("env", "list", "-o", "json").json()]
     finally:
-        up.send_signal(signal.SIGINT)
-        try:
-            up.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(up.pid, signal.SIGKILL)
+        _stop(up)
     for version in versions:
         engine.remove_image("hakuriver-base", version)
+
+
+def _stop(up: subprocess.Popen[bytes]) -> None:
+    up.send_signal(signal.SIGINT)
+    try:
+        up.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(up.pid, signal.SIGKILL)
+        up.wait()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Processes of the tests that start a cluster at the same moment would find the same ports free."""
+    with (Path(tempfile.gettempdir()) / "hakuriver-docs-tests.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _ready(run: Commands, up: subprocess.Popen[bytes]) -> bool:
@@ -89,10 +110,15 @@ def _end_tasks(run: Commands) -> None:
 
 
 @pytest.fixture
-def shell(home: dict[str, str], tmp_path: Path) -> Shell:
-    with suppress(FileExistsError):
-        (Path(home["HOME"]) / ".hakuriver").mkdir()
-    return Shell(tmp_path, home)
+def shell(home: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shell]:
+    """A shell in a folder of its own. After a failure it tells what the cluster holds and what its daemons said."""
+    failed = request.session.testsfailed
+    yield Shell(tmp_path, home)
+    if request.session.testsfailed > failed:
+        sys.stderr.write(Commands(home)("task", "list", "-o", "wide").stdout)
+        for log in sorted((Path(home["HOME"]) / ".hakuriver" / "logs").glob("*.log")):
+            last = log.read_text("utf-8", "replace").splitlines()[-15:]
+            sys.stderr.write("\n".join([f"--- {log.name}", *last, ""]))
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if _runnable(page)], ids=lambda page: page.stem)
@@ -110,18 +136,6 @@ def test_the_examples_do_what_the_page_shows(page: Path, shell: Shell) -> None:
             following = everything[index + 1] if index + 1 < len(everything) else None
             shown = following.text if following and following.before == PRINTS else None
             _run_program(block, shown, shell)
-
-
-@pytest.fixture(autouse=True)
-def _tell_more(request: pytest.FixtureRequest, home: dict[str, str]) -> Iterator[None]:
-    """After a failure, what the cluster holds and what its daemons said last."""
-    failed = request.session.testsfailed
-    yield
-    if request.session.testsfailed > failed:
-        sys.stderr.write(Commands(home)("task", "list", "-o", "wide").stdout)
-        for log in sorted((Path(home["HOME"]) / ".hakuriver" / "logs").glob("*.log")):
-            last = log.read_text("utf-8", "replace").splitlines()[-15:]
-            sys.stderr.write("\n".join([f"--- {log.name}", *last, ""]))
 
 
 def _run_session(block: Block, shell: Shell) -> None:
