@@ -77,7 +77,7 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
     ).runner_url
     machine = Machine(settings, folders, engines, supervisor, journal.id, url)
     hooks = Hooks(
-        register_request=lambda: machine.register_request(supervisor.reports()),
+        register_request=machine.register_request,
         heartbeat_request=machine.heartbeat_request,
         apply=supervisor.apply,
         answered=outbox.kick,

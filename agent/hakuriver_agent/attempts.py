@@ -19,6 +19,8 @@ class Attempt:
     spec: AttemptSpec | None
     """None when it was killed before it came."""
     report: AttemptReport
+    first_sequence: int = 0
+    """The least number for its next report."""
     launch: Launch = field(default_factory=Launch)
     kill_requested: bool = False
     over_time: bool = False
@@ -27,6 +29,8 @@ class Attempt:
     """Its end is being written: nothing changes it any more."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Its unit has ended."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is known whether it runs, in this life."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while it is paused or resumed."""
     driver: asyncio.Task[None] | None = None
@@ -43,7 +47,8 @@ class Attempt:
 
     def next_report(self, **changes: Any) -> AttemptReport:
         """The report that follows the present one."""
-        return self.report.model_copy(update={"sequence": self.report.sequence + 1, **changes})
+        sequence = max(self.report.sequence + 1, self.first_sequence)
+        return self.report.model_copy(update={"sequence": sequence, **changes})
 
 
 def accepted(spec: AttemptSpec) -> AttemptReport:

@@ -11,6 +11,7 @@ Two small tables and six statements: the standard library's sqlite3 runs them. S
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import secrets
 import sqlite3
@@ -27,8 +28,11 @@ from hakuriver.states import FINAL, TaskState
 from hakuriver_agent.engines.port import Key
 
 SCHEMA_VERSION = 1
-SEQUENCE_STEP = 1_000_000
-"""Added to every unfinished attempt's sequence at a start: reports that were sent and not written stay older."""
+SEQUENCES_PER_LIFE = 1_000_000
+"""The reports of an attempt that a life takes up are numbered from its own multiple on, so that reports which an
+earlier life sent and had not written stay older."""
+NOTE_SECONDS = 0.2
+"""How long a note waits for a change to go along with."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -86,8 +90,10 @@ class _Batch:
 class Journal:
     """The journal of one Runner. Its methods are called in the loop's thread, except `open`."""
 
-    def __init__(self, connection: Connection, journal_id: str, same_boot: bool) -> None:
+    def __init__(self, connection: Connection, journal_id: str, life: int, same_boot: bool) -> None:
         self.id = journal_id
+        self.first_sequence = life * SEQUENCES_PER_LIFE
+        """Above every sequence that an earlier life gave."""
         self.same_boot = same_boot
         """Whether the machine has been up since the journal was last opened."""
         self._connection = connection
@@ -112,11 +118,9 @@ class Journal:
             connection.executescript(_SCHEMA)
             meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
             same_boot = meta.get("boot_id", boot_id) == boot_id
-            meta = (
-                {"schema": str(SCHEMA_VERSION), "journal_id": secrets.token_hex(8)}
-                | meta
-                | {"boot_id": boot_id}
-            )
+            life = int(meta.get("life", 0)) + 1
+            fresh = {"schema": str(SCHEMA_VERSION), "journal_id": secrets.token_hex(8)}
+            meta = fresh | meta | {"boot_id": boot_id, "life": str(life)}
             connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
@@ -128,10 +132,10 @@ class Journal:
                 f"the journal {path} has schema {meta['schema']}, and this version reads {SCHEMA_VERSION}",
                 "start the version of HakuRiver that wrote it, let its tasks end, then upgrade",
             )
-        return cls(connection, meta["journal_id"], same_boot)
+        return cls(connection, meta["journal_id"], life, same_boot)
 
     async def unacknowledged(self) -> list[Known]:
-        """Everything that runs or whose end the Host may not know. Raises the sequences of what runs."""
+        """Everything that runs or whose end the Host may not know."""
         return await self._write(_load)
 
     async def accept(self, attempts: Iterable[tuple[AttemptSpec, AttemptReport]]) -> dict[Key, AttemptReport]:
@@ -155,16 +159,19 @@ class Journal:
         await self._write(_nothing)
 
     def note(self, report: AttemptReport) -> None:
-        """Writes a report along with the next change that must be durable."""
+        """Writes a report soon, along with a change that must be durable if there is one."""
         with self._lock:
+            first = not self._lazy.reports
             self._lazy.reports.append(_report_row(report))
+        if first:
+            self._queue.put(_NOTED)
 
     def acknowledge(self, keys: Iterable[Key]) -> None:
         """Marks final reports as known to the Host. Lost at a crash, they are told again, which harms nobody."""
         now = datetime.now(UTC).timestamp()
         with self._lock:
             self._lazy.acknowledged.extend((now, *key) for key in keys)
-        self._queue.put(_Write(_nothing, None))
+        self._queue.put(_NOTED)
 
     async def prune(self, older_than: timedelta) -> None:
         """Deletes what was acknowledged longer ago."""
@@ -200,6 +207,9 @@ class Journal:
         closing = False
         while not closing:
             waiting = [self._queue.get()]
+            if waiting[0] is _NOTED:
+                with contextlib.suppress(queue.Empty):
+                    waiting.append(self._queue.get(timeout=NOTE_SECONDS))
             while not self._queue.empty():
                 waiting.append(self._queue.get())
             closing = None in waiting
@@ -241,6 +251,9 @@ def _nothing(connection: Connection) -> None:
     del connection
 
 
+_NOTED: _Write[None] = _Write(_nothing, None)
+
+
 def _many(connection: Connection, statement: str, rows: list[Any]) -> None:
     if rows:
         connection.executemany(statement, rows)
@@ -261,10 +274,6 @@ def _load(connection: Connection) -> list[Known]:
     for spec, report, kill_requested in connection.execute(_LOAD).fetchall():
         parsed = AttemptSpec.model_validate_json(spec) if spec else None
         known.append(Known(parsed, AttemptReport.model_validate_json(report), bool(kill_requested)))
-    running = [entry.report for entry in known if entry.report.status not in FINAL]
-    for report in running:
-        report.sequence += SEQUENCE_STEP
-    _many(connection, _REPORT, [_report_row(report) for report in running])
     return known
 
 

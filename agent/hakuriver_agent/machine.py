@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from hakuriver.config import Settings
 from hakuriver.models.runner import (
     SHARED_MARKER,
-    AttemptReport,
     EngineName,
     HeartbeatRequest,
     RegisterRequest,
@@ -22,6 +21,8 @@ from hakuriver_agent.supervisor import Supervisor
 from hakuriver_agent.threads import in_thread
 
 SHARE_SECONDS = 5.0
+SETTLE_SECONDS = 3.0
+"""How long a registration waits until what an earlier life started has been found again."""
 _HANGS = "the share does not answer"
 
 
@@ -65,8 +66,10 @@ class Machine:
         self._notes = notes
         return changed
 
-    async def register_request(self, attempts: list[AttemptReport]) -> RegisterRequest:
+    async def register_request(self) -> RegisterRequest:
         await self.look_at_engines()
+        shared_id = await self._shared_id()
+        await self._supervisor.settled(SETTLE_SECONDS)
         self._offered = [name for name in self._engines if name not in self._notes]
         runner = self._settings.runner
         return RegisterRequest(
@@ -79,8 +82,8 @@ class Machine:
             journal_id=self._journal_id,
             engines=self.engines,
             engine_notes=self._notes,
-            shared_id=await self._shared_id(),
-            attempts=attempts,
+            shared_id=shared_id,
+            attempts=self._supervisor.reports(),
         )
 
     def heartbeat_request(self) -> HeartbeatRequest:

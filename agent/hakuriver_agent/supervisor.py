@@ -85,6 +85,12 @@ class Supervisor:
         if known:
             log.info("took up attempts of an earlier life", attempts=len(known))
 
+    async def settled(self, seconds: float) -> None:
+        """Waits until it is known how what earlier lives left is now; not for ever, since an engine may be away."""
+        waits = [attempt.settled.wait() for attempt in self._attempts.values()]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*waits), seconds)
+
     async def start(self, specs: Sequence[AttemptSpec]) -> list[StartResult]:
         """Accepts attempts durably and has them started; see `StartResult` for the outcomes.
 
@@ -204,6 +210,8 @@ class Supervisor:
             raise
 
     def _launch(self, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> None:
+        if not resumed:
+            attempt.settled.set()
         attempt.launch.progress = lambda line: self._progress(attempt, line)
         attempt.driver = self._spawn(self._drive(attempt, spec, resumed))
 
@@ -214,10 +222,12 @@ class Supervisor:
         return await engine.refusal(spec)
 
     def _take_up(self, entry: Known) -> None:
-        attempt = Attempt(entry.spec, entry.report, kill_requested=entry.kill_requested)
+        first = self._journal.first_sequence
+        attempt = Attempt(entry.spec, entry.report, first, kill_requested=entry.kill_requested)
         self._attempts[attempt.key] = attempt
         if attempt.final:
             attempt.finishing = True
+            attempt.settled.set()
             self._reports.put(attempt.report)
         elif entry.spec is not None:
             if attempt.kill_requested:
@@ -286,6 +296,7 @@ class Supervisor:
 
     def _begun(self, attempt: Attempt, spec: AttemptSpec, adopted: Adopted) -> None:
         attempt.started = True
+        attempt.settled.set()
         started = adopted.started
         self._tell(
             attempt,
@@ -324,6 +335,7 @@ class Supervisor:
         """Writes the end, then reports it."""
         attempt.finishing = True
         attempt.ended.set()
+        attempt.settled.set()
         if attempt.timer:
             attempt.timer.cancel()
         report = attempt.next_report(**changes)

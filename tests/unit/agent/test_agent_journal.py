@@ -12,8 +12,8 @@ import pytest
 from hakuriver.errors import StorageError
 from hakuriver.states import TaskState
 from hakuriver_agent.attempts import accepted
-from hakuriver_agent.journal import SEQUENCE_STEP, Journal
-from unit.agent.agent_doubles import spec
+from hakuriver_agent.journal import SEQUENCES_PER_LIFE, Journal
+from unit.agent.agent_doubles import eventually, spec
 
 
 async def test_what_is_accepted_is_there_in_the_next_life(tmp_path: Path) -> None:
@@ -25,7 +25,8 @@ async def test_what_is_accepted_is_there_in_the_next_life(tmp_path: Path) -> Non
     again = Journal.open(tmp_path / "j.db", "boot")
     (known,) = await again.unacknowledged()
     assert (known.spec, known.kill_requested, again.id, again.same_boot) == (given, False, identity, True)
-    assert known.report.sequence == SEQUENCE_STEP
+    assert known.report == accepted(given)
+    assert again.first_sequence == 2 * SEQUENCES_PER_LIFE
     await again.close()
 
 
@@ -137,4 +138,20 @@ async def test_notes_are_written_with_the_next_change(tmp_path: Path) -> None:
     await journal.accept([(other, accepted(other))])
     states = {entry.report.key: entry.report.status for entry in await journal.unacknowledged()}
     assert states == {given.key: TaskState.RUNNING, other.key: TaskState.ASSIGNING}
+    await journal.close()
+
+
+async def test_a_note_is_written_soon_without_any_other_change(tmp_path: Path) -> None:
+    given = spec()
+    journal = Journal.open(tmp_path / "j.db", "boot")
+    await journal.accept([(given, accepted(given))])
+    journal.note(accepted(given).model_copy(update={"sequence": 1, "status": TaskState.RUNNING}))
+
+    def written() -> bool:
+        with sqlite3.connect(tmp_path / "j.db") as other:
+            (text,) = other.execute("SELECT report FROM attempt").fetchone()
+        other.close()
+        return "running" in text
+
+    await eventually(written)
     await journal.close()
