@@ -96,7 +96,7 @@ class Shim:
         for key, fields in list(self._records.units.items()):
             if "ended" not in fields:
                 end_survivors(key, self._cgroups)
-                self._records.put(key, {"ended": fields.get("result", _end(None, _LOST))})
+                self._records.note(key, {"ended": fields.get("result", _end(None, _LOST))})
 
     def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -161,7 +161,11 @@ class Shim:
         if key in self._records.units:
             tell(self._records.units[key])
             return
-        self._records.put(key, {"at": time.time(), "spec": request["spec"], "frozen": False})
+        try:
+            self._records.put(key, {"at": time.time(), "spec": request["spec"], "frozen": False})
+        except OSError as error:
+            tell({"error": f"the shim cannot write its records: {error.strerror}", "errno": error.errno})
+            return
         self._starting += 1
         self._starter.start(request, lambda result: self._later(lambda: self._started(request, result, tell)))
 
@@ -231,7 +235,7 @@ class Shim:
 
     def _set_frozen(self, process: Process, frozen: bool) -> None:
         process.freeze(frozen)
-        self._records.put(process.key, {"frozen": frozen})
+        self._records.note(process.key, {"frozen": frozen})
 
     def _remove(self, request: Fields) -> Fields:
         if "ended" in self._records.units.get(request["key"], {}):
@@ -269,7 +273,7 @@ class Shim:
         oom = process.ran_out_of_memory()
         message = None if process.end_stragglers() else "a process that it started could not be ended"
         result = _end(code if code >= 0 else 128 - code, message, oom=oom)
-        self._records.put(process.key, {"result": result})
+        self._records.note(process.key, {"result": result})
         self._pump.finish(self._outputs[process.key])
 
     def _ended(self, key: str, lost: str | None) -> None:
@@ -280,7 +284,7 @@ class Shim:
 
     def _tell_end(self, key: str, ended: Fields) -> None:
         self._pending.pop(key, None)
-        self._records.put(key, {"ended": ended})
+        self._records.note(key, {"ended": ended})
         for client in list(self._clients):
             self._send(client, [{"event": "ended", "key": key, "ended": ended}])
 
