@@ -93,8 +93,8 @@ class RunnerClient:
 
 
 def runner_http(ca_file: str | None) -> httpx.AsyncClient:
-    """The shared pool. `ca_file` holds the certificates to trust, when Runners serve TLS."""
-    verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else False
+    """The shared pool. `ca_file` holds the certificates to trust when Runners serve TLS; without it, the system's."""
+    verify = ssl.create_default_context(cafile=ca_file)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=1024, keepalive_expiry=30)
     return httpx.AsyncClient(verify=verify, limits=limits, trust_env=False)
 

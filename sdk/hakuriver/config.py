@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -296,10 +297,22 @@ def _validated(values: dict[str, object], source: str) -> Settings:
     try:
         return Settings(**values)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(
+            _problem(".".join(map(str, e["loc"])), e["type"], e["msg"]) for e in error.errors()
+        )
         raise UsageError(
             f"wrong settings in {source}: {problems}", "see `hakuriver config show --defaults`"
         ) from None
+
+
+def _problem(place: str, kind: str, message: str) -> str:
+    """One thing that is wrong, in our words where pydantic's are about Python."""
+    if kind != "extra_forbidden":
+        return f"{place}: {message.removeprefix('Value error, ')}"
+    section, _, key = place.rpartition(".")
+    model = Settings.model_fields[section].annotation if section in Settings.model_fields else Settings
+    known = get_close_matches(key, getattr(model, "model_fields", {}), n=1)
+    return f"{place} is not a setting" + (f" (did you mean {known[0]}?)" if known else "")
 
 
 def _in_url(address: str) -> str:

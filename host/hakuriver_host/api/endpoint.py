@@ -119,7 +119,7 @@ class EndpointApp:
         if endpoint.permission not in principal.permissions:
             raise DeniedError(
                 f"this token may not {endpoint.summary[0].lower()}{endpoint.summary[1:]}",
-                "docs/admin-guides/security.md says which role may what",
+                "ask an admin for another role",
             )
         call = Call(
             principal=principal,
@@ -190,6 +190,8 @@ def _validated(parse: Callable[[], _Body], what: str) -> _Body:
 
 def _problem(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{place} is not known"
     text = str(problem["msg"]).removeprefix("Value error, ")
     return f"{place}: {text}" if place else text
 

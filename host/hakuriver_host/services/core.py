@@ -58,10 +58,10 @@ class Core:
     async def apply(self, effects: Effects, changes: Changes | None = None) -> None:
         """Writes what was decided, then tells of it. Returns when it is durable."""
         changes = self.record(effects, changes or Changes())
-        notices = self._notices(effects, changes)
         if changes.tasks or changes.events or changes.nodes or changes.new_tasks or changes.actions:
             await self.writer.write(changes)
-        self.tell(effects, notices)
+        # Only now is it looked who follows: one who came during the write has read the record without it.
+        self.tell(effects, self._notices(effects, changes))
 
     def record(self, effects: Effects, changes: Changes) -> Changes:
         """The rows of what was decided, as it is now: later decisions must not show in them."""

@@ -89,7 +89,8 @@ class Nodes:
             request.numa_topology,
             request.gpu_info,
         )
-        problem = await self._unreachable(request) or self._share(request) or ""
+        unreachable = await self._unreachable(request)
+        problem = unreachable or self._share(request)
         effects, verdicts = reactor.on_register(core.cluster, _registration(request, problem), core.now())
         await core.apply(effects)
         log.info("node registered", node=request.hostname, url=request.runner_url, problem=problem or None)
@@ -97,7 +98,7 @@ class Nodes:
             message=f"{request.hostname} is registered",
             version=__version__,
             heartbeat_interval_seconds=core.settings.timing.heartbeat_interval,
-            reachable=not problem,
+            reachable=not unreachable,
             problem=problem or None,
             verdicts=verdicts,
         )

@@ -1,0 +1,261 @@
+"""What becomes of an attempt: its reports, its end, its loss, and the next try.
+
+The pieces that the reactor's functions are made of. `change` is the one place where a task's state changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hakuriver.models.runner import AttemptReport, Verdict, VerdictAction
+from hakuriver.models.tasks import RetryCause
+from hakuriver.states import FINAL, HOLDING, TaskState
+from hakuriver_host.domain.cluster import Cluster
+from hakuriver_host.domain.machine import allowed
+from hakuriver_host.domain.model import Effects, Event, Node, Now, Task
+from hakuriver_host.domain.placement import impossible
+
+_RETRY_CAUSES = {
+    TaskState.FAILED: RetryCause.FAILED,
+    TaskState.KILLED_OOM: RetryCause.OOM,
+    TaskState.LOST: RetryCause.LOST,
+}
+_NOT_A_RUNNERS = {TaskState.PENDING, TaskState.LOST}
+"""States that are the Host's alone to give."""
+
+
+def take_all(
+    cluster: Cluster,
+    node_name: str,
+    reports: Iterable[AttemptReport],
+    now: Now,
+    effects: Effects,
+    *,
+    returning: bool,
+) -> list[Verdict]:
+    verdicts = []
+    for report in reports:
+        action = take(cluster, node_name, report, now, effects, returning=returning)
+        if action is not VerdictAction.KEEP:
+            verdicts.append(Verdict(task_id=report.task_id, attempt=report.attempt, action=action))
+    return verdicts
+
+
+def take(
+    cluster: Cluster,
+    node_name: str,
+    report: AttemptReport,
+    now: Now,
+    effects: Effects,
+    *,
+    returning: bool = False,
+) -> VerdictAction:
+    """Applies one report, and says what the Runner is to do with the attempt.
+
+    What a `returning` Runner still has is adopted even where it has not changed since it was last heard of.
+    """
+    task = cluster.tasks.get(report.task_id)
+    if task is None or not _is_current(task, node_name, report):
+        return _over(report)
+    given_up = returning and task.state not in HOLDING
+    known = report.attempt == task.attempt and report.sequence <= task.sequence
+    if (known and not given_up) or report.status in _NOT_A_RUNNERS:
+        return VerdictAction.KEEP
+    if task.kill_requested and task.state is TaskState.LOST and report.status not in FINAL:
+        return VerdictAction.KILL
+    if _retry_is_queued(task, report):
+        task.closed = True
+        effects.tasks[task.task_id] = task
+        return VerdictAction.FORGET
+    _reopen(cluster, task, node_name, report)
+    task.sequence = report.sequence
+    task.image, task.unit_name = report.image or task.image, report.unit_name or task.unit_name
+    if report.started_at is not None:
+        task.started_at = report.started_at.timestamp()
+    if report.status in FINAL:
+        _finish(cluster, task, report, now, effects)
+        return VerdictAction.FORGET
+    if task.kill_requested:
+        _told_to_kill(cluster, task, effects)
+    task.reason = report.message or ""
+    effects.progress.append(task)
+    if report.status is not task.state and allowed(task.state, report.status):
+        change(task, report.status, now, effects, report.message or f"on {node_name}")
+    return VerdictAction.KEEP
+
+
+def _is_current(task: Task, node_name: str, report: AttemptReport) -> bool:
+    """Whether the report speaks of the attempt that the Host counts on."""
+    if (
+        task.state is TaskState.PENDING
+        and report.attempt == task.attempt + 1
+        and report.status is not TaskState.ASSIGNING
+    ):
+        # Placed by a Host that lost its last writes with the power: the Runner's journal is the better record.
+        return task.closed
+    return report.attempt == task.attempt and task.node == node_name and not task.closed
+
+
+def _retry_is_queued(task: Task, report: AttemptReport) -> bool:
+    """A lost attempt turns out to have failed, and the task waits for its next try already: that stands."""
+    return (
+        task.state is TaskState.PENDING
+        and not task.closed
+        and _RETRY_CAUSES.get(report.status) in task.batch.spec.retry_on
+    )
+
+
+def _over(report: AttemptReport) -> VerdictAction:
+    return VerdictAction.FORGET if report.status in FINAL else VerdictAction.KILL
+
+
+def _reopen(cluster: Cluster, task: Task, node_name: str, report: AttemptReport) -> None:
+    """An attempt that had been given up, or that the Host had forgotten, holds its resources again."""
+    if task.state is TaskState.PENDING:
+        cluster.queue.remove(task)
+    if task.state not in HOLDING:
+        task.attempt, task.node, task.closed = report.attempt, node_name, False
+        task.completed_at = task.exit_code = task.message = None
+        cluster.ledger.hold(node_name, task.task_id, task.request)
+    struck(cluster, task)
+
+
+def _finish(cluster: Cluster, task: Task, report: AttemptReport, now: Now, effects: Effects) -> None:
+    """The Runner's last word on the attempt: the end of the task, or its next try."""
+    task.closed = True
+    task.exit_code, task.message = report.exit_code, report.message
+    task.completed_at = report.completed_at.timestamp() if report.completed_at else now.wall
+    cause = _RETRY_CAUSES.get(report.status)
+    if cause is not None and task.may_retry(cause):
+        _retry(cluster, task, f"attempt {task.attempt} {_outcome(report)}", now, effects)
+    else:
+        end(cluster, task, report.status, now, effects, report.message or "")
+
+
+def _outcome(report: AttemptReport) -> str:
+    if report.status is TaskState.KILLED_OOM:
+        return "ran out of memory"
+    if report.exit_code is not None:
+        return f"ended with exit code {report.exit_code}"
+    return f"failed: {report.message or 'no reason given'}"
+
+
+def _retry(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -> None:
+    """Back into the queue, for another attempt."""
+    exit_code = task.exit_code
+    task.retries += 1
+    cause = f"{cause}; retry {task.retries} of {task.batch.spec.max_retries}"
+    release(cluster, task, effects)
+    task.exit_code = task.started_at = task.completed_at = None
+    task.reason = cause
+    change(task, TaskState.PENDING, now, effects, cause, exit_code)
+    cluster.queue.add(task)
+
+
+def refused(cluster: Cluster, task: Task, reason: str, now: Now, effects: Effects) -> None:
+    node_name = task.node or ""
+    task.closed = True
+    excluded = replace(task.request, excluded=task.request.excluded | {node_name})
+    elsewhere = any(not impossible(node, excluded) for node in cluster.nodes.values())
+    if not elsewhere or task.kill_requested:
+        end(
+            cluster,
+            task,
+            TaskState.KILLED if task.kill_requested else TaskState.FAILED,
+            now,
+            effects,
+            f"{node_name} refused it: {reason}",
+        )
+        return
+    release(cluster, task, effects)
+    task.request = excluded
+    task.reason = f"{node_name} refused it: {reason}"
+    change(task, TaskState.PENDING, now, effects, task.reason)
+    cluster.queue.add(task)
+
+
+def missing(cluster: Cluster, node: Node, task: Task, *, forgot: bool, now: Now, effects: Effects) -> None:
+    """The Host counts on an attempt of which the Runner's journal says nothing."""
+    if task.closed or task.state is TaskState.PENDING:
+        return
+    arrived = task.sequence >= 0
+    if forgot or arrived:
+        if task.state is not TaskState.LOST:
+            lose(cluster, task, f"{node.name} no longer knows of it", now, effects)
+        return
+    # It never arrived, and the journal would know. So nothing is lost by sending or queueing it again.
+    if task.kill_requested:
+        if task.state is not TaskState.LOST:
+            end(cluster, task, TaskState.KILLED, now, effects, task.reason or "killed")
+    elif task.state is TaskState.ASSIGNING:
+        node.to_start[task.task_id] = task
+    elif task.state is TaskState.LOST:
+        task.closed = True
+        task.completed_at = task.message = None
+        change(task, TaskState.PENDING, now, effects, f"{node.name} came back without having started it")
+        cluster.queue.add(task)
+        effects.schedule = True
+
+
+def lose(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -> None:
+    """The node is given up on. The attempt stays open: the Runner may come back and correct it."""
+    if task.may_retry(RetryCause.LOST):
+        _retry(cluster, task, f"attempt {task.attempt} is lost: {cause}", now, effects)
+        return
+    release(cluster, task, effects)
+    task.message, task.completed_at, task.reason = cause, now.wall, ""
+    change(task, TaskState.LOST, now, effects, cause)
+
+
+def end(cluster: Cluster, task: Task, state: TaskState, now: Now, effects: Effects, cause: str) -> None:
+    """The task is final."""
+    release(cluster, task, effects)
+    task.closed = True
+    task.reason = ""
+    task.message = cause or task.message
+    task.completed_at = task.completed_at or now.wall
+    change(task, state, now, effects, cause, task.exit_code)
+    del cluster.tasks[task.task_id]
+
+
+def release(cluster: Cluster, task: Task, effects: Effects) -> None:
+    struck(cluster, task)
+    node = cluster.nodes.get(task.node or "")
+    if node is not None:
+        node.to_kill.pop(task.key, None)
+    if task.node and cluster.ledger.release(task.node, task.task_id):
+        freed(cluster, effects)
+    effects.schedule = True
+
+
+def freed(cluster: Cluster, effects: Effects) -> None:
+    """Something may fit now that did not before."""
+    cluster.blocked.clear()
+    effects.schedule = True
+
+
+def struck(cluster: Cluster, task: Task) -> None:
+    """The attempt has reached its Runner: it need not be sent any more."""
+    node = cluster.nodes.get(task.node or "")
+    if node is not None:
+        node.to_start.pop(task.task_id, None)
+
+
+def _told_to_kill(cluster: Cluster, task: Task, effects: Effects) -> None:
+    node = cluster.nodes.get(task.node or "")
+    if node is not None:
+        node.to_kill[task.key] = None
+        effects.wake.add(node.name)
+
+
+def change(
+    task: Task, state: TaskState, now: Now, effects: Effects, cause: str, exit_code: int | None = None
+) -> None:
+    """The one place where a task's state changes."""
+    if not allowed(task.state, state):
+        raise AssertionError(f"task {task.task_id} cannot go from {task.state} to {state}")
+    task.state = state
+    node = task.node if state is not TaskState.PENDING else None
+    effects.tasks[task.task_id] = task
+    effects.events.append(Event(now.wall, task, task.attempt, state, node, cause, exit_code))
