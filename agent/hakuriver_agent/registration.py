@@ -72,8 +72,8 @@ class Registrar:
         self._runner_url = runner_url
         self._join_token_file = join_token_file
         self._interval = heartbeat_interval
-        self._registered = False
-        self._reachable = True
+        self._problem: str | None = None
+        """Why the Host gives this node no work; looked at again with each heartbeat."""
         self._again = asyncio.Event()
         self._last_complaint = ""
 
@@ -135,20 +135,22 @@ class Registrar:
         self._interval = response.heartbeat_interval_seconds
         self._last_complaint = ""
         self._tell(response, request)
-        self._reachable = response.reachable
+        self._problem = response.problem
         await self._hooks.apply(response.verdicts)
         self._hooks.answered()
 
     def _tell(self, response: RegisterResponse, request: RegisterRequest) -> None:
-        if not response.reachable:
-            if self._reachable or not self._registered:
+        if response.problem:
+            if response.problem == self._problem:
+                return
+            if response.reachable:
+                log.warning("registered, but this node gets no work", problem=response.problem)
+            else:
                 log.warning(
                     f"the Host cannot reach this Runner at {self._runner_url}: it gets no work",
                     problem=response.problem,
                     hint="check network.runner_address, runner_port and the firewall",
                 )
-        elif response.problem:
-            log.warning("registered, but this node gets no work", problem=response.problem)
         else:
             log.info(
                 "registered",
@@ -156,7 +158,6 @@ class Registrar:
                 engines=request.engines,
                 notes=request.engine_notes or None,
             )
-        self._registered = True
 
     async def _heartbeats(self) -> None:
         """Until a new registration is called for."""
@@ -178,7 +179,7 @@ class Registrar:
                 log.info("the Host answers again")
             pause, failing, wait = FIRST_PAUSE, False, self._interval
             self._hooks.answered()
-            if not self._reachable or await self._hooks.engines_changed():
+            if self._problem or await self._hooks.engines_changed():
                 return
 
     async def _asked_within(self, seconds: float) -> bool:
