@@ -12,7 +12,7 @@ import trustme
 from support.commands import Commands
 from support.daemons import Daemon
 from support.ports import free_port
-from support.settings import QUICK, merged, write
+from support.settings import QUICK, Sections, merged, write
 from support.waiting import until
 
 
@@ -30,7 +30,7 @@ def authority(tmp_path: Path) -> trustme.CA:
 @pytest.fixture
 def config(tmp_path: Path, authority: trustme.CA) -> Path:
     (tmp_path / "shared").mkdir()
-    sections = {
+    sections: Sections = {
         "network": {
             "host_bind_ip": "127.0.0.1",
             "host_port": free_port(),
