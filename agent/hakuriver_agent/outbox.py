@@ -42,6 +42,7 @@ class Outbox:
         self._kicked = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENT)
         self._pause = 0.0
+        self._complained = False
         self._sending: set[asyncio.Task[None]] = set()
 
     def put(self, report: AttemptReport) -> None:
@@ -100,7 +101,7 @@ class Outbox:
         except HakuRiverError as error:
             self._keep(batch, error)
         else:
-            self._pause = 0.0
+            self._pause, self._complained = 0.0, False
             final = [report for report in batch if report.status in FINAL]
             for report in final:
                 self._newest.pop(report.key, None)

@@ -58,6 +58,7 @@ CALL_SECONDS = 60.0
 PROBE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 _DEFAULT_URL = "unix:///var/run/docker.sock"
+_AWAY = "the Docker engine was away when it ended"
 _GONE = "the container was removed by somebody else"
 _STATES = {"created": UnitState.CREATED, "running": UnitState.RUNNING, "paused": UnitState.PAUSED}
 
@@ -323,7 +324,8 @@ class DockerEngine(Engine):
                     self._client().wait(name, timeout=None)
                     info = self._inspect(name)
             except EngineUnavailableError as error:
-                log.warning("the Docker engine went away; waiting for it", container=name, error=str(error))
+                if not hiccup:
+                    log.warning("the Docker engine went away; waiting for it", container=name, error=str(error))
                 hiccup = True
                 self._closed.wait(RETRY_SECONDS)
                 continue
@@ -333,7 +335,7 @@ class DockerEngine(Engine):
                 output.abandon()
                 return Ended(None, datetime.now(UTC), message=_GONE)
             if not info["State"]["Running"] and not info["State"]["Restarting"]:
-                return _ended(info["State"], output.finish(hiccup))
+                return _ended(info["State"], output.finish(hiccup) or (_AWAY if hiccup else None))
         return None
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
