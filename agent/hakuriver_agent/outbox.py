@@ -112,10 +112,11 @@ class Outbox:
 
     def _keep(self, batch: list[AttemptReport], error: HakuRiverError) -> None:
         """Puts back what is still the newest of its attempt."""
-        if not self._pause:
+        if not self._complained:
             log.warning(
                 "the Host takes no reports now; keeping them", error=error.message, reports=len(batch)
             )
+        self._complained = True
         self._pause = min(LONGEST_PAUSE, self._pause * 2 or FIRST_PAUSE)
         for report in batch:
             if self._newest.get(report.key) == report.sequence:

@@ -135,7 +135,7 @@ class Registrar:
         self._interval = response.heartbeat_interval_seconds
         self._last_complaint = ""
         self._tell(response, request)
-        self._problem = response.problem
+        self._problem = response.problem or (None if response.reachable else "the Host cannot reach it")
         await self._hooks.apply(response.verdicts)
         self._hooks.answered()
 
