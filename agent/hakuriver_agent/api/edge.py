@@ -41,20 +41,19 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        if refusal := self._refusal(headers):
-            if scope["type"] == "http":
-                await error_response(refusal)(scope, receive, send)
-            else:
-                await send({"type": "websocket.close", "code": 4401})
-            return
 
         async def with_version(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), _OUR_VERSION]
             await send(message)
 
-        await self._app(scope, receive, with_version)
+        refusal = self._refusal(dict(scope["headers"]))
+        if refusal is None:
+            await self._app(scope, receive, with_version)
+        elif scope["type"] == "http":
+            await error_response(refusal)(scope, receive, with_version)
+        else:
+            await send({"type": "websocket.close", "code": 4401})
 
     def _refusal(self, headers: dict[bytes, bytes]) -> HakuRiverError | None:
         scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")

@@ -36,6 +36,7 @@ from hakuriver_agent.engines.docker_request import (
     split_mount,
     start_failure,
 )
+from hakuriver_agent.engines.init_process import ignores_sigterm
 from hakuriver_agent.engines.port import (
     Adopted,
     Ended,
@@ -161,7 +162,7 @@ class DockerEngine(Engine):
         return await asyncio.shield(self._ends[key])
 
     async def terminate(self, key: Key) -> None:
-        await self._call(lambda: self._signal(key, "SIGTERM"))
+        await self._call(lambda: self._terminate(key))
 
     async def kill(self, key: Key) -> None:
         await self._call(lambda: self._signal(key, "SIGKILL"))
@@ -325,7 +326,9 @@ class DockerEngine(Engine):
                     info = self._inspect(name)
             except EngineUnavailableError as error:
                 if not hiccup:
-                    log.warning("the Docker engine went away; waiting for it", container=name, error=str(error))
+                    log.warning(
+                        "the Docker engine went away; waiting for it", container=name, error=str(error)
+                    )
                 hiccup = True
                 self._closed.wait(RETRY_SECONDS)
                 continue
@@ -346,6 +349,16 @@ class DockerEngine(Engine):
         except NotFound:
             return None
         return info
+
+    def _terminate(self, key: Key) -> None:
+        """SIGTERM; and SIGKILL at once where the container's first process has no handler for it.
+
+        The kernel does not deliver a signal without handler to the first process of a namespace, so waiting for
+        the grace to pass would be waiting for nothing.
+        """
+        info = self._inspect(container_name(key))
+        deaf = info is not None and ignores_sigterm(info["State"]["Pid"])
+        self._signal(key, "SIGKILL" if deaf else "SIGTERM")
 
     def _signal(self, key: Key, signal: str) -> None:
         """A paused container gets it too: the engine continues it once the signal waits for it."""

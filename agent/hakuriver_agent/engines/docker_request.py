@@ -5,6 +5,7 @@ The fields are those of `POST /containers/create`, https://docs.docker.com/refer
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,8 @@ def _host_config(spec: AttemptSpec, binds: list[Bind], place: Place) -> dict[str
         },
     }
     if spec.cores:
-        config["NanoCpus"] = spec.cores * 10**9
+        # The engine refuses more than the machine has, and a node may be configured to offer more.
+        config["NanoCpus"] = min(spec.cores, os.cpu_count() or spec.cores) * 10**9
     if spec.memory_bytes:
         config |= {"Memory": spec.memory_bytes, "MemorySwap": spec.memory_bytes}
     if spec.shm_size_bytes:
