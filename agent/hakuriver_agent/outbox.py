@@ -1,6 +1,6 @@
 """Reports to the Host, until it has acknowledged them.
 
-A report goes out as soon as there is one; what gathers meanwhile goes together. Of an attempt only the newest report
+An end goes out as soon as there is one, with all that waits; another report after a moment. Of an attempt only the newest report
 waits: its sequence makes the older ones worthless. A final report stays until the Host has answered that it is on its
 record.
 """
@@ -21,6 +21,8 @@ from hakuriver_agent.engines.port import Key
 CONCURRENT = 2
 """Requests at a time: an end need not wait for the answer to a beginning."""
 LARGEST = 1_000
+PATIENCE = 0.01
+"""Seconds that a report which is not final waits for the end that makes it worthless. An end waits for nothing."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 
 log = structlog.get_logger(__name__)
@@ -50,7 +52,10 @@ class Outbox:
         if report.sequence >= self._newest.get(report.key, -1):
             self._newest[report.key] = report.sequence
             self._waiting[report.key] = report
-            self._something.set()
+            if report.status in FINAL:
+                self._something.set()
+            elif not self._something.is_set():
+                asyncio.get_running_loop().call_later(PATIENCE, self._something.set)
 
     def drop(self, key: Key) -> None:
         """The Host knows the end of the attempt by another way."""
