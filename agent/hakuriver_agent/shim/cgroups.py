@@ -122,7 +122,8 @@ class Cgroups:
 
     def make(self, key: str, cores: int, memory_bytes: int | None) -> Group:
         """Makes the group of one attempt and sets its limits; 0 cores and no memory are no limit."""
-        group = Group({name: f"{base}/{key}" for name, base in self._bases.items()})
+        unneeded = {name for name, wanted in (("cpu", cores), ("memory", memory_bytes)) if not wanted}
+        group = Group({name: f"{base}/{key}" for name, base in self._bases.items() if name not in unneeded})
         for path in group.paths.values():
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o755)
