@@ -1,8 +1,9 @@
 """Many rows in one statement.
 
-Python's sqlite3 gives the interpreter up and takes it back at each step of a statement, so a list of rows written one by
-one waits behind a busy event loop once for each row. On SQLite the rows therefore travel as one JSON value, and
-one step writes them all (https://www.sqlite.org/json1.html, `json_each`). PostgreSQL's driver sends a list in one go by itself.
+Python's sqlite3 gives the interpreter up and takes it back at each step of a statement, so a list of rows written or
+read one by one waits behind a busy event loop once for each row. On SQLite the rows therefore travel as one JSON value,
+and one step does them all (https://www.sqlite.org/json1.html, `json_each` and `json_group_array`). PostgreSQL's driver
+moves a list in one go by itself.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, text, update
+from sqlalchemy import Boolean, Connection, Select, Table, bindparam, func, insert, select, text, update
 from sqlalchemy.sql.elements import TextClause
 
 Row = dict[str, Any]
@@ -36,6 +37,22 @@ def update_rows(connection: Connection, table: Table, key: str, rows: dict[int, 
         connection.execute(update(table).where(table.c[key] == bindparam("_key")), keyed)
         return
     connection.execute(_update_statement(table, key, tuple(keyed[0])), {"rows": _packed(keyed)})
+
+
+def select_rows(connection: Connection, table: Table, query: Select[Any]) -> list[Row]:
+    """Whole rows of a table, in the order of the query."""
+    columns = list(table.c)
+    wanted = query.with_only_columns(*columns)
+    if connection.dialect.name != "sqlite":
+        return [dict(row._mapping) for row in connection.execute(wanted)]  # noqa: SLF001 - public by its documentation
+    inner = wanted.subquery()
+    packed = connection.execute(select(func.json_group_array(func.json_array(*inner.c)))).scalar_one()
+    names = [column.name for column in columns]
+    rows = [dict(zip(names, values, strict=True)) for values in json.loads(packed)]
+    for name in (column.name for column in columns if isinstance(column.type, Boolean)):
+        for row in rows:
+            row[name] = bool(row[name])
+    return rows
 
 
 def _packed(rows: list[Row]) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine, func
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel, col, select
 
 from hakuriver.states import FINAL, TaskState
 from hakuriver_host.db import rows
+from hakuriver_host.db.bulk import select_rows
 from hakuriver_host.db.tables import BatchRow, EventRow, MetaRow, NodeRow, TaskRow, TokenRow, UserRow
 from hakuriver_host.domain.model import Batch, Node, Task
+
+_RowModel = TypeVar("_RowModel", TaskRow, BatchRow, EventRow)
 
 _CACHED_BATCHES = 2_000
 _CHUNK = 500
@@ -92,8 +96,7 @@ class Repository:
                 query = query.where(col(column) == value)
         if wanted.before is not None:
             query = query.where(col(TaskRow.task_id) < wanted.before)
-        with Session(self._engine) as session:
-            found = session.exec(query).all()
+        found = self._all(TaskRow, query)
         batches = self.batches({row.batch_id for row in found})
         return [(row, batches[row.batch_id]) for row in found]
 
@@ -104,19 +107,15 @@ class Repository:
 
     def batches(self, ids: set[int]) -> dict[int, Batch]:
         """Batches by id; they never change, so the ones read last are kept."""
-        missing = sorted(ids - self._batches.keys())
-        found = {batch_id: self._batches[batch_id] for batch_id in ids if batch_id in self._batches}
+        kept = self._batches
+        missing = sorted(ids - kept.keys())
+        found = {batch_id: kept[batch_id] for batch_id in ids if batch_id in kept}
         for start in range(0, len(missing), _CHUNK):
-            with Session(self._engine) as session:
-                for row in session.exec(
-                    select(BatchRow).where(col(BatchRow.batch_id).in_(missing[start : start + _CHUNK]))
-                ):
-                    found[row.batch_id] = rows.batch_of(row)
-        if len(self._batches) + len(missing) > _CACHED_BATCHES:
-            self._batches = {}
-        self._batches.update(
-            (batch_id, found[batch_id]) for batch_id in missing[:_CACHED_BATCHES] if batch_id in found
-        )
+            query = select(BatchRow).where(col(BatchRow.batch_id).in_(missing[start : start + _CHUNK]))
+            found |= {row.batch_id: rows.batch_of(row) for row in self._all(BatchRow, query)}
+        # Replaced, never changed: other threads read it meanwhile.
+        room = {} if len(kept) + len(missing) > _CACHED_BATCHES else kept
+        self._batches = {**room, **{batch_id: found[batch_id] for batch_id in missing[:_CACHED_BATCHES]}}
         return found
 
     def batch_by_key(self, owner: str, key: str) -> BatchRow | None:
@@ -144,8 +143,7 @@ class Repository:
             query = query.where(EventRow.task_id == task_id)
         if batch_id is not None:
             query = query.where(EventRow.batch_id == batch_id)
-        with Session(self._engine, expire_on_commit=False) as session:
-            return list(session.exec(query).all())
+        return self._all(EventRow, query)
 
     def final_counts(self, since_id: int) -> dict[str, int]:
         """Final tasks by state, of those with ids from `since_id` on."""
@@ -167,6 +165,12 @@ class Repository:
         )
         with Session(self._engine, expire_on_commit=False) as session:
             return list(session.exec(query).all())
+
+    def _all(self, model: type[_RowModel], query: Any) -> list[_RowModel]:
+        """Whole rows, in one step."""
+        table = SQLModel.metadata.tables[str(model.__tablename__)]
+        with self._engine.connect() as connection:
+            return [model(**row) for row in select_rows(connection, table, query)]
 
     def meta(self, key: str) -> str | None:
         with Session(self._engine) as session:

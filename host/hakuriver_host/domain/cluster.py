@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import Node, Request, Task
+from hakuriver_host.domain.order import FullestFirst
 from hakuriver_host.domain.placement import Claim
 from hakuriver_host.domain.queue import Queue
 
@@ -18,6 +19,7 @@ class Cluster:
     tasks: dict[int, Task] = field(default_factory=dict)
     queue: Queue = field(default_factory=Queue)
     ledger: Ledger = field(default_factory=Ledger)
+    order: FullestFirst = field(default_factory=FullestFirst)
     claim: Claim | None = None
     blocked: set[Request] = field(default_factory=set)
     """Groups of the queue that the last round found no room for."""

@@ -27,6 +27,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
+        self.changed: set[str] = set()
+        """Nodes whose holdings or capacity changed since `FullestFirst` last looked."""
 
     def hold(self, node: str, task_id: int, request: Request) -> None:
         """Enters a holding; repeated for the same task it changes nothing."""
@@ -34,6 +36,7 @@ class Ledger:
         if task_id in account.requests:
             return
         account.requests[task_id] = request
+        self.changed.add(node)
         for name, amount in request.amounts:
             account.held[name] = account.held.get(name, 0) + amount
         for device in request.devices:
@@ -45,6 +48,7 @@ class Ledger:
         request = account.requests.pop(task_id, None) if account else None
         if account is None or request is None:
             return False
+        self.changed.add(node)
         for name, amount in request.amounts:
             account.held[name] -= amount
         for device in [device for device, holder in account.devices.items() if holder == task_id]:

@@ -16,7 +16,11 @@ from hakuriver.models.tasks import NodeVerdict
 from hakuriver.states import NodeState
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import CORES, MEMORY, Node, Request, Task
+from hakuriver_host.domain.order import FullestFirst
 from hakuriver_host.domain.queue import Queue
+
+AT_ONCE = 500
+"""Placements of one round at most, so that nobody waits long behind it."""
 
 
 @dataclass(slots=True)
@@ -32,6 +36,8 @@ class Round:
     placed: list[tuple[Task, Node]] = field(default_factory=list)
     blocked: set[Request] = field(default_factory=set)
     """Groups of which nothing fits until something is freed."""
+    more: bool = False
+    """It ended before the queue did: there is more to place."""
 
 
 def impossible(node: Node, request: Request) -> str:
@@ -68,7 +74,12 @@ def hindrance(node: Node, request: Request) -> str:
 
 
 def place(
-    queue: Queue, nodes: Mapping[str, Node], ledger: Ledger, claim: Claim | None, blocked: set[Request]
+    queue: Queue,
+    nodes: Mapping[str, Node],
+    ledger: Ledger,
+    order: FullestFirst,
+    claim: Claim | None,
+    blocked: set[Request],
 ) -> tuple[Round, Claim | None]:
     """One round. Enters each placement in the ledger at once, and takes the task out of the queue.
 
@@ -78,7 +89,6 @@ def place(
     if claim is not None and not _valid(claim, queue, nodes):
         claim, blocked = None, set()
     outcome = Round(blocked=set(blocked))
-    candidates: dict[Request, list[Node]] = {}
     heads = [
         (task.task_id, request)
         for request in queue.groups()
@@ -86,17 +96,13 @@ def place(
     ]
     heap = [(task_id, index) for index, (task_id, _) in enumerate(heads)]
     heapq.heapify(heap)
-    while heap:
-        task_id, index = heapq.heappop(heap)
+    while heap and len(outcome.placed) < AT_ONCE:
+        _, index = heapq.heappop(heap)
         request = heads[index][1]
         task = queue.first(request)
         if task is None:
             continue
-        if task.task_id != task_id:
-            heapq.heappush(heap, (task.task_id, index))
-            continue
-        closed_node = claim.node if claim and claim.task_id < task.task_id else None
-        node = _choose(request, nodes.values(), ledger, candidates, closed_node)
+        node = _choose(task, nodes, ledger, order, claim)
         if node is None:
             outcome.blocked.add(request)
             if claim is None or task.task_id < claim.task_id:
@@ -107,7 +113,9 @@ def place(
         if claim and claim.task_id == task.task_id:
             claim = None
         outcome.placed.append((task, node))
-        heapq.heappush(heap, (task.task_id, index))
+        if following := queue.first(request):
+            heapq.heappush(heap, (following.task_id, index))
+    outcome.more = bool(heap)
     return outcome, claim
 
 
@@ -170,37 +178,20 @@ def _quantity(name: str, amount: int) -> str:
 
 
 def _choose(
-    request: Request,
-    nodes: Iterable[Node],
-    ledger: Ledger,
-    candidates: dict[Request, list[Node]],
-    closed_node: str | None,
+    task: Task, nodes: Mapping[str, Node], ledger: Ledger, order: FullestFirst, claim: Claim | None
 ) -> Node | None:
-    """The fullest node that the request fits now.
-
-    The order is made once a round for each group: only a node that is given a task changes, and it stays the
-    fullest until it has no room left.
-    """
-    if request not in candidates:
-        possible = [node for node in nodes if not impossible(node, request) and not hindrance(node, request)]
-        possible.sort(
-            key=lambda node: (ledger.free(node.name, node.capacity, CORES), node.name), reverse=True
-        )
-        candidates[request] = possible
-    ordered = candidates[request]
-    set_aside = []
-    chosen = None
-    while ordered:
-        node = ordered[-1]
-        if node.name == closed_node:
-            set_aside.append(ordered.pop())
+    """The fullest node that the task fits now, and that is not kept for one before it."""
+    request = task.request
+    order.refresh(nodes, ledger)
+    names = [request.node] if request.node is not None else order.with_cores(request.amount(CORES))
+    for name in names:
+        node = nodes.get(name)
+        kept = claim is not None and claim.node == name and claim.task_id < task.task_id
+        if node is None or kept or not ledger.fits(name, node.capacity, request):
             continue
-        if ledger.fits(node.name, node.capacity, request):
-            chosen = node
-            break
-        ordered.pop()
-    ordered.extend(reversed(set_aside))
-    return chosen
+        if not impossible(node, request) and not hindrance(node, request):
+            return node
+    return None
 
 
 def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger) -> Claim | None:

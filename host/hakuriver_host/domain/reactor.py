@@ -53,10 +53,12 @@ def on_submit(cluster: Cluster, tasks: Iterable[Task]) -> Effects:
 def on_schedule(cluster: Cluster, now: Now) -> Effects:
     """One round of placement: reserves, and marks what is to be started."""
     effects = Effects()
-    outcome, claim = place(cluster.queue, cluster.nodes, cluster.ledger, cluster.claim, cluster.blocked)
+    outcome, claim = place(
+        cluster.queue, cluster.nodes, cluster.ledger, cluster.order, cluster.claim, cluster.blocked
+    )
     freed_claim = cluster.claim is not None and claim != cluster.claim
     cluster.claim, cluster.blocked = claim, set() if freed_claim else outcome.blocked
-    effects.schedule = freed_claim and bool(outcome.blocked)
+    effects.schedule = outcome.more or (freed_claim and bool(outcome.blocked))
     for task, node in outcome.placed:
         task.attempt += 1
         task.node, task.sequence, task.closed = node.name, -1, False
@@ -104,6 +106,7 @@ def on_register(cluster: Cluster, registration: Registration, now: Now) -> tuple
         node = cluster.nodes[registration.name] = Node(registration.name, registration.url, {})
     forgot = bool(node.journal_id) and node.journal_id != registration.journal_id
     _describe(node, registration, now)
+    cluster.ledger.changed.add(node.name)
     effects = Effects()
     verdicts = take_all(cluster, node.name, registration.attempts, now, effects, returning=True)
     reported = {AttemptKey(report.task_id, report.attempt) for report in registration.attempts}

@@ -9,6 +9,7 @@ from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import NodeState
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import Batch, Node, Request, Task
+from hakuriver_host.domain.order import FullestFirst
 from hakuriver_host.domain.placement import Claim, explain, impossible, place, waiting_reason
 from hakuriver_host.domain.queue import Queue
 
@@ -38,7 +39,7 @@ class Board:
 
     def __init__(self, *nodes: Node) -> None:
         self.nodes = {each.name: each for each in nodes}
-        self.queue, self.ledger = Queue(), Ledger()
+        self.queue, self.ledger, self.order = Queue(), Ledger(), FullestFirst()
         self.claim: Claim | None = None
         self.blocked: set[Request] = set()
 
@@ -47,7 +48,7 @@ class Board:
             self.queue.add(each)
 
     def round(self) -> dict[int, str]:
-        outcome, self.claim = place(self.queue, self.nodes, self.ledger, self.claim, self.blocked)
+        outcome, self.claim = place(self.queue, self.nodes, self.ledger, self.order, self.claim, self.blocked)
         self.blocked = outcome.blocked
         return {placed.task_id: where.name for placed, where in outcome.placed}
 
@@ -234,3 +235,19 @@ def test_equal_inputs_equal_decisions(stream: list[tuple[int, int]]) -> None:
         board.add(*(task(number, cores, memory * GIGA) for number, (cores, memory) in enumerate(stream, 1)))
         outcomes.append(board.round())
     assert outcomes[0] == outcomes[1]
+
+
+def test_a_long_queue_is_placed_in_rounds() -> None:
+    board = Board(node("a", 10_000))
+    board.add(*(task(number) for number in range(1, 1201)))
+    assert [len(board.round()) for _ in range(4)] == [500, 500, 200, 0]
+
+
+def test_a_node_that_grows_is_looked_at_anew() -> None:
+    board = Board(node("a", 1), node("b", 1))
+    board.add(task(1), task(2), task(3))
+    assert board.round() == {1: "a", 2: "b"}
+    board.nodes["b"].capacity["cores"] = 2
+    board.ledger.changed.add("b")
+    board.blocked = set()
+    assert board.round() == {3: "b"}
