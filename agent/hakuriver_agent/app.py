@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from hakuriver.config import Settings
-from hakuriver.errors import HakuRiverError
+from hakuriver.errors import HakuRiverError, StorageError
 from hakuriver.models.runner import AttemptReport, EngineName, RunnerHealth
 from hakuriver.version import __version__
 from hakuriver_agent.api import attempts, health, logs
@@ -155,6 +155,7 @@ def _engines(settings: Settings, folders: Folders) -> dict[EngineName, Engine]:
         run_as_owner=runner.run_as_owner,
         runner_user=settings.environment.runner_user,
         numactl_path=settings.paths.numactl_path,
+        numa_nodes=frozenset(numa.core_lists()),
         systemd=systemd_runs(),
     )
     return {"docker": DockerEngine(docker), "process": ProcessEngine(process)}
@@ -173,12 +174,13 @@ def _loops(parts: Parts) -> list[Any]:
 async def _housekeeping(parts: Parts) -> None:
     """Forgets old attempts and removes scratch folders that belong to none."""
     while True:
-        await parts.journal.prune(ACKNOWLEDGED_KEPT)
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        with contextlib.suppress(StorageError):
+            await parts.journal.prune(ACKNOWLEDGED_KEPT)
         kept = {
             f"{task}-{attempt}" for task, attempt in (report.key for report in parts.supervisor.reports())
         }
         await in_thread(lambda kept=kept: _remove_scratch(parts.folders.local_temp, kept))  # type: ignore[misc]
-        await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
 
 def _remove_scratch(folder: Path, kept: set[str]) -> None:

@@ -51,6 +51,17 @@ class Attempt:
         return self.report.model_copy(update={"sequence": sequence, **changes})
 
 
+LONGEST_MESSAGE = 500
+
+
+def one_line(text: str | None) -> str | None:
+    """A message as a report may carry it."""
+    if text is None:
+        return None
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
+
+
 def accepted(spec: AttemptSpec) -> AttemptReport:
     """The report of an attempt that was just written to the journal."""
     return AttemptReport(task_id=spec.task_id, attempt=spec.attempt, sequence=0, status=TaskState.ASSIGNING)
@@ -74,7 +85,12 @@ def outcome(ended: Ended, *, kill_requested: bool, time_limit: int | None) -> di
     elif ended.oom:
         status = TaskState.KILLED_OOM
         message = _joined("it used more memory than its limit", message)
-    changes = {"status": status, "exit_code": ended.exit_code, "message": message, "completed_at": ended.at}
+    changes = {
+        "status": status,
+        "exit_code": ended.exit_code,
+        "message": one_line(message),
+        "completed_at": ended.at,
+    }
     if ended.started_at is not None:
         changes["started_at"] = ended.started_at
     return changes

@@ -56,21 +56,24 @@ class Machine:
         """Those that worked when they were last looked at."""
         return list(self._offered)
 
+    @property
+    def _working(self) -> list[EngineName]:
+        return [name for name in self._engines if name not in self._notes]
+
     async def look_at_engines(self) -> bool:
-        """Asks each engine whether it works; True when that has changed since the last registration."""
+        """Asks each engine whether it works; True when the last registration told otherwise."""
         notes: dict[str, str] = {}
         for name, engine in self._engines.items():
             if problem := await engine.problem():
                 notes[name] = problem
-        changed = set(notes) != set(self._notes)
         self._notes = notes
-        return changed
+        return set(self._offered) != set(self._working)
 
     async def register_request(self) -> RegisterRequest:
         await self.look_at_engines()
         shared_id = await self._shared_id()
         await self._supervisor.settled(SETTLE_SECONDS)
-        self._offered = [name for name in self._engines if name not in self._notes]
+        self._offered = self._working
         runner = self._settings.runner
         return RegisterRequest(
             hostname=runner.name,

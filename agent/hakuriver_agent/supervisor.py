@@ -27,7 +27,7 @@ from hakuriver.models.runner import (
     VerdictAction,
 )
 from hakuriver.states import TaskState
-from hakuriver_agent.attempts import Attempt, accepted, outcome, time_left
+from hakuriver_agent.attempts import Attempt, accepted, one_line, outcome, time_left
 from hakuriver_agent.engines.port import (
     Adopted,
     Engine,
@@ -350,8 +350,9 @@ class Supervisor:
         self._reports.put(attempt.report)
 
     def _progress(self, attempt: Attempt, line: str) -> None:
-        if attempt.report.message != line and not attempt.finishing:
-            self._tell(attempt, message=line)
+        message = one_line(line)
+        if attempt.report.message != message and not attempt.finishing:
+            self._tell(attempt, message=message)
 
     async def _freeze(self, named: AttemptId, before: TaskState, after: TaskState) -> ActionResult:
         attempt = self._attempts.get(named.key)
@@ -434,7 +435,12 @@ def _spec_of(attempt: Attempt) -> AttemptSpec:
 
 
 def _failed(status: TaskState, message: str | None = None, exit_code: int | None = None) -> dict[str, Any]:
-    return {"status": status, "message": message, "exit_code": exit_code, "completed_at": datetime.now(UTC)}
+    return {
+        "status": status,
+        "message": one_line(message),
+        "exit_code": exit_code,
+        "completed_at": datetime.now(UTC),
+    }
 
 
 def _result(

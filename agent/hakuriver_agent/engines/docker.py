@@ -124,6 +124,8 @@ class DockerEngine(Engine):
             return f"the network {spec.network} is not allowed on this node (runner.allowed_networks)"
         if settings.run_as_owner and spec.user is None:
             return f"this node runs tasks as their owners, and the uid of {spec.owner} is not known"
+        if spec.numa_node is not None and spec.numa_node not in settings.numa_cores:
+            return f"this node has no NUMA node {spec.numa_node}"
         if spec.mounts:
             try:
                 await in_thread(lambda: self._binds(spec), CALL_SECONDS)

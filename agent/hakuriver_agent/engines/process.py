@@ -53,6 +53,7 @@ class ProcessSettings:
     run_as_owner: bool = False
     runner_user: str = ""
     numactl_path: str = ""
+    numa_nodes: frozenset[int] = frozenset()
     systemd: bool = False
 
 
@@ -88,6 +89,8 @@ class ProcessEngine(Engine):
             return f"the user {self._settings.runner_user} of environment.runner_user is not on this node"
         if user is not None and os.geteuid() != 0 and user[:2] != (os.geteuid(), os.getegid()):
             return "the Runner is not root, so that it cannot run tasks as another user"
+        if spec.numa_node is not None and spec.numa_node not in self._settings.numa_nodes:
+            return f"this node has no NUMA node {spec.numa_node}"
         if spec.numa_node is not None and not self._numactl():
             return "the task asks for a NUMA node, and numactl is not installed on this node"
         return None

@@ -98,6 +98,8 @@ class Starter:
                 done(self._start(fields))
             except NotStartedError as error:
                 done(error)
+            except Exception as error:  # noqa: BLE001 - the edge of a start: it fails alone, and says why
+                done(NotStartedError(f"cannot start the process: {error}", None))
 
     def _start(self, fields: Fields) -> Process:
         group = None

@@ -12,6 +12,7 @@ import os
 import select
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -77,11 +78,18 @@ class Pump:
                 if descriptor == self._wake:
                     os.eventfd_read(self._wake)
                 elif stream := self._streams.get(descriptor):
-                    self._move(stream)
-            self._retry()
+                    self._guard(lambda stream=stream: self._move(stream))  # type: ignore[misc]
+            self._guard(self._retry)
             while self._jobs:
                 job, output = self._jobs.popleft()
-                job(output)
+                self._guard(lambda job=job, output=output: job(output))  # type: ignore[misc]
+
+    def _guard(self, act: Callable[[], object]) -> None:
+        """A defect must not stop the output of the other tasks; it is written to shim.log."""
+        try:
+            act()
+        except Exception:  # noqa: BLE001 - the loop's edge
+            traceback.print_exc()
 
     def _begin(self, output: Output) -> None:
         for stream in output.streams:

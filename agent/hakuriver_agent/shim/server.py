@@ -21,6 +21,7 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from hakuriver_agent.logfile import LogFile
@@ -77,12 +78,20 @@ class Shim:
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
         while not self._finished():
-            for key, _ in self._selector.select(IDLE_SECONDS / 4 if not self._clients else None):
-                key.data()
+            ready = self._selector.select(IDLE_SECONDS / 4 if not self._clients else None)
+            for key, _ in ready:
+                self._guard(key.data)
             while self._done:
-                self._done.popleft()()
+                self._guard(self._done.popleft())
         if self._cgroups:
             self._cgroups.remove_base()
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        """A defect must not end the parent of all tasks; it is written to shim.log."""
+        try:
+            act()
+        except Exception:  # noqa: BLE001 - the loop's edge
+            traceback.print_exc()
 
     def _finished(self) -> bool:
         """Nobody is connected and nothing runs. What has ended is on disk, for the next shim to tell."""
