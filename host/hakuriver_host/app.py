@@ -67,6 +67,7 @@ class HostApp:
 
     def __init__(self, settings: Settings, engine: Engine, share: Share) -> None:
         self.failure: HakuRiverError | None = None
+        self.parts: Parts | None = None
         self._settings, self._engine, self._share = settings, engine, share
         self._router = Router(redirect_slashes=False, default=_nothing_here, lifespan=self.lifespan)
 
@@ -85,6 +86,7 @@ class HostApp:
             except Exception:
                 log.exception("the Host cannot start")
                 raise
+            self.parts = parts
             self._router.routes.extend(
                 _routes(parts.endpoints, parts.access, self._settings.host.max_request_bytes)
             )

@@ -25,6 +25,8 @@ log = structlog.get_logger("hakuriver_host")
 
 _BACKLOG = 2048
 _GRACE_SECONDS = 1
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than a heartbeat interval: Runners keep their connections."""
 _GC_THRESHOLDS = (50_000, 20, 100)
 """The Host holds tens of thousands of tasks that are no garbage: looking through them at Python's own pace would stop the
 loop for tens of milliseconds again and again."""
@@ -97,6 +99,7 @@ def _server_config(app: HostApp, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         ssl_certfile=str(tls.cert_file) if tls.cert_file else None,
         ssl_keyfile=str(tls.key_file) if tls.key_file else None,

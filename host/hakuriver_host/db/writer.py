@@ -47,6 +47,11 @@ class Changes:
     actions: list[Callable[[Connection], None]] = field(default_factory=list)
     """For what is rare: users, tokens, retention."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.batches or self.new_tasks or self.tasks or self.events or self.nodes or self.actions)
+
 
 @dataclass(slots=True)
 class _Item:
@@ -64,6 +69,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self.problem = ""
+        self._unsettled = 0
         self._thread.start()
 
     async def write(self, changes: Changes, *, firm: bool = True) -> None:
@@ -75,8 +81,18 @@ class Writer:
 
         """
         done: asyncio.Future[None] = self._loop.create_future()
+        self._unsettled += 1
+        done.add_done_callback(self._one_settled)
         self._queue.put(_Item(changes, firm, done))
-        await done
+        await asyncio.shield(done)
+
+    @property
+    def behind(self) -> bool:
+        """Whether something handed in is not durable yet."""
+        return self._unsettled > 0
+
+    def _one_settled(self, _done: asyncio.Future[None]) -> None:
+        self._unsettled -= 1
 
     async def close(self) -> None:
         """Writes what is waiting, then ends the thread."""

@@ -58,7 +58,8 @@ class Core:
     async def apply(self, effects: Effects, changes: Changes | None = None) -> None:
         """Writes what was decided, then tells of it. Returns when it is durable."""
         changes = self.record(effects, changes or Changes())
-        if changes.tasks or changes.events or changes.nodes or changes.new_tasks or changes.actions:
+        # A report that is known already may rest on a decision that is not durable yet: that one is waited for.
+        if changes.wanted or self.writer.behind:
             await self.writer.write(changes)
         # Only now is it looked who follows: one who came during the write has read the record without it.
         self.tell(effects, self._notices(effects, changes))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import httpx
 import pytest
+
+from hakuriver_host.db.writer import Changes
 
 Task = dict[str, Any]
 ECHO = {"command": "echo", "arguments": ["hi"], "env_vars": {"SECRET": "s3"}}
@@ -501,3 +504,26 @@ class TestLists:
         assert (await host.admin.get(path, params={"offset": -4})).content == b"6789"
         assert (await host.admin.get(path, params={"offset": 100})).content == b""
         assert (await host.admin.get(f"/api/task/{task_id}/stdin")).status_code == 404
+
+
+async def test_a_repeated_report_is_not_acknowledged_before_the_first_is_durable(open_host: Any) -> None:
+    """The Runner forgets what was acknowledged, so a Host that dies then must have it on the record."""
+    async with open_host() as host:
+        node = await host.node()
+        await one(host.admin)
+        ended = report(await started(host), 1, "completed", exit_code=0)
+        writer = host.app.parts.core.writer
+        gate, entered = threading.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold(_connection: object) -> None:
+            loop.call_soon_threadsafe(entered.set)
+            gate.wait(20)
+
+        holding = asyncio.ensure_future(writer.write(Changes(actions=[hold])))
+        await entered.wait()
+        first, again = (asyncio.ensure_future(tell(node, ended)) for _ in range(2))
+        done, _ = await asyncio.wait([first, again], timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+        assert not done
+        gate.set()
+        await asyncio.gather(holding, first, again)
