@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from hakuriver.models.runner import AttemptReport, AttemptSpec
@@ -33,7 +33,6 @@ class Attempt:
     """It is known whether it runs, in this life."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while it is paused or resumed."""
-    driver: asyncio.Task[None] | None = None
     stopper: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
 
@@ -94,6 +93,16 @@ def outcome(ended: Ended, *, kill_requested: bool, time_limit: int | None) -> di
     if ended.started_at is not None:
         changes["started_at"] = ended.started_at
     return changes
+
+
+def failed(status: TaskState, message: str | None = None, exit_code: int | None = None) -> dict[str, Any]:
+    """What the final report of an attempt says that has no unit to tell how it ended."""
+    return {
+        "status": status,
+        "message": one_line(message),
+        "exit_code": exit_code,
+        "completed_at": datetime.now(UTC),
+    }
 
 
 def time_left(started_at: datetime, limit_seconds: int, now: datetime) -> float:

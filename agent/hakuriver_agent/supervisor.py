@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
 
 import structlog
 
@@ -27,34 +27,20 @@ from hakuriver.models.runner import (
     VerdictAction,
 )
 from hakuriver.states import TaskState
-from hakuriver_agent.attempts import Attempt, accepted, one_line, outcome, time_left
+from hakuriver_agent.attempts import Attempt, accepted, failed
+from hakuriver_agent.driver import Driver, Reports
 from hakuriver_agent.engines.port import (
-    Adopted,
     Engine,
-    EngineUnavailableError,
     Key,
-    StartCancelledError,
-    Started,
-    StartFailedError,
     Unit,
 )
 from hakuriver_agent.journal import Journal, Known
 
-RETRY_SECONDS = 1.0
-"""Between tries at an engine or a journal that does not answer."""
-KILL_AGAIN_SECONDS = 2.0
 PARALLEL_REMOVALS = 2
+ACKNOWLEDGED_KEPT = timedelta(days=1)
+"""How long a late repeated start of an attempt still finds it known."""
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
-
-
-class Reports(Protocol):
-    """Where reports go: the outbox."""
-
-    def put(self, report: AttemptReport) -> None: ...
-
-    def drop(self, key: Key) -> None: ...
 
 
 class Supervisor:
@@ -70,9 +56,8 @@ class Supervisor:
         self._engines = engines
         self._journal = journal
         self._reports = reports
-        self._grace = kill_grace_seconds
+        self._driver = Driver(engines, journal, reports, kill_grace_seconds)
         self._attempts: dict[Key, Attempt] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._removals = asyncio.Semaphore(PARALLEL_REMOVALS)
 
     async def recover(self) -> None:
@@ -81,7 +66,7 @@ class Supervisor:
         for entry in known:
             self._take_up(entry)
         for engine in self._engines.values():
-            self._spawn(self._take_up_units(engine))
+            self._driver.spawn(self._take_up_units(engine))
         if known:
             log.info("took up attempts of an earlier life", attempts=len(known))
 
@@ -104,6 +89,9 @@ class Supervisor:
                 results[spec.key] = _result(spec, "known", report)
             elif reason := await self._refusal(spec):
                 results[spec.key] = _result(spec, "refused", reason=reason)
+            elif report := self.report(spec.key):
+                # It came a second time while it was looked at.
+                results[spec.key] = _result(spec, "known", report)
             else:
                 new[spec.key] = self._attempts[spec.key] = Attempt(spec, accepted(spec))
         known = await self._accept(new)
@@ -113,7 +101,7 @@ class Supervisor:
                 del self._attempts[key]
                 results[key] = _result(spec, "known", known[key])
             else:
-                self._launch(attempt, spec, resumed=False)
+                self._driver.launch(attempt, spec, resumed=False)
                 results[key] = _result(spec, "accepted", attempt.report)
         return [results[spec.key] for spec in specs]
 
@@ -136,7 +124,7 @@ class Supervisor:
             except StorageError as error:
                 log.warning("a kill is not in the journal; going on", error=error.message)
         for attempt in stopping:
-            self._stop(attempt)
+            self._driver.stop(attempt)
         return results
 
     async def pause(self, ids: Iterable[AttemptId]) -> list[ActionResult]:
@@ -171,7 +159,7 @@ class Supervisor:
                 del self._attempts[key]
                 self._journal.acknowledge([key])
                 if attempt.spec is not None:
-                    self._spawn(self._remove(self._engines.get(attempt.spec.engine), key))
+                    self._driver.spawn(self._remove(self._engines.get(attempt.spec.engine), key))
 
     def report(self, key: Key) -> AttemptReport | None:
         attempt = self._attempts.get(key)
@@ -194,9 +182,7 @@ class Supervisor:
         for attempt in self._attempts.values():
             if attempt.timer:
                 attempt.timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._driver.close()
 
     async def _accept(self, new: dict[Key, Attempt]) -> dict[Key, AttemptReport]:
         """Writes new attempts, which a kill finds from now on."""
@@ -208,12 +194,6 @@ class Supervisor:
             for key in new:
                 del self._attempts[key]
             raise
-
-    def _launch(self, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> None:
-        if not resumed:
-            attempt.settled.set()
-        attempt.launch.progress = lambda line: self._progress(attempt, line)
-        attempt.driver = self._spawn(self._drive(attempt, spec, resumed))
 
     async def _refusal(self, spec: AttemptSpec) -> str | None:
         engine = self._engines.get(spec.engine)
@@ -232,18 +212,18 @@ class Supervisor:
         elif entry.spec is not None:
             if attempt.kill_requested:
                 attempt.launch.cancel()
-            self._launch(attempt, entry.spec, resumed=True)
+            self._driver.launch(attempt, entry.spec, resumed=True)
 
     async def _take_up_units(self, engine: Engine) -> None:
         """Finds units that the journal does not hold: removes known ends, takes up the others."""
-        units = await self._patiently(engine.units)
+        units = await self._driver.patiently(engine.units)
         for unit in units:
             if unit.key not in self._attempts:
                 await self._take_up_unit(engine, unit)
 
     async def _take_up_unit(self, engine: Engine, unit: Unit) -> None:
         report = accepted(unit.spec)
-        known = await self._patiently(lambda: self._journal.accept([(unit.spec, report)]))
+        known = await self._driver.patiently(lambda: self._journal.accept([(unit.spec, report)]))
         if unit.key in self._attempts:
             return
         if known:
@@ -253,131 +233,15 @@ class Supervisor:
             report.status = TaskState.RUNNING
             self._take_up(Known(unit.spec, report, kill_requested=False))
 
-    async def _drive(self, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> None:
-        """Runs one attempt from its acceptance to its end."""
-        engine = self._engines[spec.engine]
-        try:
-            started = await self._started(engine, attempt, spec, resumed)
-            self._begun(attempt, spec, started)
-            ended = await engine.wait(spec.key)
-            limit = spec.time_limit_seconds if attempt.over_time else None
-            changes = outcome(ended, kill_requested=attempt.kill_requested, time_limit=limit)
-        except StartCancelledError:
-            changes = _failed(TaskState.KILLED)
-        except StartFailedError as error:
-            status = TaskState.KILLED if attempt.kill_requested else TaskState.FAILED
-            changes = _failed(status, error.message, error.exit_code)
-        except Exception as error:
-            log.exception("an attempt failed by a defect", task=spec.task_id, attempt=spec.attempt)
-            changes = _failed(TaskState.FAILED, f"internal error of the Runner: {error}")
-        await self._finish(attempt, changes)
-
-    async def _started(self, engine: Engine, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> Adopted:
-        if resumed:
-            adopted = await self._patiently(lambda: engine.adopt(spec))
-            if adopted is not None:
-                return adopted
-            if attempt.report.status is not TaskState.ASSIGNING:
-                raise StartFailedError("it is gone: neither running nor ended on this node any more")
-            if not self._journal.same_boot:
-                raise StartFailedError("the machine restarted while it was being started")
-        return Adopted(await self._start(engine, attempt, spec), paused=False)
-
-    async def _start(self, engine: Engine, attempt: Attempt, spec: AttemptSpec) -> Started:
-        """Starts the unit; waits for an engine that is away, since it may have begun to start it."""
-        while True:
-            attempt.launch.check()
-            try:
-                return await engine.start(spec, attempt.launch)
-            except EngineUnavailableError as error:
-                self._progress(attempt, f"waiting for the {engine.name} engine: {error}")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(attempt.launch.until_cancelled(), RETRY_SECONDS)
-
-    def _begun(self, attempt: Attempt, spec: AttemptSpec, adopted: Adopted) -> None:
-        attempt.started = True
-        attempt.settled.set()
-        started = adopted.started
-        self._tell(
-            attempt,
-            status=TaskState.PAUSED if adopted.paused else TaskState.RUNNING,
-            message=None,
-            started_at=started.at,
-            unit_name=started.unit_name,
-            image=started.image,
-        )
-        if spec.time_limit_seconds is not None:
-            left = time_left(started.at, spec.time_limit_seconds, datetime.now(UTC))
-            loop = asyncio.get_running_loop()
-            attempt.timer = loop.call_later(max(0.0, left), self._time_is_up, attempt)
-        if attempt.kill_requested:
-            self._stop(attempt)
-
-    def _time_is_up(self, attempt: Attempt) -> None:
-        if not attempt.ended.is_set() and not attempt.finishing:
-            attempt.over_time = True
-            self._stop(attempt)
-
-    def _stop(self, attempt: Attempt) -> None:
-        attempt.launch.cancel()
-        if attempt.started and attempt.stopper is None and attempt.spec is not None:
-            attempt.stopper = self._spawn(self._end(self._engines[attempt.spec.engine], attempt))
-
-    async def _end(self, engine: Engine, attempt: Attempt) -> None:
-        """SIGTERM, the grace, then SIGKILL until it has ended."""
-        await self._once(lambda: engine.terminate(attempt.key))
-        pause = self._grace
-        while not await _within(attempt.ended, pause):
-            await self._once(lambda: engine.kill(attempt.key))
-            pause = KILL_AGAIN_SECONDS
-
-    async def _finish(self, attempt: Attempt, changes: dict[str, Any]) -> None:
-        """Writes the end, then reports it."""
-        attempt.finishing = True
-        attempt.ended.set()
-        attempt.settled.set()
-        if attempt.timer:
-            attempt.timer.cancel()
-        report = attempt.next_report(**changes)
-        await self._patiently(lambda: self._journal.finish(report))
-        attempt.report = report
-        self._reports.put(report)
-
-    def _tell(self, attempt: Attempt, **changes: Any) -> None:
-        """Reports something that is not an end."""
-        attempt.report = attempt.next_report(**changes)
-        self._journal.note(attempt.report)
-        self._reports.put(attempt.report)
-
-    def _progress(self, attempt: Attempt, line: str) -> None:
-        message = one_line(line)
-        if attempt.report.message != message and not attempt.finishing:
-            self._tell(attempt, message=message)
-
     async def _freeze(self, named: AttemptId, before: TaskState, after: TaskState) -> ActionResult:
         attempt = self._attempts.get(named.key)
         if attempt is None or attempt.spec is None:
             return _action(named, "it does not run on this node")
-        engine = self._engines[attempt.spec.engine]
-        verb = engine.pause if after is TaskState.PAUSED else engine.resume
-        async with attempt.lock:
-            if attempt.report.status is not before or attempt.kill_requested or attempt.finishing:
-                state = "being killed" if attempt.kill_requested else str(attempt.report.status)
-                return _action(named, f"it is {state}, not {before}")
-            try:
-                await verb(named.key)
-            except (EngineUnavailableError, OSError) as error:
-                return _action(named, f"the {engine.name} engine cannot do it: {error}")
-            if attempt.finishing or attempt.ended.is_set():
-                return _action(named, "it has ended")
-            self._tell(attempt, status=after)
-            if attempt.kill_requested:
-                await self._once(lambda: engine.terminate(named.key))
-        return _action(named)
+        return _action(named, await self._driver.freeze(attempt, attempt.spec, before, after))
 
     async def _bury(self, named: AttemptId) -> ActionResult:
         """Kills an attempt that has not come yet: it can never start."""
-        changes = _failed(TaskState.KILLED, "killed before it started")
+        changes = failed(TaskState.KILLED, "killed before it started")
         report = AttemptReport(task_id=named.task_id, attempt=named.attempt, sequence=1, **changes)
         known = await self._journal.tombstone(report)
         if known is not None:
@@ -389,58 +253,12 @@ class Supervisor:
         if engine is None:
             return
         async with self._removals:
-            await self._once(lambda: engine.remove(key))
-
-    async def _once(self, verb: Callable[[], Awaitable[None]]) -> None:
-        """Tries a verb that will be tried again anyhow."""
-        try:
-            await verb()
-        except (EngineUnavailableError, OSError) as error:
-            log.warning("an engine could not do it now", error=str(error))
-
-    async def _patiently(self, verb: Callable[[], Awaitable[T]]) -> T:
-        """Tries until engine or journal answer."""
-        complained = False
-        while True:
-            try:
-                return await verb()
-            except (EngineUnavailableError, StorageError, OSError) as error:
-                if not complained:
-                    log.warning("waiting for engine or journal", error=str(error))
-                complained = True
-            await asyncio.sleep(RETRY_SECONDS)
-
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-
-ACKNOWLEDGED_KEPT = timedelta(days=1)
-"""How long a late repeated start of an attempt still finds it known."""
-
-
-async def _within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
+            await self._driver.once(lambda: engine.remove(key))
 
 
 def _spec_of(attempt: Attempt) -> AttemptSpec:
     assert attempt.spec is not None  # noqa: S101 - only an attempt that was killed before it came has none
     return attempt.spec
-
-
-def _failed(status: TaskState, message: str | None = None, exit_code: int | None = None) -> dict[str, Any]:
-    return {
-        "status": status,
-        "message": one_line(message),
-        "exit_code": exit_code,
-        "completed_at": datetime.now(UTC),
-    }
 
 
 def _result(

@@ -7,26 +7,23 @@ and its exit code is there until the Host has it. A start costs two calls and th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
 from hakuriver.models.runner import AttemptSpec
+from hakuriver_agent.engines.docker_answers import ended, failure, moment, unit_of
+from hakuriver_agent.engines.docker_door import CALL_SECONDS, ContainerGoneError, DockerDoor, translated
 from hakuriver_agent.engines.docker_output import ContainerOutput
 from hakuriver_agent.engines.docker_request import (
-    LABEL_ATTEMPT,
     LABEL_RUNNER,
-    LABEL_SPEC,
-    LABEL_TASK,
     LOCAL_TEMP,
     SHARED,
     Bind,
@@ -34,7 +31,6 @@ from hakuriver_agent.engines.docker_request import (
     container_name,
     create_request,
     split_mount,
-    start_failure,
 )
 from hakuriver_agent.engines.init_process import ignores_sigterm
 from hakuriver_agent.engines.port import (
@@ -47,7 +43,6 @@ from hakuriver_agent.engines.port import (
     Started,
     StartFailedError,
     Unit,
-    UnitState,
 )
 from hakuriver_agent.engines.process import without_secrets
 from hakuriver_agent.environments import Environments
@@ -55,13 +50,10 @@ from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch, m
 from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.threads import in_thread
 
-CALL_SECONDS = 60.0
 PROBE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
-_DEFAULT_URL = "unix:///var/run/docker.sock"
 _AWAY = "the Docker engine was away when it ended"
 _GONE = "the container was removed by somebody else"
-_STATES = {"created": UnitState.CREATED, "running": UnitState.RUNNING, "paused": UnitState.PAUSED}
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -96,11 +88,9 @@ class DockerEngine(Engine):
         self._place = Place(
             settings.node, runner, settings.log_max_bytes, settings.network, settings.numa_cores
         )
-        self._environments = Environments(settings.folders.containers, lambda: self._connect(None))
+        self._door = DockerDoor(settings.url)
+        self._environments = Environments(settings.folders.containers, lambda: self._door.connect(None))
         self._starting = asyncio.Semaphore(settings.parallel_starts)
-        self._connected: Any = None
-        """The SDK's client; untyped, as most of its methods are."""
-        self._connecting = threading.Lock()
         self._ends: dict[Key, asyncio.Future[Ended]] = {}
         self._outputs: dict[Key, ContainerOutput] = {}
         self._closed = threading.Event()
@@ -108,7 +98,7 @@ class DockerEngine(Engine):
 
     async def problem(self) -> str | None:
         if self._probe is None or self._probe.done():
-            self._probe = asyncio.create_task(in_thread(self._ping, name="docker probe"))
+            self._probe = asyncio.create_task(in_thread(self._door.ping, name="docker probe"))
         try:
             return await asyncio.wait_for(asyncio.shield(self._probe), PROBE_SECONDS)
         except TimeoutError:
@@ -140,109 +130,71 @@ class DockerEngine(Engine):
         async with self._starting:
             launch.check()
             try:
-                started = await self._call(lambda: self._create_and_start(spec, image, launch))
+                started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
             except _NoImageError:
                 self._environments.forget(image)
                 image, digest = await self._images(lambda: self._environments.image(spec, launch))
-                started = await self._call(lambda: self._create_and_start(spec, image, launch))
+                started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
         self._watch(spec.key)
         return Started(started, container_name(spec.key), digest)
 
     async def adopt(self, spec: AttemptSpec) -> Adopted | None:
         name = container_name(spec.key)
-        info = await self._call(lambda: self._inspect(name))
+        info = await self._door.call(lambda: self._door.inspect(name))
         if info is None or info["Config"]["Labels"].get(LABEL_RUNNER) != self._place.runner:
             return None
         if info["State"]["Status"] == "created":
             return None
-        await self._call(lambda: self._output(spec).follow())
+        await self._door.call(lambda: self._output(spec).follow())
         self._watch(spec.key)
-        started = Started(_time(info["State"]["StartedAt"]), name, info["Image"])
+        started = Started(moment(info["State"]["StartedAt"]), name, info["Image"])
         return Adopted(started, info["State"]["Status"] == "paused")
 
     async def wait(self, key: Key) -> Ended:
         return await asyncio.shield(self._ends[key])
 
     async def terminate(self, key: Key) -> None:
-        await self._call(lambda: self._terminate(key))
+        await self._door.call(lambda: self._terminate(key))
 
     async def kill(self, key: Key) -> None:
-        await self._call(lambda: self._signal(key, "SIGKILL"))
+        await self._door.call(lambda: self._signal(key, "SIGKILL"))
 
     async def pause(self, key: Key) -> None:
-        await self._call(lambda: self._quietly(self._client().pause, container_name(key)))
+        await self._door.call(lambda: self._door.quietly(self._door.client().pause, container_name(key)))
 
     async def resume(self, key: Key) -> None:
-        await self._call(lambda: self._quietly(self._client().unpause, container_name(key)))
+        await self._door.call(lambda: self._door.quietly(self._door.client().unpause, container_name(key)))
 
     async def remove(self, key: Key) -> None:
-        await self._call(lambda: self._remove(key))
+        await self._door.call(lambda: self._remove(key))
         self._ends.pop(key, None)
         self._outputs.pop(key, None)
 
     async def units(self) -> list[Unit]:
         label = f"{LABEL_RUNNER}={self._place.runner}"
-        found = await self._call(lambda: self._client().containers(all=True, filters={"label": [label]}))
-        return [unit for unit in map(_unit, found) if unit]
+        found = await self._door.call(
+            lambda: self._door.client().containers(all=True, filters={"label": [label]})
+        )
+        return [unit for unit in map(unit_of, found) if unit]
 
     async def close(self) -> None:
         self._closed.set()
         for output in self._outputs.values():
             output.abandon()
 
-    def _connect(self, timeout: float | None) -> Any:
-        from docker.api.client import APIClient  # noqa: PLC0415 - costs memory where there is no Docker
-        from docker.utils import kwargs_from_env  # noqa: PLC0415
-
-        options: dict[str, Any] = {**kwargs_from_env()}
-        options.setdefault("base_url", _DEFAULT_URL)
-        if self._settings.url:
-            options["base_url"] = self._settings.url
-        make: Any = APIClient
-        return make(**options, version="auto", timeout=timeout, max_pool_size=64)
-
-    def _client(self) -> Any:
-        with self._connecting:
-            if self._connected is None:
-                self._connected = self._connect(CALL_SECONDS)
-            return self._connected
-
-    def _ping(self) -> str | None:
-        url = self._settings.url or os.environ.get("DOCKER_HOST") or _DEFAULT_URL
-        if url.startswith("unix://") and not Path(url.removeprefix("unix://")).exists():
-            return "there is no Docker engine on this machine: its socket is missing"
-        from docker.errors import DockerException  # noqa: PLC0415 - see `_connect`
-        from requests.exceptions import RequestException  # noqa: PLC0415
-
-        try:
-            self._client().ping()
-        except (DockerException, RequestException) as error:
-            text = str(error)
-            if "PermissionError" in text:
-                return "the Runner's user may not use the Docker engine (group docker)"
-            return f"the Docker engine does not answer: {text.splitlines()[0][:200]}"
-        return None
-
     async def _images(self, get: Callable[[], Any]) -> tuple[str, str]:
-        with _translated():
+        with translated():
             image: tuple[str, str] = await get()
             return image
 
-    async def _call(self, function: Callable[[], T]) -> T:
-        try:
-            with _translated():
-                return await in_thread(function, name="docker")
-        except _GoneError as error:
-            raise EngineUnavailableError(f"the Docker engine lost the container: {error}") from None
-
     def _create_and_start(self, spec: AttemptSpec, image: str, launch: Launch) -> datetime:
         """In a thread. Finds what an earlier life created, and never starts twice."""
-        client, name = self._client(), container_name(spec.key)
+        client, name = self._door.client(), container_name(spec.key)
         if not self._create(spec, image, name):
             state = client.inspect_container(name)["State"]
             if state["Status"] != "created":
                 self._output(spec).follow()
-                return _time(state["StartedAt"])
+                return moment(state["StartedAt"])
         launch.check()
         self._output(spec).attach()
         self._start(client, spec, name)
@@ -250,7 +202,7 @@ class DockerEngine(Engine):
 
     def _create(self, spec: AttemptSpec, image: str, name: str) -> bool:
         """Creates the container; False when an earlier life did."""
-        from docker.errors import APIError, ImageNotFound  # noqa: PLC0415 - see `_connect`
+        from docker.errors import APIError, ImageNotFound  # noqa: PLC0415 - see `docker_door`
 
         folders, scratch = self._settings.folders, self._settings.folders.scratch(*spec.key)
         try:
@@ -263,22 +215,22 @@ class DockerEngine(Engine):
             raise StartFailedError(f"cannot prepare {error.filename}: {error.strerror}") from None
         request = create_request(spec, without_secrets(spec), image, binds, self._place)
         try:
-            self._client().create_container_from_config(request, name)
+            self._door.client().create_container_from_config(request, name)
         except ImageNotFound:
             raise _NoImageError from None
         except APIError as error:
             if error.status_code != 409:  # noqa: PLR2004 - HTTP: the name is taken
-                raise _failure(spec, error) from None
+                raise failure(spec, error) from None
             return False
         return True
 
     def _start(self, client: Any, spec: AttemptSpec, name: str) -> None:
-        from docker.errors import APIError  # noqa: PLC0415 - see `_connect`
+        from docker.errors import APIError  # noqa: PLC0415 - see `docker_door`
 
         try:
             client.start(name)
         except APIError as error:
-            raise _failure(spec, error) from None
+            raise failure(spec, error) from None
 
     def _binds(self, spec: AttemptSpec) -> list[Bind]:
         binds = []
@@ -297,7 +249,7 @@ class DockerEngine(Engine):
             files.append(LogFile(str(path), self._settings.log_max_bytes, owner))
         if earlier := self._outputs.get(spec.key):
             earlier.abandon()
-        output = ContainerOutput(self._client(), container_name(spec.key), files[0], files[1])
+        output = ContainerOutput(self._door.client(), container_name(spec.key), files[0], files[1])
         self._outputs[spec.key] = output
         return output
 
@@ -323,9 +275,9 @@ class DockerEngine(Engine):
         name, output, hiccup = container_name(key), self._outputs[key], False
         while not self._closed.is_set():
             try:
-                with _translated():
-                    self._client().wait(name, timeout=None)
-                    info = self._inspect(name)
+                with translated():
+                    self._door.client().wait(name, timeout=None)
+                    info = self._door.inspect(name)
             except EngineUnavailableError as error:
                 if not hiccup:
                     log.warning(
@@ -334,23 +286,14 @@ class DockerEngine(Engine):
                 hiccup = True
                 self._closed.wait(RETRY_SECONDS)
                 continue
-            except _GoneError:
+            except ContainerGoneError:
                 info = None
             if info is None:
                 output.abandon()
                 return Ended(None, datetime.now(UTC), message=_GONE)
             if not info["State"]["Running"] and not info["State"]["Restarting"]:
-                return _ended(info["State"], output.finish(hiccup) or (_AWAY if hiccup else None))
+                return ended(info["State"], output.finish(hiccup) or (_AWAY if hiccup else None))
         return None
-
-    def _inspect(self, name: str) -> dict[str, Any] | None:
-        from docker.errors import NotFound  # noqa: PLC0415 - see `_connect`
-
-        try:
-            info: dict[str, Any] = self._client().inspect_container(name)
-        except NotFound:
-            return None
-        return info
 
     def _terminate(self, key: Key) -> None:
         """SIGTERM; and SIGKILL at once where the container's first process has no handler for it.
@@ -358,95 +301,23 @@ class DockerEngine(Engine):
         The kernel does not deliver a signal without handler to the first process of a namespace, so waiting for
         the grace to pass would be waiting for nothing.
         """
-        info = self._inspect(container_name(key))
+        info = self._door.inspect(container_name(key))
         deaf = info is not None and ignores_sigterm(info["State"]["Pid"])
         self._signal(key, "SIGKILL" if deaf else "SIGTERM")
 
     def _signal(self, key: Key, signal: str) -> None:
         """A paused container gets it too: the engine continues it once the signal waits for it."""
         name = container_name(key)
-        self._quietly(lambda: self._client().kill(name, signal))
-        info = self._inspect(name)
+        self._door.quietly(lambda: self._door.client().kill(name, signal))
+        info = self._door.inspect(name)
         if info and info["State"]["Paused"]:
-            self._quietly(lambda: self._client().unpause(name))
-
-    def _quietly(self, call: Callable[..., Any], *arguments: str) -> None:
-        """What a container that has ended, or is so already, refuses is no error."""
-        from docker.errors import APIError  # noqa: PLC0415 - see `_connect`
-
-        try:
-            call(*arguments)
-        except APIError as error:
-            text = str(error.explanation or error)
-            if error.status_code not in {404, 409} and "is not running" not in text and "paused" not in text:
-                raise
+            self._door.quietly(lambda: self._door.client().unpause(name))
 
     def _remove(self, key: Key) -> None:
         name = container_name(key)
-        self._quietly(lambda: self._client().remove_container(name, v=True, force=True))
+        self._door.quietly(lambda: self._door.client().remove_container(name, v=True, force=True))
         shutil.rmtree(self._settings.folders.scratch(*key), ignore_errors=True)
 
 
 class _NoImageError(Exception):
     """The engine does not have the image."""
-
-
-class _GoneError(Exception):
-    """The engine does not have the container."""
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turns what the SDK raises when the engine is away into `EngineUnavailableError`."""
-    from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415 - see `_connect`
-    from requests.exceptions import RequestException  # noqa: PLC0415
-
-    try:
-        yield
-    except NotFound as error:
-        raise _GoneError(str(error.explanation)) from None
-    except APIError as error:
-        raise EngineUnavailableError(str(error.explanation or error)) from None
-    except (RequestException, DockerException) as error:
-        raise EngineUnavailableError(str(error)) from None
-
-
-def _failure(spec: AttemptSpec, error: Any) -> Exception:
-    """An error of `create` or `start`: the engine going away is not the task's fault."""
-    text = str(error.explanation or error)
-    if error.status_code == 503 or "daemon is shutting down" in text:  # noqa: PLR2004 - HTTP
-        return EngineUnavailableError(text)
-    return start_failure(spec.command, text)
-
-
-def _ended(state: dict[str, Any], lost: str | None) -> Ended:
-    message = lost
-    oom = bool(state["OOMKilled"])
-    if state.get("Error"):
-        message = str(state["Error"])
-    return Ended(
-        exit_code=int(state["ExitCode"]),
-        at=_time(state["FinishedAt"]),
-        oom=oom,
-        message=message,
-        started_at=_time(state["StartedAt"]),
-    )
-
-
-def _unit(info: dict[str, Any]) -> Unit | None:
-    labels = info["Labels"]
-    try:
-        spec = AttemptSpec.model_validate_json(labels[LABEL_SPEC])
-        key = (int(labels[LABEL_TASK]), int(labels[LABEL_ATTEMPT]))
-    except (KeyError, ValueError):
-        return None
-    return Unit(key, _STATES.get(info["State"], UnitState.ENDED), spec)
-
-
-def _time(text: str) -> datetime:
-    """Docker's times have nanoseconds, and year 1 for never."""
-    head, _, fraction = text.rstrip("Z").partition(".")
-    moment = datetime.fromisoformat(head).replace(tzinfo=UTC)
-    if moment.year == 1:
-        return datetime.now(UTC)
-    return moment.replace(microsecond=int((fraction or "0")[:6].ljust(6, "0")))

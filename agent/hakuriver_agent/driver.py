@@ -1,0 +1,227 @@
+"""The life of one attempt: started or found again, watched, paused, stopped, and its end written and reported once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from hakuriver.errors import StorageError
+from hakuriver.models.runner import AttemptReport, AttemptSpec, EngineName
+from hakuriver.states import TaskState
+from hakuriver_agent.attempts import Attempt, failed, one_line, outcome, time_left
+from hakuriver_agent.engines.port import (
+    Adopted,
+    Engine,
+    EngineUnavailableError,
+    Key,
+    StartCancelledError,
+    Started,
+    StartFailedError,
+)
+from hakuriver_agent.journal import Journal
+
+RETRY_SECONDS = 1.0
+"""Between tries at an engine or a journal that does not answer."""
+KILL_AGAIN_SECONDS = 2.0
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class Reports(Protocol):
+    """Where reports go: the outbox."""
+
+    def put(self, report: AttemptReport) -> None: ...
+
+    def drop(self, key: Key) -> None: ...
+
+
+class Driver:
+    """Drives attempts; what it does for one touches no other."""
+
+    def __init__(
+        self,
+        engines: Mapping[EngineName, Engine],
+        journal: Journal,
+        reports: Reports,
+        kill_grace_seconds: float,
+    ) -> None:
+        self._engines = engines
+        self._journal = journal
+        self._reports = reports
+        self._grace = kill_grace_seconds
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def launch(self, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> None:
+        """Runs an attempt to its end, which may have begun in an earlier life."""
+        if not resumed:
+            attempt.settled.set()
+        attempt.launch.progress = lambda line: self._progress(attempt, line)
+        self.spawn(self._drive(attempt, spec, resumed))
+
+    def stop(self, attempt: Attempt) -> None:
+        """Ends an attempt, whatever it is doing. Called again, it does nothing more."""
+        attempt.launch.cancel()
+        if attempt.started and attempt.stopper is None and attempt.spec is not None:
+            attempt.stopper = self.spawn(self._end(self._engines[attempt.spec.engine], attempt))
+
+    async def freeze(
+        self, attempt: Attempt, spec: AttemptSpec, before: TaskState, after: TaskState
+    ) -> str | None:
+        """Pauses or resumes an attempt; tells why it could not, if it could not."""
+        engine = self._engines[spec.engine]
+        verb = engine.pause if after is TaskState.PAUSED else engine.resume
+        async with attempt.lock:
+            if attempt.report.status is not before or attempt.kill_requested or attempt.finishing:
+                state = "being killed" if attempt.kill_requested else str(attempt.report.status)
+                return f"it is {state}, not {before}"
+            try:
+                await verb(spec.key)
+            except (EngineUnavailableError, OSError) as error:
+                return f"the {engine.name} engine cannot do it: {error}"
+            if attempt.finishing or attempt.ended.is_set():
+                return "it has ended"
+            self._tell(attempt, status=after)
+            if attempt.kill_requested:
+                await self.once(lambda: engine.terminate(spec.key))
+        return None
+
+    async def once(self, verb: Callable[[], Awaitable[None]]) -> None:
+        """Tries a verb that will be tried again anyhow."""
+        try:
+            await verb()
+        except (EngineUnavailableError, OSError) as error:
+            log.warning("an engine could not do it now", error=str(error))
+
+    async def patiently(self, verb: Callable[[], Awaitable[T]]) -> T:
+        """Tries until engine or journal answer."""
+        complained = False
+        while True:
+            try:
+                return await verb()
+            except (EngineUnavailableError, StorageError, OSError) as error:
+                if not complained:
+                    log.warning("waiting for engine or journal", error=str(error))
+                complained = True
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Lets go of everything; units go on running."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _drive(self, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> None:
+        """Runs one attempt from its acceptance to its end."""
+        engine = self._engines[spec.engine]
+        try:
+            started = await self._started(engine, attempt, spec, resumed)
+            self._begun(attempt, spec, started)
+            ended = await engine.wait(spec.key)
+            limit = spec.time_limit_seconds if attempt.over_time else None
+            changes = outcome(ended, kill_requested=attempt.kill_requested, time_limit=limit)
+        except StartCancelledError:
+            changes = failed(TaskState.KILLED)
+        except StartFailedError as error:
+            status = TaskState.KILLED if attempt.kill_requested else TaskState.FAILED
+            changes = failed(status, error.message, error.exit_code)
+        except Exception as error:
+            log.exception("an attempt failed by a defect", task=spec.task_id, attempt=spec.attempt)
+            changes = failed(TaskState.FAILED, f"internal error of the Runner: {error}")
+        await self._finish(attempt, changes)
+
+    async def _started(self, engine: Engine, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> Adopted:
+        if resumed:
+            adopted = await self.patiently(lambda: engine.adopt(spec))
+            if adopted is not None:
+                return adopted
+            if attempt.report.status is not TaskState.ASSIGNING:
+                raise StartFailedError("it is gone: neither running nor ended on this node any more")
+            if not self._journal.same_boot:
+                raise StartFailedError("the machine restarted while it was being started")
+        return Adopted(await self._start(engine, attempt, spec), paused=False)
+
+    async def _start(self, engine: Engine, attempt: Attempt, spec: AttemptSpec) -> Started:
+        """Starts the unit; waits for an engine that is away, since it may have begun to start it."""
+        while True:
+            attempt.launch.check()
+            try:
+                return await engine.start(spec, attempt.launch)
+            except EngineUnavailableError as error:
+                self._progress(attempt, f"waiting for the {engine.name} engine: {error}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(attempt.launch.until_cancelled(), RETRY_SECONDS)
+
+    def _begun(self, attempt: Attempt, spec: AttemptSpec, adopted: Adopted) -> None:
+        attempt.started = True
+        attempt.settled.set()
+        started = adopted.started
+        self._tell(
+            attempt,
+            status=TaskState.PAUSED if adopted.paused else TaskState.RUNNING,
+            message=None,
+            started_at=started.at,
+            unit_name=started.unit_name,
+            image=started.image,
+        )
+        if spec.time_limit_seconds is not None:
+            left = time_left(started.at, spec.time_limit_seconds, datetime.now(UTC))
+            loop = asyncio.get_running_loop()
+            attempt.timer = loop.call_later(max(0.0, left), self._time_is_up, attempt)
+        if attempt.kill_requested:
+            self.stop(attempt)
+
+    def _time_is_up(self, attempt: Attempt) -> None:
+        if not attempt.ended.is_set() and not attempt.finishing:
+            attempt.over_time = True
+            self.stop(attempt)
+
+    async def _end(self, engine: Engine, attempt: Attempt) -> None:
+        """SIGTERM, the grace, then SIGKILL until it has ended."""
+        await self.once(lambda: engine.terminate(attempt.key))
+        pause = self._grace
+        while not await _within(attempt.ended, pause):
+            await self.once(lambda: engine.kill(attempt.key))
+            pause = KILL_AGAIN_SECONDS
+
+    async def _finish(self, attempt: Attempt, changes: dict[str, Any]) -> None:
+        """Writes the end, then reports it."""
+        attempt.finishing = True
+        attempt.ended.set()
+        attempt.settled.set()
+        if attempt.timer:
+            attempt.timer.cancel()
+        report = attempt.next_report(**changes)
+        await self.patiently(lambda: self._journal.finish(report))
+        attempt.report = report
+        self._reports.put(report)
+
+    def _tell(self, attempt: Attempt, **changes: Any) -> None:
+        """Reports something that is not an end."""
+        attempt.report = attempt.next_report(**changes)
+        self._journal.note(attempt.report)
+        self._reports.put(attempt.report)
+
+    def _progress(self, attempt: Attempt, line: str) -> None:
+        message = one_line(line)
+        if attempt.report.message != message and not attempt.finishing:
+            self._tell(attempt, message=message)
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

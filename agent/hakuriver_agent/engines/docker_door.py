@@ -1,0 +1,116 @@
+"""The one door to the Docker SDK: a client made when it is needed, and its many errors as few of ours.
+
+The SDK is imported on first use: it takes 7 MB, which a node without Docker keeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hakuriver_agent.engines.port import EngineUnavailableError
+from hakuriver_agent.threads import in_thread
+
+CALL_SECONDS = 60.0
+DEFAULT_URL = "unix:///var/run/docker.sock"
+
+T = TypeVar("T")
+
+
+class ContainerGoneError(Exception):
+    """The engine does not have the container."""
+
+
+class DockerDoor:
+    """One engine. Methods block, except `call`; they may be called in every thread."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connected: Any = None
+        """The SDK's client; untyped, as most of its methods are."""
+        self._connecting = threading.Lock()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Calls `function` in a thread.
+
+        Raises:
+            EngineUnavailableError: the engine does not answer, or has lost the container.
+        """
+        try:
+            with translated():
+                return await in_thread(function, name="docker")
+        except ContainerGoneError as error:
+            raise EngineUnavailableError(f"the Docker engine lost the container: {error}") from None
+
+    def connect(self, timeout: float | None) -> Any:
+        from docker.api.client import APIClient  # noqa: PLC0415 - costs memory where there is no Docker
+        from docker.utils import kwargs_from_env  # noqa: PLC0415
+
+        options: dict[str, Any] = {**kwargs_from_env()}
+        options.setdefault("base_url", DEFAULT_URL)
+        if self._url:
+            options["base_url"] = self._url
+        make: Any = APIClient
+        return make(**options, version="auto", timeout=timeout, max_pool_size=64)
+
+    def client(self) -> Any:
+        with self._connecting:
+            if self._connected is None:
+                self._connected = self.connect(CALL_SECONDS)
+            return self._connected
+
+    def ping(self) -> str | None:
+        url = self._url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
+        if url.startswith("unix://") and not Path(url.removeprefix("unix://")).exists():
+            return "there is no Docker engine on this machine: its socket is missing"
+        from docker.errors import DockerException  # noqa: PLC0415 - see `connect`
+        from requests.exceptions import RequestException  # noqa: PLC0415
+
+        try:
+            self.client().ping()
+        except (DockerException, RequestException) as error:
+            text = str(error)
+            if "PermissionError" in text:
+                return "the Runner's user may not use the Docker engine (group docker)"
+            return f"the Docker engine does not answer: {text.splitlines()[0][:200]}"
+        return None
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        from docker.errors import NotFound  # noqa: PLC0415 - see `connect`
+
+        try:
+            info: dict[str, Any] = self.client().inspect_container(name)
+        except NotFound:
+            return None
+        return info
+
+    def quietly(self, call: Callable[..., Any], *arguments: str) -> None:
+        """What a container that has ended, or is so already, refuses is no error."""
+        from docker.errors import APIError  # noqa: PLC0415 - see `connect`
+
+        try:
+            call(*arguments)
+        except APIError as error:
+            text = str(error.explanation or error)
+            if error.status_code not in {404, 409} and "is not running" not in text and "paused" not in text:
+                raise
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turns what the SDK raises when the engine is away into `EngineUnavailableError`."""
+    from docker.errors import APIError, DockerException, NotFound  # noqa: PLC0415 - see `connect`
+    from requests.exceptions import RequestException  # noqa: PLC0415
+
+    try:
+        yield
+    except NotFound as error:
+        raise ContainerGoneError(str(error.explanation)) from None
+    except APIError as error:
+        raise EngineUnavailableError(str(error.explanation or error)) from None
+    except (RequestException, DockerException) as error:
+        raise EngineUnavailableError(str(error)) from None
