@@ -25,7 +25,7 @@ from hakuriver_agent.api.edge import Guard, on_error
 from hakuriver_agent.devices import numa
 from hakuriver_agent.engines.docker import DockerEngine, DockerSettings
 from hakuriver_agent.engines.port import Engine
-from hakuriver_agent.engines.process import ProcessEngine, ProcessSettings, systemd_runs
+from hakuriver_agent.engines.process import ProcessEngine, ProcessSettings, scopes_tell_oom, systemd_runs
 from hakuriver_agent.folders import Folders
 from hakuriver_agent.host import HostClient
 from hakuriver_agent.journal import Journal
@@ -157,6 +157,7 @@ def _engines(settings: Settings, folders: Folders) -> dict[EngineName, Engine]:
         numactl_path=settings.paths.numactl_path,
         numa_nodes=frozenset(numa.core_lists()),
         systemd=systemd_runs(),
+        scopes=systemd_runs() and scopes_tell_oom(),
     )
     return {"docker": DockerEngine(docker), "process": ProcessEngine(process)}
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from hakuriver.models.runner import AttemptSpec
 
+SLICE = "hakuriver.slice"
+"""Of all tasks' scopes, so that the kernel counts their out-of-memory kills in one place."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -33,12 +35,17 @@ def numactl(program: str, numa_node: int, argv: Sequence[str]) -> list[str]:
 def systemd_scope(
     unit: str, argv: Sequence[str], cores: int, memory_bytes: int | None, user: tuple[int, int] | None
 ) -> list[str]:
-    """Runs `argv` in a transient scope of the system manager, within its limits (systemd-run(1))."""
+    """Runs `argv` in a transient scope of the system manager, within its limits (systemd-run(1)).
+
+    setpriv(1) takes on the user, since systemd-run refuses numbers that no entry of the user database has.
+    """
     limits = ["--property=KillMode=control-group"]
     if cores:
         limits.append(f"--property=CPUQuota={cores * 100}%")
     if memory_bytes:
         limits += [f"--property=MemoryMax={memory_bytes}", "--property=MemorySwapMax=0"]
-    identity = [] if user is None else [f"--uid={user[0]}", f"--gid={user[1]}"]
-    head = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={unit}"]
-    return [*head, *limits, *identity, "--", *argv]
+    identity: list[str] = []
+    if user is not None:
+        identity = ["setpriv", f"--reuid={user[0]}", f"--regid={user[1]}", f"--groups={user[1]}", "--"]
+    head = ["systemd-run", "--scope", "--quiet", "--collect", f"--slice={SLICE}", f"--unit={unit}"]
+    return [*head, *limits, "--", *identity, *argv]

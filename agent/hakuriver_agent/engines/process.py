@@ -55,13 +55,24 @@ class ProcessSettings:
     numactl_path: str = ""
     numa_nodes: frozenset[int] = frozenset()
     systemd: bool = False
+    """Give the shim a scope."""
+    scopes: bool = False
+    """Give each task a scope."""
 
 
 def systemd_runs() -> bool:
     """Whether systemd manages this machine and lets us make scopes; see sd_booted(3)."""
-    return (
-        Path("/run/systemd/system").is_dir() and os.geteuid() == 0 and shutil.which("systemd-run") is not None
-    )
+    booted = Path("/run/systemd/system").is_dir()
+    return booted and os.geteuid() == 0 and shutil.which("systemd-run") is not None
+
+
+def scopes_tell_oom() -> bool:
+    """Whether a task may have a scope: with version 2 of control groups.
+
+    systemd removes an ended scope's group at once, and whether the kernel killed something in it can then be told by
+    the slice above it alone, which counts only in version 2. Elsewhere the shim makes the groups itself.
+    """
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 class ProcessEngine(Engine):
@@ -73,7 +84,7 @@ class ProcessEngine(Engine):
         self._settings = settings
         state = settings.folders.state
         tag = hashlib.sha256(os.fsencode(os.path.realpath(state))).hexdigest()[:12]
-        self._link = ShimLink(state, f"hakuriver-{tag}", self._on_end)
+        self._link = ShimLink(state, f"hakuriver-{tag}", self._on_end, settings.systemd)
         self._ends: dict[Key, asyncio.Future[Ended]] = {}
         self._prepared = False
 
@@ -174,7 +185,7 @@ class ProcessEngine(Engine):
         settings, user = self._settings, self._user(spec)
         folders = settings.folders
         shared, scratch = str(folders.shared_data), str(folders.scratch(*spec.key))
-        scope = f"{unit_name(spec.key)}.scope" if settings.systemd else None
+        scope = f"{unit_name(spec.key)}.scope" if settings.scopes else None
         try:
             stdout, stderr = folders.log_file(spec.stdout_path), folders.log_file(spec.stderr_path)
         except ForbiddenPathError as error:
@@ -183,15 +194,17 @@ class ProcessEngine(Engine):
             "do": "start",
             "key": _name(spec.key),
             "command": spec.command,
-            "argv": self._argv(spec, scope),
+            "argv": self._argv(spec, scope, user),
             "env": _base_variables(user) | task_variables(spec, settings.node, scratch, shared),
             "cwd": spec.working_dir or shared,
             "scratch": scratch,
             "stdout": str(stdout),
             "stderr": str(stderr),
             "log_max_bytes": settings.log_max_bytes,
-            "uid": user[0] if user else None,
-            "gid": user[1] if user else None,
+            "owner": user,
+            # systemd-run becomes the user by itself, once it has made the scope.
+            "uid": user[0] if user and scope is None else None,
+            "gid": user[1] if user and scope is None else None,
             "groups": _groups(settings.runner_user) if user and spec.user is None else [],
             "cores": spec.cores,
             "memory_bytes": spec.memory_bytes,
@@ -199,14 +212,14 @@ class ProcessEngine(Engine):
             "spec": without_secrets(spec).model_dump(mode="json"),
         }
 
-    def _argv(self, spec: AttemptSpec, scope: str | None) -> list[str]:
+    def _argv(self, spec: AttemptSpec, scope: str | None, user: tuple[int, int] | None) -> list[str]:
         argv = [spec.command, *spec.arguments]
         if spec.numa_node is not None:
             argv = numactl(self._numactl() or "numactl", spec.numa_node, argv)
         if scope is None:
             return argv
         _check_command(spec.command, spec.env_vars.get("PATH", DEFAULT_PATH))
-        return systemd_scope(scope.removesuffix(".scope"), argv, spec.cores, spec.memory_bytes, None)
+        return systemd_scope(scope.removesuffix(".scope"), argv, spec.cores, spec.memory_bytes, user)
 
     def _user(self, spec: AttemptSpec) -> tuple[int, int] | None:
         """The uid and gid to run as; none for the Runner's own."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import socket
 import struct
 import subprocess
@@ -18,18 +19,17 @@ from typing import Any
 import structlog
 
 import hakuriver_agent
+from hakuriver_agent.engines.commands import DEFAULT_PATH, systemd_scope
 from hakuriver_agent.engines.port import EngineUnavailableError
 from hakuriver_agent.threads import in_thread
 
 START_SECONDS = 15.0
 TRIES = 3
 _LINE_LIMIT = 1 << 26
-_PROGRAM = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from hakuriver_agent.shim.server import main
-main(sys.argv[2], int(sys.argv[3]), sys.argv[4])
-"""
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from hakuriver_agent.shim.server import main; main(sys.argv[2], int(sys.argv[3]), sys.argv[4])"
+)
 
 Fields = dict[str, Any]
 log = structlog.get_logger(__name__)
@@ -38,9 +38,13 @@ log = structlog.get_logger(__name__)
 class ShimLink:
     """Speaks with the shim that serves in `folder`, which it starts when none does."""
 
-    def __init__(self, folder: Path, group_name: str, ended: Callable[[str, Fields], None]) -> None:
+    def __init__(
+        self, folder: Path, group_name: str, ended: Callable[[str, Fields], None], systemd: bool = False
+    ) -> None:
         self._folder = folder
         self._group_name = group_name
+        self._systemd = systemd
+        """Give the shim a scope of its own, so that it outlives the Runner's service however that is stopped."""
         self._ended = ended
         """Called with key and fields of every end, also of those that an earlier Runner may have seen."""
         self._writer: asyncio.StreamWriter | None = None
@@ -177,6 +181,8 @@ class ShimLink:
         ready_read, ready_write = os.pipe()
         root = str(Path(hakuriver_agent.__file__).parent.parent)
         argv = [sys.executable, "-S", "-E", "-W", "ignore", "-c", _PROGRAM, root, str(self._folder)]
+        if self._systemd:
+            argv = systemd_scope(f"{self._group_name}-{secrets.token_hex(4)}", argv, 0, None, None)
         try:
             with (self._folder / "shim.log").open("ab") as output:
                 child = subprocess.Popen(
@@ -184,7 +190,7 @@ class ShimLink:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env={},
+                    env={"PATH": os.environ.get("PATH", DEFAULT_PATH)},
                     cwd="/",
                     pass_fds=[ready_write],
                     start_new_session=True,

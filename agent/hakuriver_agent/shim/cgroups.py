@@ -6,7 +6,7 @@ process groups. Standard library only.
 """
 
 # Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH102, PTH106, PTH112, PTH123
+# ruff: noqa: PTH102, PTH106, PTH110, PTH112, PTH120, PTH123
 from __future__ import annotations
 
 import contextlib
@@ -15,6 +15,8 @@ import signal
 import time
 from dataclasses import dataclass, field
 
+SLICE = "hakuriver.slice"
+"""In which the scopes of tasks are, see `hakuriver_agent.engines.commands`."""
 CPU_PERIOD = 100_000
 """Microseconds; the kernel's default."""
 _V1 = ("memory", "cpu", "freezer")
@@ -71,16 +73,17 @@ class Group:
         if frozen:
             self.freeze(False)
 
-    def oom_kills(self) -> int:
-        """How many processes the kernel killed in it for want of memory."""
-        path, name = (
-            ("unified", "memory.events") if "unified" in self.paths else ("memory", "memory.oom_control")
-        )
-        for line in _read(self.paths.get(path, "/nonexistent"), name).splitlines():
-            key, _, value = line.partition(" ")
-            if key == "oom_kill":
-                return int(value)
-        return 0
+    def oom_kills(self) -> int | None:
+        """How many processes the kernel killed in it for want of memory; none when it is gone already."""
+        if "unified" in self.paths:
+            return _oom_kills(self.paths["unified"], "memory.events")
+        return _oom_kills(self.paths.get("memory", "/nonexistent"), "memory.oom_control")
+
+    def oom_kills_beside(self) -> int:
+        """The same of the group that it is in, which counts those of its children in version 2."""
+        if "unified" not in self.paths:
+            return 0
+        return _oom_kills(os.path.dirname(self.paths["unified"]), "memory.events") or 0
 
     def remove(self) -> bool:
         """Removes its folders; False while something still ends in it."""
@@ -139,9 +142,12 @@ class Cgroups:
 
     def scope(self, unit: str) -> Group:
         """The group that systemd makes for a scope of the system manager."""
-        return Group(
-            {name: f"{mount}/system.slice/{unit}" for name, mount in self._mounts.items()}, ours=False
+        inside = f"{_manager()}/{SLICE}/{unit}"
+        unified = "unified" in self._mounts and os.path.exists(
+            f"{self._mounts['unified']}/cgroup.controllers"
         )
+        names = [name for name in _V1 if name in self._mounts] or (["unified"] if unified else [])
+        return Group({name: self._mounts[name] + inside for name in names}, ours=False)
 
     def known(self, key: str) -> Group:
         """The group that an earlier shim made."""
@@ -161,6 +167,23 @@ def wait_empty(group: Group, seconds: float) -> bool:
             return False
         time.sleep(0.002)
     return True
+
+
+def _manager() -> str:
+    """The control group that systemd, process 1, manages: the root, unless it runs in a container."""
+    for line in _read("/proc/1", "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in {"", "name=systemd"} and path.endswith("/init.scope"):
+            return path.removesuffix("/init.scope")
+    return ""
+
+
+def _oom_kills(folder: str, name: str) -> int | None:
+    for line in _read(folder, name).splitlines():
+        key, _, value = line.partition(" ")
+        if key == "oom_kill":
+            return int(value)
+    return None
 
 
 def _limit_v1(paths: dict[str, str], cores: int, memory_bytes: int | None) -> None:

@@ -37,6 +37,10 @@ class Process:
     """It has a limit of memory of its own, so that it can run out of it."""
     output: tuple[int, int]
     """The ends to read its stdout and stderr from."""
+    kills_beside: int = 0
+    """Out-of-memory kills in the slice before it started."""
+    killed: bool = False
+    """It was killed because that was asked for."""
 
     @property
     def pid(self) -> int:
@@ -53,12 +57,19 @@ class Process:
 
     def kill(self) -> None:
         """Ends it and everything that it started; frozen ones too."""
+        self.killed = True
         self.signal(signal.SIGKILL)
         if self.group:
             self.group.kill()
 
-    def ran_out_of_memory(self) -> bool:
-        return self.limited and self.group is not None and self.group.oom_kills() > 0
+    def ran_out_of_memory(self, by_sigkill: bool) -> bool:
+        """Whether the kernel says so. systemd may have removed a scope by now; then the slice tells that one has."""
+        if not self.limited or self.group is None:
+            return False
+        kills = self.group.oom_kills()
+        if kills is None:
+            return by_sigkill and not self.killed and self.group.oom_kills_beside() > self.kills_beside
+        return kills > 0
 
     def end_stragglers(self) -> bool:
         """Ends what it left running; False when something resists. Its process group has been killed already."""
@@ -119,6 +130,7 @@ class Starter:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         own_group = group is not None and group.ours
+        beside = group.oom_kills_beside() if group is not None and not own_group else 0
         try:
             if own_group and group is not None:
                 group.enter()
@@ -145,8 +157,9 @@ class Starter:
             os.close(err_write)
         os.set_blocking(out_read, False)
         os.set_blocking(err_read, False)
-        limited = bool(fields["memory_bytes"])
-        return Process(fields["key"], popen, group, limited, (out_read, err_read))
+        return Process(
+            fields["key"], popen, group, bool(fields["memory_bytes"]), (out_read, err_read), beside
+        )
 
     def _group(self, fields: Fields) -> Group | None:
         if self._cgroups is None:
@@ -190,8 +203,8 @@ def _groups(fields: Fields) -> list[int] | None:
 
 def _make_scratch(fields: Fields) -> None:
     os.makedirs(fields["scratch"], mode=0o700, exist_ok=True)
-    if fields["uid"] is not None and os.geteuid() == 0:
-        os.chown(fields["scratch"], fields["uid"], fields["gid"])
+    if fields["owner"] is not None and os.geteuid() == 0:
+        os.chown(fields["scratch"], *fields["owner"])
 
 
 def _failure(fields: Fields, error: OSError) -> NotStartedError:

@@ -196,7 +196,7 @@ class Shim:
         key: str = request["key"]
         self._running[key] = process
         self._outputs[key] = output = self._output(key)
-        owner = None if request["uid"] is None else (request["uid"], request["gid"])
+        owner = tuple(request["owner"]) if request["owner"] else None
         for descriptor, path in zip(process.output, (request["stdout"], request["stderr"]), strict=True):
             output.streams.append(Stream(descriptor, LogFile(path, request["log_max_bytes"], owner), output))
         self._pump.add(output)
@@ -279,7 +279,7 @@ class Shim:
         del self._running[process.key]
         code = os.waitstatus_to_exitcode(status)
         process.popen.returncode = code
-        oom = process.ran_out_of_memory()
+        oom = process.ran_out_of_memory(code == -signal.SIGKILL or code == 128 + signal.SIGKILL)
         message = None if process.end_stragglers() else "a process that it started could not be ended"
         result = _end(code if code >= 0 else 128 - code, message, oom=oom)
         self._records.note(process.key, {"result": result})

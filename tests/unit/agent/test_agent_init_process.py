@@ -11,7 +11,9 @@ from hakuriver_agent.engines.init_process import ignores_sigterm
 
 def status(proc: Path, numbers: str, caught: str, ignored: str = "0") -> Path:
     (proc / "42").mkdir()
-    (proc / "42" / "status").write_text(f"Name:\tsleep\nNSpid:\t{numbers}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n")
+    (proc / "42" / "status").write_text(
+        f"Name:\tsleep\nNSpid:\t{numbers}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n"
+    )
     return proc
 
 

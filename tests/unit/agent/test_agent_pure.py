@@ -63,9 +63,10 @@ def test_the_time_that_is_left() -> None:
 
 def test_a_scope_holds_limits_and_passes_argv_unchanged() -> None:
     assert systemd_scope("u", ["a b", "$x"], 2, 1000, (5, 6)) == [
-        *["systemd-run", "--scope", "--quiet", "--collect", "--unit=u", "--property=KillMode=control-group"],
+        *["systemd-run", "--scope", "--quiet", "--collect", "--slice=hakuriver.slice", "--unit=u"],
+        "--property=KillMode=control-group",
         *["--property=CPUQuota=200%", "--property=MemoryMax=1000", "--property=MemorySwapMax=0"],
-        *["--uid=5", "--gid=6", "--", "a b", "$x"],
+        *["--", "setpriv", "--reuid=5", "--regid=6", "--groups=6", "--", "a b", "$x"],
     ]
 
 
