@@ -123,6 +123,10 @@ def _reopen(cluster: Cluster, task: Task, node_name: str, report: AttemptReport)
 
 def _finish(cluster: Cluster, task: Task, report: AttemptReport, now: Now, effects: Effects) -> None:
     """The Runner's last word on the attempt: the end of the task, or its next try."""
+    if task.state is TaskState.ASSIGNING and report.started_at is not None:
+        # The end overtook the report of the start, or stands for both: the history tells of both.
+        began = now._replace(wall=report.started_at.timestamp())
+        change(task, TaskState.RUNNING, began, effects, f"on {task.node}")
     task.closed = True
     task.exit_code, task.message = report.exit_code, report.message
     task.completed_at = report.completed_at.timestamp() if report.completed_at else now.wall

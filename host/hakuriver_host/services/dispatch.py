@@ -24,6 +24,9 @@ from hakuriver_host.services.paths import log_path
 log = structlog.get_logger(__name__)
 
 _STARTS_AT_ONCE = 200
+_MANY = 4
+_GATHER_PER_TASK = 0.001
+_LONGEST_GATHER = 0.02
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 
@@ -54,7 +57,11 @@ class Dispatcher:
             self._worker(name, "kill", self._send_kills).wanted.set()
 
     async def run(self) -> None:
-        """Places what can be placed, whenever something has changed."""
+        """Places what can be placed, whenever something has changed.
+
+        After a round that placed many it waits a moment for more: under load a Runner is then told of a dozen tasks
+        at a time and not of each, while a single task never waits.
+        """
         core = self._core
         while True:
             await core.schedule_wanted.wait()
@@ -62,6 +69,8 @@ class Dispatcher:
             effects = reactor.on_schedule(core.cluster, core.now())
             if effects.events or effects.schedule:
                 await core.apply(effects)
+            if len(effects.events) >= _MANY and not effects.schedule:
+                await asyncio.sleep(min(len(effects.events) * _GATHER_PER_TASK, _LONGEST_GATHER))
 
     async def close(self) -> None:
         tasks = [worker.task for worker in self._workers.values() if worker.task]
