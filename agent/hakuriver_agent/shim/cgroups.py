@@ -6,7 +6,7 @@ process groups. Standard library only.
 """
 
 # Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH102, PTH106, PTH110, PTH112, PTH120, PTH123
+# ruff: noqa: PTH102, PTH103, PTH106, PTH110, PTH112, PTH120, PTH123
 from __future__ import annotations
 
 import contextlib
@@ -106,8 +106,8 @@ class Cgroups:
     def __init__(self, bases: dict[str, str], mounts: dict[str, str]) -> None:
         self._bases = bases
         self._mounts = mounts
-        self._away = Group({name: base for name, base in bases.items() if name != "unified"})
-        """Where a thread goes when it leaves a task's group: that of all tasks, which has no limits."""
+        self._home = Group(_own({name: mounts[name] for name in bases if name != "unified"}))
+        """Where a thread goes when it leaves a task's group: where this process was at its start."""
 
     @classmethod
     def detect(cls, name: str) -> Cgroups | None:
@@ -129,7 +129,7 @@ class Cgroups:
         group = Group({name: f"{base}/{key}" for name, base in self._bases.items() if name not in unneeded})
         for path in group.paths.values():
             with contextlib.suppress(FileExistsError):
-                os.mkdir(path, 0o755)
+                os.makedirs(path, 0o755)
         if "unified" in group.paths:
             _limit_v2(group.paths["unified"], cores, memory_bytes)
         else:
@@ -138,7 +138,7 @@ class Cgroups:
 
     def leave(self) -> None:
         """Moves the calling thread out of the group that it entered."""
-        self._away.enter()
+        self._home.enter()
 
     def scope(self, unit: str) -> Group:
         """The group that systemd makes for a scope of the system manager."""
@@ -155,6 +155,7 @@ class Cgroups:
         return Group({name: path for name, path in paths.items() if os.path.isdir(path)})
 
     def remove_base(self) -> None:
+        """Removes the group of all tasks, unless one is left in it."""
         Group(dict(self._bases)).remove()
 
 
@@ -167,6 +168,19 @@ def wait_empty(group: Group, seconds: float) -> bool:
             return False
         time.sleep(0.002)
     return True
+
+
+def _own(mounts: dict[str, str]) -> dict[str, str]:
+    """The groups that this process is in, by controller."""
+    found: dict[str, str] = {}
+    for line in _read("/proc/self", "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for name in controllers.split(","):
+            if name in mounts:
+                folder = mounts[name] + path.rstrip("/")
+                # In a namespace of its own the path may not be below the mount; the root always is.
+                found[name] = folder if os.path.isdir(folder) else mounts[name]
+    return found
 
 
 def _manager() -> str:

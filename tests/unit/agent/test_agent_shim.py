@@ -228,6 +228,8 @@ def test_a_group_holds_a_whole_family() -> None:
         pass
     assert group.oom_kills() is None
     groups.remove_base()
+    mounts = {Path(path).parent for path in group.paths.values()}
+    assert not any(path.exists() for path in mounts)
 
 
 def teardown_module() -> None:
