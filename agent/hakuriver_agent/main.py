@@ -69,24 +69,46 @@ def run(settings: Settings) -> None:
     lock = _lock(folders.state)
     listener = _listen(settings.network.runner_bind_ip, settings.network.runner_port)
     journal = Journal.open(folders.journal, boot_id())
+    stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         # The server raises the signal anew once it has shut down; what follows it shall still happen.
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, stop.ask)
     try:
-        uvloop.run(_serve(settings, folders, journal, listener))
+        uvloop.run(_serve(settings, folders, journal, listener, stop))
     finally:
         listener.close()
         os.close(lock)
 
 
-async def _serve(settings: Settings, folders: Folders, journal: Journal, listener: socket.socket) -> None:
+class _Stop:
+    """A signal to end that comes before the server listens to signals itself is kept for it."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._server: uvicorn.Server | None = None
+
+    def ask(self, *_: object) -> None:
+        self._asked = True
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def hand_over(self, server: uvicorn.Server) -> None:
+        self._server = server
+        server.should_exit = self._asked
+
+
+async def _serve(
+    settings: Settings, folders: Folders, journal: Journal, listener: socket.socket, stop: _Stop
+) -> None:
     port: int = listener.getsockname()[1]
     parts = assemble(settings, folders, journal, port)
     # What is there now stays: it need not be looked through for garbage again and again.
     gc.collect()
     gc.freeze()
     log.info(f"Runner {settings.runner.name} {__version__} listens", port=port, host=settings.host_url)
-    await _server(settings, application(parts)).serve(sockets=[listener])
+    server = _server(settings, application(parts))
+    stop.hand_over(server)
+    await server.serve(sockets=[listener])
 
 
 def _check_certificate(tls: Tls) -> None:
