@@ -135,7 +135,7 @@ class DockerEngine(Engine):
                 self._environments.forget(image)
                 image, digest = await self._images(lambda: self._environments.image(spec, launch))
                 started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
-        self._watch(spec.key)
+        self._watch(spec.key, look=spec.memory_bytes is not None)
         return Started(started, container_name(spec.key), digest)
 
     async def adopt(self, spec: AttemptSpec) -> Adopted | None:
@@ -253,8 +253,12 @@ class DockerEngine(Engine):
         self._outputs[spec.key] = output
         return output
 
-    def _watch(self, key: Key) -> None:
-        """Has a thread wait for the end of a started container."""
+    def _watch(self, key: Key, look: bool = True) -> None:
+        """Has a thread wait for the end of a started container.
+
+        `look` says whether there is more to know of an exit code 0: what the kernel killed for want of memory, when
+        there is a limit, or when it began and ended, when this life did not see it.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ended] = loop.create_future()
         self._ends[key] = future
@@ -264,19 +268,21 @@ class DockerEngine(Engine):
                 future.set_result(ended)
 
         def work() -> None:
-            ended = self._until_end(key)
+            ended = self._until_end(key, look)
             if ended is not None and not loop.is_closed():
                 loop.call_soon_threadsafe(settle, ended)
 
         threading.Thread(target=work, name=f"wait {container_name(key)}", daemon=True).start()
 
-    def _until_end(self, key: Key) -> Ended | None:
+    def _until_end(self, key: Key, look: bool) -> Ended | None:
         """In a thread: waits for the end, over engines that come and go; none when the Runner ends first."""
         name, output, hiccup = container_name(key), self._outputs[key], False
         while not self._closed.is_set():
             try:
                 with translated():
-                    self._door.client().wait(name, timeout=None)
+                    answer = self._door.client().wait(name, timeout=None)
+                    if not look and not hiccup and answer["StatusCode"] == 0 and not answer.get("Error"):
+                        return Ended(0, datetime.now(UTC), message=output.finish(hiccup=False))
                     info = self._door.inspect(name)
             except EngineUnavailableError as error:
                 if not hiccup:
