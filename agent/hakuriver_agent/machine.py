@@ -86,6 +86,8 @@ class Machine:
             engines=self.engines,
             engine_notes=self._notes,
             shared_id=shared_id,
+            allow_privileged=runner.allow_privileged,
+            mount_roots=[str(root) for root in self._folders.mount_roots],
             attempts=self._supervisor.reports(),
         )
 

@@ -56,7 +56,7 @@ class SubmitOptions:
         ),
     ] = ()
     cores: Annotated[
-        int, Parameter(group=_PLACE, help="Cores to hold for each task; 0 holds none and sets no limit.")
+        int, Parameter(group=_PLACE, help="Cores to hold for each task, which are also its limit.")
     ] = 1
     memory: Annotated[
         Size, Parameter(group=_PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")

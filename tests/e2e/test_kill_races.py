@@ -26,6 +26,19 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Cores for all tasks of a test at once."""
+    with running(Cluster(tmp_path_factory.mktemp("cluster"), cores=40)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def container_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running(Cluster(tmp_path_factory.mktemp("containers"), cores=40, containers=True)) as started:
+        yield started
+
+
 def assert_killed(cluster: Cluster, task: int) -> None:
     ended = cluster.api.wait_final(task)
     assert ended.status == TaskState.KILLED, ended
@@ -76,7 +89,7 @@ def test_killed_at_any_moment_of_the_start(request: pytest.FixtureRequest, kind:
     chance = random.Random(2)
     tasks, timers = [], []
     for _ in range(30):
-        task = cluster.api.submit_one("sleep", "600", required_cores=0)
+        task = cluster.api.submit_one("sleep", "600")
         timers.append(threading.Timer(chance.random() / 3, cluster.api.kill, [task]))
         timers[-1].start()
         tasks.append(task)

@@ -67,11 +67,11 @@ def test_memory_is_held_too(pair: Cluster) -> None:
     name = pair.node.name
     total = pair.api.nodes()[name].total_memory_bytes
     most = pair.api.submit_one(
-        "sleep", "600", targets=[name], required_cores=0, required_memory_bytes=total - 40_000_000
+        "sleep", "600", targets=[name], required_cores=1, required_memory_bytes=total - 40_000_000
     )
     pair.api.wait_state(most, TaskState.RUNNING)
     assert pair.api.nodes()[name].available_memory_bytes == 40_000_000
-    waiting = pair.api.submit_one("true", targets=[name], required_cores=0, required_memory_bytes=50_000_000)
+    waiting = pair.api.submit_one("true", targets=[name], required_cores=1, required_memory_bytes=50_000_000)
     assert pair.api.task(waiting).status == TaskState.PENDING
     release(pair, most)
     assert pair.api.wait_final(waiting).status == TaskState.COMPLETED

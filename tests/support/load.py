@@ -114,7 +114,7 @@ class Load:
             "arguments": ["-c", text],
             "env_vars": {"PADDING": "x" * self.chance.choice((0, 100, 60_000))},
             "container_name": None if in_container else "NULL",
-            "required_cores": self.chance.choice((0, 1, 1, 2)),
+            "required_cores": self.chance.choice((1, 1, 1, 2)),
             "required_memory_bytes": self.chance.choice((None, 50_000_000)),
         }
 

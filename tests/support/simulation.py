@@ -149,6 +149,8 @@ class Simulation:
             engine_notes={},
             journal_id=runner.journal_id,
             problem="",
+            allow_privileged=None,
+            mount_roots=None,
             attempts=tuple(attempt.report() for attempt in runner.attempts.values()),
         )
         effects, verdicts = reactor.on_register(self.cluster, registration, self.now)

@@ -40,13 +40,18 @@ def request_of(
 ) -> Request:
     """What a task of this submission asks for at this target."""
     target = parse_target(target_text) if target_text else None
+    in_container = spec.container_name != NO_CONTAINER
     amounts = {CORES: spec.required_cores, MEMORY: spec.required_memory_bytes or 0}
     return Request(
         amounts=tuple(sorted((name, amount) for name, amount in amounts.items() if amount)),
         devices=frozenset(f"gpu:{gpu}" for gpu in target.gpus) if target else frozenset(),
-        engine="process" if spec.container_name == NO_CONTAINER else "docker",
+        engine="docker" if in_container else "process",
         node=target.node if target else None,
         numa=target.numa if target else None,
+        privileged=bool(spec.privileged),
+        mounts=tuple(mount.partition(":")[0] for mount in spec.additional_mounts or ())
+        if in_container
+        else (),
         excluded=excluded,
     )
 

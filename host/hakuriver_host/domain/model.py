@@ -39,6 +39,9 @@ class Request:
     engine: str = "docker"
     node: str | None = None
     numa: int | None = None
+    privileged: bool = False
+    mounts: tuple[str, ...] = ()
+    """Folders of the node that it mounts."""
     excluded: frozenset[str] = frozenset()
     """Nodes that refused the task."""
 
@@ -110,6 +113,10 @@ class Node:
     numa_nodes: frozenset[int] = frozenset()
     engines: frozenset[str] = frozenset()
     engine_notes: Mapping[str, str] = field(default_factory=dict)
+    allow_privileged: bool | None = None
+    """None until its Runner has told."""
+    mount_roots: tuple[str, ...] | None = None
+    """Folders under which tasks may mount; none until its Runner has told."""
     journal_id: str = ""
     state: NodeState = NodeState.OFFLINE
     reconciled: bool = False
@@ -175,4 +182,6 @@ class Registration:
     engine_notes: Mapping[str, str]
     journal_id: str
     problem: str
+    allow_privileged: bool | None
+    mount_roots: tuple[str, ...] | None
     attempts: tuple[AttemptReport, ...]

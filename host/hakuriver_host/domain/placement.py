@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from hakuriver.models.tasks import NodeVerdict
 from hakuriver.states import NodeState
@@ -57,6 +58,17 @@ def impossible(node: Node, request: Request) -> str:
     if request.numa is not None and request.numa not in node.numa_nodes:
         known = ", ".join(map(str, sorted(node.numa_nodes))) or "none known"
         return f"it has no NUMA node {request.numa} (it has: {known})"
+    return _forbidden(node, request)
+
+
+def _forbidden(node: Node, request: Request) -> str:
+    """What the node's configuration lets no task do. Its Runner looks again, with links resolved."""
+    if request.privileged and node.allow_privileged is False:
+        return "privileged tasks are not allowed on this node (runner.allow_privileged)"
+    if node.mount_roots is not None:
+        for source in request.mounts:
+            if not any(PurePosixPath(source).is_relative_to(root) for root in node.mount_roots):
+                return f"{source} is not under a folder that this node lets tasks mount (runner.allowed_mount_roots)"
     return ""
 
 

@@ -216,6 +216,7 @@ def _describe(node: Node, registration: Registration, now: Now) -> None:
     node.devices, node.numa_nodes = registration.devices, registration.numa_nodes
     node.engines, node.engine_notes = registration.engines, registration.engine_notes
     node.journal_id, node.problem = registration.journal_id, registration.problem
+    node.allow_privileged, node.mount_roots = registration.allow_privileged, registration.mount_roots
     node.state, node.last_seen, node.last_heartbeat = NodeState.ONLINE, now.mono, now.wall
 
 

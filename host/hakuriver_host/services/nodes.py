@@ -210,5 +210,7 @@ def _registration(request: RegisterRequest, problem: str) -> Registration:
         engine_notes=request.engine_notes,
         journal_id=request.journal_id,
         problem=problem,
+        allow_privileged=request.allow_privileged,
+        mount_roots=None if request.mount_roots is None else tuple(request.mount_roots),
         attempts=tuple(request.attempts),
     )

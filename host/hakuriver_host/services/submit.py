@@ -105,8 +105,9 @@ class Submissions:
         self, request: SubmitRequest, principal: Principal, key: str | None, digest: str
     ) -> SubmitResponse:
         _check(request)
-        targets, failed = self._sort_targets(request)
-        batch = await self._batch(request, principal)
+        spec = self._resolved(request)
+        targets, failed = self._sort_targets(spec, _targets(request))
+        batch = await self._batch(spec, principal)
         tasks = self._make_tasks(batch, targets)
         answer = SubmitResponse(
             message=_message(len(tasks), failed),
@@ -145,22 +146,28 @@ class Submissions:
             message=_message(len(ids), failed), batch_id=row.batch_id, task_ids=ids, failed_targets=failed
         )
 
-    async def _batch(self, request: SubmitRequest, principal: Principal) -> Batch:
+    def _resolved(self, request: SubmitRequest) -> SubmitRequest:
+        """The request with the configured defaults where it says nothing, and without its targets."""
         settings = self._core.settings.docker
-        environment = request.container_name or settings.default_container_name
-        updates: dict[str, Any] = {"container_name": environment, "targets": [], "required_gpus": []}
+        updates: dict[str, Any] = {"targets": [], "required_gpus": []}
+        if request.container_name is None:
+            updates["container_name"] = settings.default_container_name
         if request.privileged is None:
-            updates["privileged"] = settings.tasks_privileged
+            in_container = (request.container_name or settings.default_container_name) != NO_CONTAINER
+            updates["privileged"] = settings.tasks_privileged and in_container
         if request.additional_mounts is None:
             updates["additional_mounts"] = settings.additional_mounts
-        in_container = environment != NO_CONTAINER
+        return request.model_copy(update=updates)
+
+    async def _batch(self, spec: SubmitRequest, principal: Principal) -> Batch:
+        environment = spec.container_name if spec.container_name != NO_CONTAINER else None
         return Batch(
             batch_id=self._core.ids.next(),
             owner=principal.name,
             submitted_at=self._core.now().wall,
-            spec=request.model_copy(update=updates),
-            environment=environment if in_container else None,
-            environment_version=await self._version(environment) if in_container else None,
+            spec=spec,
+            environment=environment,
+            environment_version=await self._version(environment) if environment else None,
             default_user=self._access.uid_of(principal.name),
         )
 
@@ -172,17 +179,14 @@ class Submissions:
             pinned = self._versions[environment] = _Pinned(version, time.monotonic())
         return pinned.version
 
-    def _sort_targets(self, request: SubmitRequest) -> tuple[list[str | None], list[FailedTarget]]:
+    def _sort_targets(
+        self, spec: SubmitRequest, targets: list[str | None]
+    ) -> tuple[list[str | None], list[FailedTarget]]:
         """Targets that can be served, and those that never can; all of the latter is an error."""
-        wanted = _targets(request)
-        spec = request
         failed = []
         good: list[str | None] = []
-        default = self._core.settings.docker.default_container_name
-        if request.container_name is None:
-            spec = request.model_copy(update={"container_name": default})
-        for target in wanted:
-            reason = "" if request.hold_for_node else self._impossible(spec, target)
+        for target in targets:
+            reason = "" if spec.hold_for_node else self._impossible(spec, target)
             if reason:
                 failed.append(FailedTarget(target=target or "", reason=reason))
             else:
@@ -214,6 +218,10 @@ class Submissions:
 def _check(request: SubmitRequest) -> None:
     if request.task_type == "vps":
         raise UsageError("VPS tasks are not served by this version", "submit a command")
+    if request.required_cores == 0:
+        raise UsageError(
+            "a command holds at least 1 core", "leave out --cores, or give the cores that it uses"
+        )
     size = (
         len(request.command)
         + sum(map(len, request.arguments))

@@ -202,6 +202,10 @@ class RegisterRequest(PeerModel):
     """Per engine that is missing: why."""
     shared_id: PeerText | None = None
     """What the Runner reads in the share's marker file; none when it cannot."""
+    allow_privileged: bool | None = None
+    """Whether tasks may run privileged here; none from a Runner that does not tell."""
+    mount_roots: list[PeerText] | None = None
+    """Folders under which tasks may mount; none from a Runner that does not tell."""
     attempts: list[AttemptReport] = []
 
 

@@ -106,7 +106,7 @@ class SubmitRequest(StrictModel):
     arguments: list[Argument] = []
     env_vars: EnvVars = {}
     required_cores: int = Field(default=1, ge=0, le=MAX_CORES)
-    """Cores to hold; 0 holds none and sets no limit."""
+    """Cores to hold, which are also the limit; at least 1 for a command."""
     required_memory_bytes: int | None = Field(default=None, ge=1, le=MAX_BYTES)
     """Memory to hold, which is also the limit; none holds none and sets no limit."""
     required_gpus: list[list[int]] = []

@@ -240,6 +240,7 @@ class TestRefusal:
             ({"targets": ["nowhere"]}, 404, "no node is named nowhere"),
             ({"required_cores": 99}, 409, "it has 4 cores, 99 cores asked for"),
             ({"required_cores": -1}, 400, "required_cores"),
+            ({"required_cores": 0}, 400, "at least 1 core"),
             ({"required_cores": 10**9}, 400, "required_cores"),
             ({"required_memory_bytes": 0}, 400, "required_memory_bytes"),
             ({"targets": ["node-1::0"]}, 409, "it has no gpu:0"),

@@ -251,3 +251,14 @@ def test_a_node_that_grows_is_looked_at_anew() -> None:
     board.ledger.changed.add("b")
     board.blocked = set()
     assert board.round() == {3: "b"}
+
+
+def test_what_a_nodes_configuration_forbids_is_impossible() -> None:
+    strict = node("a", allow_privileged=False, mount_roots=("/data", "/mnt/share/shared_data"))
+    assert "privileged" in impossible(strict, task(1, privileged=True).request)
+    assert "/etc is not under" in impossible(strict, task(1, mounts=("/data/x", "/etc")).request)
+    assert "/database is not under" in impossible(strict, task(1, mounts=("/database",)).request)
+    assert not impossible(strict, task(1, mounts=("/data/x", "/data")).request)
+    assert not impossible(node("b"), task(1, privileged=True, mounts=("/etc",)).request), (
+        "it has not told yet"
+    )
