@@ -20,6 +20,7 @@ from hakuriver_host.domain.model import CORES, MEMORY, Node, Request, Task
 from hakuriver_host.domain.order import FullestFirst
 from hakuriver_host.domain.queue import Queue
 
+FITS = "fits: it is placed in the next round"
 AT_ONCE = 500
 """Placements of one round at most, so that nobody waits long behind it."""
 
@@ -136,36 +137,34 @@ def explain(task: Task, nodes: Iterable[Node], ledger: Ledger, claim: Claim | No
     verdicts = []
     for node in sorted(nodes, key=lambda node: node.name):
         never = impossible(node, task.request)
-        reason = never or hindrance(node, task.request) or _no_room(node, task, ledger, claim)
+        reason = never or _not_now(node, task, ledger, claim)
         verdicts.append(
-            NodeVerdict(
-                node=node.name,
-                fits_now=not reason,
-                can_ever_fit=not never,
-                reason=reason or "fits: it is placed in the next round",
-            )
+            NodeVerdict(node=node.name, fits_now=reason == FITS, can_ever_fit=not never, reason=reason)
         )
     return verdicts
 
 
-def waiting_reason(task: Task, nodes: Iterable[Node], ledger: Ledger, claim: Claim | None) -> str:
-    """Why it waits, in one line."""
-    verdicts = explain(task, nodes, ledger, claim)
-    if task.request.node is not None:
-        mine = [verdict for verdict in verdicts if verdict.node == task.request.node]
-        return (
-            f"{task.request.node}: {mine[0].reason}"
-            if mine
-            else f"no node named {task.request.node} has joined yet"
-        )
-    if not verdicts:
+def waiting_reason(task: Task, nodes: Mapping[str, Node], ledger: Ledger, claim: Claim | None) -> str:
+    """Why it waits, in one line. Only one node is looked at closely: lists ask this for each task that waits."""
+    request = task.request
+    if request.node is not None:
+        node = nodes.get(request.node)
+        if node is None:
+            return f"no node named {request.node} has joined yet"
+        return f"{node.name}: {impossible(node, request) or _not_now(node, task, ledger, claim)}"
+    if not nodes:
         return "no node has joined yet"
-    hopeful = [verdict for verdict in verdicts if verdict.can_ever_fit]
+    hopeful = [name for name, node in nodes.items() if not impossible(node, request)]
     if not hopeful:
-        return f"no node can run it: {verdicts[0].node}: {verdicts[0].reason}"
-    if len(hopeful) == 1:
-        return f"{hopeful[0].node}: {hopeful[0].reason}"
-    return f"waits for one of {len(hopeful)} nodes; {hopeful[0].node}: {hopeful[0].reason}"
+        name = min(nodes)
+        return f"no node can run it: {name}: {impossible(nodes[name], request)}"
+    name = min(hopeful)
+    reason = f"{name}: {_not_now(nodes[name], task, ledger, claim)}"
+    return reason if len(hopeful) == 1 else f"waits for one of {len(hopeful)} nodes; {reason}"
+
+
+def _not_now(node: Node, task: Task, ledger: Ledger, claim: Claim | None) -> str:
+    return hindrance(node, task.request) or _no_room(node, task, ledger, claim) or FITS
 
 
 def _no_room(node: Node, task: Task, ledger: Ledger, claim: Claim | None) -> str:

@@ -209,7 +209,7 @@ class Tasks:
         if task.request not in reasons:
             cluster = self._core.cluster
             reasons[task.request] = placement.waiting_reason(
-                task, cluster.nodes.values(), cluster.ledger, cluster.claim
+                task, cluster.nodes, cluster.ledger, cluster.claim
             )
         return reasons[task.request]
 

@@ -160,12 +160,11 @@ def test_every_node_says_why_not() -> None:
 
 def test_the_reason_in_one_line() -> None:
     board = Board(node("a", 2))
-    assert waiting_reason(task(1), [], board.ledger, None) == "no node has joined yet"
+    assert waiting_reason(task(1), {}, board.ledger, None) == "no node has joined yet"
     assert (
-        waiting_reason(task(1, node="z"), board.nodes.values(), board.ledger, None)
-        == "no node named z has joined yet"
+        waiting_reason(task(1, node="z"), board.nodes, board.ledger, None) == "no node named z has joined yet"
     )
-    assert "no node can run it" in waiting_reason(task(1, 9), board.nodes.values(), board.ledger, None)
+    assert "no node can run it" in waiting_reason(task(1, 9), board.nodes, board.ledger, None)
 
 
 def test_what_a_node_does_not_have_is_impossible() -> None:
