@@ -55,17 +55,18 @@ class Core:
     wake_node: Callable[[str], None] = lambda _name: None
     """Set by the dispatcher."""
 
-    async def apply(self, effects: Effects, changes: Changes | None = None) -> None:
+    async def apply(self, effects: Effects) -> None:
         """Writes what was decided, then tells of it. Returns when it is durable."""
-        changes = self.record(effects, changes or Changes())
+        changes = self._record(effects)
         # A report that is known already may rest on a decision that is not durable yet: that one is waited for.
         if changes.wanted or self.writer.behind:
             await self.writer.write(changes)
         # Only now is it looked who follows: one who came during the write has read the record without it.
         self.tell(effects, self._notices(effects, changes))
 
-    def record(self, effects: Effects, changes: Changes) -> Changes:
+    def _record(self, effects: Effects) -> Changes:
         """The rows of what was decided, as it is now: later decisions must not show in them."""
+        changes = Changes()
         for task_id, task in effects.tasks.items():
             changes.tasks[task_id] = rows.task_changes(task)
         for event in effects.events:

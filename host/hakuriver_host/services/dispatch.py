@@ -114,12 +114,11 @@ class Dispatcher:
     async def _send_starts(self, node: Node) -> None:
         while node.reconciled and (tasks := list(node.to_start.values())[:_STARTS_AT_ONCE]):
             answer = await self._nodes.client(node).start([_spec(task) for task in tasks])
-            sent = {task.key: task for task in tasks}
             effects = reactor.on_start_results(
                 self._core.cluster, node.name, answer.results, self._core.now()
             )
             answered = {(result.task_id, result.attempt) for result in answer.results}
-            if not answered.issuperset(sent):
+            if not answered.issuperset(task.key for task in tasks):
                 log.error("the Runner did not answer for every start", node=node.name)
             await self._core.apply(effects)
 
