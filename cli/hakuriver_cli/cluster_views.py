@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel
 
 from hakuriver.models.access import TokenCreated, TokenInfo, UserInfo, WhoAmI
-from hakuriver.models.nodes import ClusterStatus, NodeInfo, NodeSample
+from hakuriver.models.nodes import ClusterStatus, NodeDuty, NodeInfo, NodeSample
 from hakuriver.sizes import format_size
 from hakuriver.states import NodeState
 from hakuriver_cli.cells import degrees, number, percent, size, time
@@ -45,6 +45,10 @@ def _node_style(node: NodeInfo) -> str:
 
 
 def _node_state(node: NodeInfo) -> str:
+    if node.draining:
+        return f"{node.status} ({'draining' if node.running_tasks else 'drained'})"
+    if node.cordoned:
+        return f"{node.status} (cordoned)"
     return str(node.status) if node.schedulable else f"{node.status} (gets no work)"
 
 
@@ -70,6 +74,15 @@ NODES: View[NodeInfo] = View(
         Column("NUMA", lambda node: str(len(node.numa_topology or {})), wide=True, right=True),
         Column("TEMPERATURE", lambda node: degrees(node.current_max_temp), wide=True, right=True),
         Column("LAST HEARTBEAT", lambda node: time(node.last_heartbeat), wide=True),
+    ],
+)
+
+DUTIES: View[NodeDuty] = View(
+    name=lambda duty: duty.hostname,
+    columns=[
+        Column("NODE", lambda duty: duty.hostname),
+        Column("RESULT", lambda duty: duty.message),
+        Column("HOLDS", lambda duty: " ".join(map(str, duty.held_tasks)), limit=_PROBLEM_WIDTH),
     ],
 )
 

@@ -36,7 +36,7 @@ def application() -> App:
     lazy(app, "daemons:host", "host", "Run the Host in the foreground.")
     lazy(app, "daemons:runner", "runner", "Run this machine's Runner in the foreground.")
     lazy(app, "tasks:app", "task", "Submit, follow and control tasks.")
-    lazy(app, "nodes:app", "node", "Look at the nodes.")
+    lazy(app, "nodes:app", "node", "Look at nodes, empty and remove them.")
     lazy(app, "cluster:environments", "env", "Look at the environments.")
     lazy(app, "cluster:status", "status", "Show how the cluster is.")
     lazy(app, "access:users", "user", "Administer users.")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from hakuriver.errors import UsageError
+from hakuriver.models.nodes import NodeDuty
 from hakuriver_cli import cluster_views as views
-from hakuriver_cli.options import COMMON, Common, Watch
+from hakuriver_cli.options import COMMON, Common, Duration, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.tree import new_app
 
-app = new_app("node", "Look at the nodes.")
+app = new_app("node", "Look at nodes, empty and remove them.")
+
+NodeNames = Annotated[list[str], Parameter(name="NODE", help="Names of nodes; several may be given.")]
 
 
 @app.command(name="list")
@@ -41,3 +46,90 @@ def health(
         session.printer.json(history.model_dump(mode="json"))
     else:
         session.printer.rows(history.nodes[-1] if history.nodes else [], views.SAMPLES)
+
+
+@app.command
+def cordon(names: NodeNames, /, *, common: Common = COMMON) -> int:
+    """Keep new tasks from nodes; what they run goes on, and tasks that are submitted for them wait."""
+    session = Session(common)
+    return _act(session, names, session.client.cordon)
+
+
+@app.command
+def uncordon(names: NodeNames, /, *, common: Common = COMMON) -> int:
+    """Let nodes have work again."""
+    session = Session(common)
+    return _act(session, names, session.client.uncordon)
+
+
+@app.command
+def drain(
+    names: NodeNames,
+    /,
+    *,
+    wait: Annotated[bool, Parameter(help="Stay until they hold nothing more.")] = False,
+    timeout: Annotated[
+        Duration, Parameter(help="How long to wait, such as 2h; implies --wait. None is without end.")
+    ] = None,
+    kill: Annotated[
+        bool, Parameter(help="Kill what is left when the timeout passes, and wait for these ends.")
+    ] = False,
+    common: Common = COMMON,
+) -> int:
+    """Cordon nodes to empty them, and say what they still hold.
+
+    With --wait the exit code is 1 when the timeout passes and tasks are left; they are named.
+    """
+    if kill and timeout is None:
+        raise UsageError("--kill needs --timeout", "say how long tasks may take to end by themselves")
+    session = Session(common)
+    duties: list[NodeDuty] = []
+    code = session.for_each(names, lambda name: duties.append(session.client.drain(name)))
+    if wait or timeout is not None:
+        from hakuriver_cli.drain import wait_until_empty  # noqa: PLC0415  (loads the client for asyncio)
+
+        left = wait_until_empty(session, duties, timeout, kill=kill)
+        duties = [duty.model_copy(update={"held_tasks": _of(duty, left)}) for duty in duties]
+        code = code or int(bool(left))
+    if duties:
+        session.printer.rows(duties, views.DUTIES)
+    return code
+
+
+@app.command
+def remove(
+    names: NodeNames,
+    /,
+    *,
+    force: Annotated[
+        bool,
+        Parameter(
+            help="Also one that is online or holds tasks, such as a machine that is gone; they are lost."
+        ),
+    ] = False,
+    common: Common = COMMON,
+) -> int:
+    """Remove nodes that are offline and hold nothing. To come back they must join; their tasks stay on the record."""
+    session = Session(common)
+    done: list[views.Told] = []
+
+    def act(name: str) -> None:
+        message = session.client.remove_node(name, force=force).message
+        done.append(views.Told(name=name, message=message))
+
+    code = session.for_each(names, act)
+    if done:
+        session.printer.rows(done, views.TOLD)
+    return code
+
+
+def _act(session: Session, names: list[str], act: Callable[[str], NodeDuty]) -> int:
+    duties: list[NodeDuty] = []
+    code = session.for_each(names, lambda name: duties.append(act(name)))
+    if duties:
+        session.printer.rows(duties, views.DUTIES)
+    return code
+
+
+def _of(duty: NodeDuty, held: dict[int, str]) -> list[int]:
+    return [task_id for task_id, node in held.items() if node == duty.hostname]

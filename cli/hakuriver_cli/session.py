@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hakuriver.errors import HakuRiverError, UnauthenticatedError, UnreachableError
 from hakuriver_cli.errors import report
@@ -14,6 +14,8 @@ from hakuriver_cli.output import Format, Printer
 if TYPE_CHECKING:
     from hakuriver import AsyncClient, Client
     from hakuriver.config import Settings
+
+T = TypeVar("T", int, str)
 
 
 class Session:
@@ -38,16 +40,15 @@ class Session:
 
         return AsyncClient.from_settings(self.settings, self.common.config)
 
-    def for_each(self, task_ids: Iterable[int], act: Callable[[int], None]) -> int:
+    def for_each(self, names: Iterable[T], act: Callable[[T], None]) -> int:
         """Does it for all, reports each failure, and gives the exit code of the first.
 
         An error that every other one would meet too, such as a Host that does not answer, ends it.
         """
-        ids = list(dict.fromkeys(task_ids))
         code = 0
-        for task_id in ids:
+        for name in dict.fromkeys(names):
             try:
-                act(task_id)
+                act(name)
             except (UnreachableError, UnauthenticatedError):
                 raise
             except HakuRiverError as error:

@@ -6,6 +6,7 @@ import pytest
 
 from hakuriver.states import TaskState
 from support.cluster import Cluster
+from support.waiting import until
 
 
 def release(cluster: Cluster, *tasks: int) -> None:
@@ -75,6 +76,42 @@ def test_memory_is_held_too(pair: Cluster) -> None:
     assert pair.api.task(waiting).status == TaskState.PENDING
     release(pair, most)
     assert pair.api.wait_final(waiting).status == TaskState.COMPLETED
+
+
+def test_a_node_is_drained_removed_and_joins_again(pair: Cluster) -> None:
+    node = pair.nodes[1]
+    held = pair.api.submit_one("sleep", "600", targets=[node.name])
+    pair.api.wait_state(held, TaskState.RUNNING)
+    late = pair.run("node", "drain", node.name, "--timeout", "1s")
+    late.assert_refused(1, f"task {held} on {node.name}")
+    assert "online (draining)" in pair.run("node", "list").stdout
+    waiting = pair.api.submit_one("true", targets=[node.name])
+    assert "cordoned" in pair.run("task", "explain", str(waiting)).stdout
+    pair.run("node", "remove", node.name).assert_refused(5, str(held))
+    done = pair.run("node", "drain", node.name, "--timeout", "1s", "--kill")
+    assert done.code == 0, done
+    assert pair.api.task(held).status == TaskState.KILLED
+    node.daemon.stop()
+    pair.run("node", "remove", node.name).assert_refused(5, "online")
+    assert pair.run("node", "remove", node.name, "--force").code == 0
+    assert node.name not in pair.run("node", "list").stdout
+    assert pair.api.task(held).assigned_node == node.name, "its tasks stay on the record"
+    node.daemon.start()
+    assert pair.api.wait_final(waiting).assigned_node == node.name, "it joined again, and is cordoned no more"
+    pair.wait_online()
+
+
+def test_drain_waits_for_what_runs_by_its_end(pair: Cluster) -> None:
+    name, gate = pair.node.name, pair.folder / "gate"
+    task = pair.api.submit_one("sh", "-c", f"until [ -e {gate} ]; do sleep 0.05; done", targets=[name])
+    pair.api.wait_state(task, TaskState.RUNNING)
+    draining = pair.run.start("node", "drain", name, "--wait")
+    until(lambda: pair.api.nodes()[name].draining, "it is being drained")
+    assert draining.poll() is None
+    gate.touch()
+    assert draining.wait(timeout=30) == 0
+    assert pair.api.task(task).status == TaskState.COMPLETED
+    assert pair.run("node", "uncordon", name).code == 0
 
 
 @pytest.mark.parametrize(

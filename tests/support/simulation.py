@@ -9,9 +9,10 @@ import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from hakuriver.errors import ConflictError
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict, VerdictAction
 from hakuriver.models.tasks import SubmitRequest
-from hakuriver.states import FINAL, HOLDING, TaskState
+from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.model import Batch, Effects, Event, Node, Now, Registration, Task
@@ -131,6 +132,8 @@ class Simulation:
             self.durable[task_id] = copy.copy(task)
         for name, node in effects.nodes.items():
             self.durable_nodes[name] = copy.deepcopy(node)
+        for name in effects.removed:
+            del self.durable_nodes[name]
 
     def add_runner(self, name: str, cores: int) -> None:
         self.journals += 1
@@ -182,7 +185,9 @@ class Simulation:
         return task_id
 
     def schedule(self, *, crash_before_commit: bool = False) -> None:
+        cordoned = {name for name, node in self.cluster.nodes.items() if node.cordoned}
         effects = reactor.on_schedule(self.cluster, self.now)
+        assert not {event.node for event in effects.events} & cordoned, "nothing is placed on a cordoned node"
         if crash_before_commit:
             self.restart_host()
             return
@@ -192,8 +197,8 @@ class Simulation:
 
     def send_starts(self, name: str) -> None:
         """Puts every wanted start on the wire."""
-        node = self.cluster.nodes[name]
-        if node.reconciled and self.runners[name].connected:
+        node = self.cluster.nodes.get(name)
+        if node is not None and node.reconciled and self.runners[name].connected:
             self.starts += [(name, task.key) for task in node.to_start.values()]
 
     def deliver_start(self, name: str, key: Key, *, answer_lost: bool) -> None:
@@ -205,8 +210,8 @@ class Simulation:
             self.commit(reactor.on_start_results(self.cluster, name, [result], self.now))
 
     def send_kills(self, name: str) -> None:
-        node, runner = self.cluster.nodes[name], self.runners[name]
-        if node.reconciled and runner.connected:
+        node, runner = self.cluster.nodes.get(name), self.runners[name]
+        if node is not None and node.reconciled and runner.connected:
             keys = list(node.to_kill)
             for key in keys:
                 self._queue(name, runner.kill(key))
@@ -214,7 +219,7 @@ class Simulation:
 
     def deliver_report(self, name: str, report: AttemptReport) -> None:
         runner = self.runners[name]
-        if not runner.connected:
+        if not runner.connected or name not in self.cluster.nodes:
             return
         task = self.cluster.tasks.get(report.task_id)
         stale = task is not None and (report.attempt, report.sequence) <= (task.attempt, task.sequence)
@@ -254,6 +259,7 @@ class Simulation:
         for name, node in self.durable_nodes.items():
             again = Node(name, node.url, dict(node.capacity))
             again.engines, again.journal_id, again.state = node.engines, node.journal_id, node.state
+            again.cordoned, again.draining = node.cordoned, node.draining
             nodes.append(again)
         tasks = [copy.copy(task) for task in self.durable.values() if task.state not in final]
         reactor.restore(self.cluster, nodes, tasks, self.now)
@@ -264,6 +270,30 @@ class Simulation:
             self.heartbeat(name)
         self.commit(reactor.on_tick(self.cluster, TIMEOUTS, self.now))
 
+    def cordon(self, name: str, *, drain: bool = False) -> None:
+        if name in self.cluster.nodes:
+            self.commit(reactor.on_cordon(self.cluster, name, drain=drain))
+
+    def uncordon(self, name: str) -> None:
+        if name in self.cluster.nodes:
+            self.commit(reactor.on_uncordon(self.cluster, name))
+
+    def remove(self, name: str, *, force: bool) -> None:
+        """Removes the node where that is allowed. Its Runner finds that out at its next word, and joins again."""
+        node = self.cluster.nodes.get(name)
+        if node is None:
+            return
+        used = node.state is NodeState.ONLINE or bool(self.cluster.ledger.holders(name))
+        try:
+            effects = reactor.on_remove(self.cluster, name, self.now, force=force)
+        except ConflictError:
+            assert used, "only one that is in use is refused"
+            assert not force
+            return
+        assert force or not used, "one that is in use is refused"
+        self.commit(effects)
+        self.runners[name].registered = False
+
     def kill(self, task_id: int) -> None:
         task = self.cluster.tasks.get(task_id)
         if task is not None and task.state is not TaskState.LOST:
@@ -273,6 +303,7 @@ class Simulation:
         """Mends everything, lets everything end, and delivers what is under way, until nothing changes."""
         for runner in self.runners.values():
             runner.connected, runner.refuses = True, False
+            self.uncordon(runner.name)
         for _ in range(200):
             before = self._shape()
             self._settle_once()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from hakuriver.errors import ConflictError, NotFoundError, StorageError
-from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeInfo
+from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
 from hakuriver.models.runner import (
     HeartbeatRequest,
     JoinRequest,
@@ -31,6 +31,14 @@ class HealthQuery(BaseModel):
     hostname: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
 
 
+class RemoveQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    force: bool = Field(
+        default=False, description="Also when it is online or holds attempts; these are given up as `lost`."
+    )
+
+
 def node_endpoints(nodes: Nodes, monitor: Monitor, environments: Environments) -> list[Endpoint]:
     async def join(call: Call) -> JoinResponse:
         return await nodes.join(call.body)
@@ -48,6 +56,18 @@ def node_endpoints(nodes: Nodes, monitor: Monitor, environments: Environments) -
     async def list_nodes(call: Call) -> list[NodeInfo]:
         del call
         return [*nodes.list()]
+
+    async def cordon(call: Call) -> NodeDuty:
+        return await nodes.cordon(call.path["name"])
+
+    async def uncordon(call: Call) -> NodeDuty:
+        return await nodes.uncordon(call.path["name"])
+
+    async def drain(call: Call) -> NodeDuty:
+        return await nodes.cordon(call.path["name"], drain=True)
+
+    async def remove_node(call: Call) -> Message:
+        return await nodes.remove(call.path["name"], force=call.query.force)
 
     async def health(call: Call) -> HealthHistory:
         return monitor.health(call.query.hostname)
@@ -79,6 +99,7 @@ def node_endpoints(nodes: Nodes, monitor: Monitor, environments: Environments) -
             "Report how attempts are",
             UpdateResponse,
             body=UpdateRequest,
+            errors=(NotFoundError,),
         ),
         Endpoint(
             "POST",
@@ -101,6 +122,43 @@ def node_endpoints(nodes: Nodes, monitor: Monitor, environments: Environments) -
             errors=(NotFoundError,),
         ),
         Endpoint("GET", "/api/nodes", list_nodes, Permission.SEE, "List nodes", list[NodeInfo]),
+        Endpoint(
+            "POST",
+            "/api/nodes/{name}/cordon",
+            cordon,
+            Permission.MANAGE,
+            "Keep new attempts from a node",
+            NodeDuty,
+            errors=(NotFoundError, StorageError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/nodes/{name}/uncordon",
+            uncordon,
+            Permission.MANAGE,
+            "Let a node have work again",
+            NodeDuty,
+            errors=(NotFoundError, StorageError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/nodes/{name}/drain",
+            drain,
+            Permission.MANAGE,
+            "Cordon a node to empty it, and say what it still holds",
+            NodeDuty,
+            errors=(NotFoundError, StorageError),
+        ),
+        Endpoint(
+            "DELETE",
+            "/api/nodes/{name}",
+            remove_node,
+            Permission.MANAGE,
+            "Remove a node",
+            Message,
+            query=RemoveQuery,
+            errors=(NotFoundError, ConflictError, StorageError),
+        ),
         Endpoint(
             "GET",
             "/api/health",

@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from hakuriver.errors import StorageError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision; a test holds it against the migrations."""
 
 

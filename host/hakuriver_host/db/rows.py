@@ -173,6 +173,8 @@ def node_row(node: Node, record: NodeRecord) -> Row:
         "gpu_info": json.dumps([gpu.model_dump() for gpu in record.gpu_info]),
         "problem": node.problem,
         "online": node.state is NodeState.ONLINE,
+        "cordoned": node.cordoned,
+        "draining": node.draining,
         "last_heartbeat": millis(node.last_heartbeat),
         "joined_at": millis(record.joined_at),
     }
@@ -192,6 +194,8 @@ def node_of(row: NodeRow) -> tuple[Node, NodeRecord]:
         journal_id=row.journal_id,
         state=NodeState.ONLINE if row.online else NodeState.OFFLINE,
         problem=row.problem,
+        cordoned=row.cordoned,
+        draining=row.draining,
         last_heartbeat=seconds(row.last_heartbeat),
     )
     record = NodeRecord(

@@ -98,6 +98,8 @@ class NodeRow(SQLModel, table=True):
     gpu_info: str = Field(default="[]", sa_column=Column(Text, nullable=False))
     problem: str = Field(default="", sa_column=Column(Text, nullable=False))
     online: bool = False
+    cordoned: bool = False
+    draining: bool = False
     last_heartbeat: int | None = Field(default=None, sa_column=_big(nullable=True))
     joined_at: int = Field(sa_column=_big())
 

@@ -42,8 +42,8 @@ class Changes:
     tasks: dict[int, Row] = field(default_factory=dict)
     """By id: the columns of `rows.task_changes`."""
     events: list[Row] = field(default_factory=list)
-    nodes: dict[str, Row] = field(default_factory=dict)
-    """By name: whole rows, inserted or replaced."""
+    nodes: dict[str, Row | None] = field(default_factory=dict)
+    """By name: whole rows, inserted or replaced; none strikes the node from the record."""
     actions: list[Callable[[Connection], None]] = field(default_factory=list)
     """For what is rare: users, tokens, retention."""
 
@@ -175,7 +175,7 @@ class Writer:
             insert_rows(connection, _EVENT, [row for changes in group for row in changes.events])
             if nodes:
                 connection.execute(delete(_NODE).where(_NODE.c.name.in_(list(nodes))))
-                insert_rows(connection, _NODE, list(nodes.values()))
+                insert_rows(connection, _NODE, [row for row in nodes.values() if row is not None])
             for action in [action for changes in group for action in changes.actions]:
                 action(connection)
 

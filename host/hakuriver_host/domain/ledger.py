@@ -55,6 +55,11 @@ class Ledger:
             del account.devices[device]
         return True
 
+    def forget(self, node: str) -> None:
+        """Closes the account of a node that is no more."""
+        self._accounts.pop(node, None)
+        self.changed.add(node)
+
     def held(self, node: str, name: str) -> int:
         account = self._accounts.get(node)
         return account.held.get(name, 0) if account else 0

@@ -123,6 +123,10 @@ class Node:
     """It has registered in this life of the Host, and since it was last offline."""
     problem: str = ""
     """Why it gets no work; empty when it may."""
+    cordoned: bool = False
+    """A person keeps new attempts from it; what it holds goes on."""
+    draining: bool = False
+    """It was cordoned to be emptied."""
     last_seen: float = 0.0
     """Monotonic."""
     last_heartbeat: float | None = None
@@ -134,9 +138,14 @@ class Node:
     """To be told to the Runner. A dict for its order."""
 
     @property
+    def works(self) -> bool:
+        """It is there, and all is well with it."""
+        return self.state is NodeState.ONLINE and self.reconciled and not self.problem
+
+    @property
     def ready(self) -> bool:
         """It may be given work now."""
-        return self.state is NodeState.ONLINE and self.reconciled and not self.problem
+        return self.works and not self.cordoned
 
 
 @dataclass(slots=True)
@@ -161,6 +170,8 @@ class Effects:
     events: list[Event] = field(default_factory=list)
     nodes: dict[str, Node] = field(default_factory=dict)
     """Changed, to be written."""
+    removed: set[str] = field(default_factory=set)
+    """Nodes to be struck from the record."""
     wake: set[str] = field(default_factory=set)
     """Nodes whose Runner has something to be told."""
     progress: list[Task] = field(default_factory=list)

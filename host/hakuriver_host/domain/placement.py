@@ -75,6 +75,8 @@ def _forbidden(node: Node, request: Request) -> str:
 
 def hindrance(node: Node, request: Request) -> str:
     """What keeps a node that could run it from doing so now, apart from room; empty when nothing does."""
+    if node.cordoned:
+        return "the node is cordoned: an admin keeps new tasks from it"
     if node.state is NodeState.OFFLINE:
         return "the node is offline"
     if node.problem:
@@ -158,7 +160,7 @@ def waiting_reason(task: Task, nodes: Mapping[str, Node], ledger: Ledger, claim:
     if not hopeful:
         name = min(nodes)
         return f"no node can run it: {name}: {impossible(nodes[name], request)}"
-    name = min(hopeful)
+    name = min(hopeful, key=lambda name: (not nodes[name].ready, name))
     reason = f"{name}: {_not_now(nodes[name], task, ledger, claim)}"
     return reason if len(hopeful) == 1 else f"waits for one of {len(hopeful)} nodes; {reason}"
 

@@ -74,6 +74,8 @@ def on_schedule(cluster: Cluster, now: Now) -> Effects:
 def on_start_results(cluster: Cluster, node_name: str, results: Iterable[StartResult], now: Now) -> Effects:
     """The Runner's answers to starts. What it refused goes to another node, or fails where none is left."""
     effects = Effects()
+    if node_name not in cluster.nodes:
+        return effects
     for result in results:
         task = cluster.tasks.get(result.task_id)
         if task is None or task.attempt != result.attempt or task.node != node_name:
@@ -94,7 +96,12 @@ def on_reports(
     """Reports of a Runner; stale, repeated and reordered ones change nothing.
 
     The verdicts tell the Runner what to do with each attempt of which it must do something.
+
+    Raises:
+        NotFoundError: there is no such node; nothing is acknowledged.
+
     """
+    _known(cluster, node_name)
     effects = Effects()
     return effects, take_all(cluster, node_name, reports, now, effects, returning=False)
 
@@ -102,9 +109,10 @@ def on_reports(
 def on_register(cluster: Cluster, registration: Registration, now: Now) -> tuple[Effects, list[Verdict]]:
     """A Runner presents itself: what it holds is reconciled with what the Host thinks before it gets work."""
     node = cluster.nodes.get(registration.name)
+    # Of a node that had been removed nobody can say any more whether its journal is the same.
+    forgot = node is None or (bool(node.journal_id) and node.journal_id != registration.journal_id)
     if node is None:
         node = cluster.nodes[registration.name] = Node(registration.name, registration.url, {})
-    forgot = bool(node.journal_id) and node.journal_id != registration.journal_id
     _describe(node, registration, now)
     cluster.ledger.changed.add(node.name)
     effects = Effects()
@@ -144,6 +152,60 @@ def on_tick(cluster: Cluster, timeouts: Timeouts, now: Now) -> Effects:
                 task = cluster.tasks[task_id]
                 cause = f"{node.name} has not been heard of for {silence:.0f} s"
                 lose(cluster, task, cause, now, effects)
+    return effects
+
+
+def on_cordon(cluster: Cluster, name: str, *, drain: bool = False) -> Effects:
+    """Keeps new attempts from a node; those that it holds go on. With `drain` it is to be emptied.
+
+    Raises:
+        NotFoundError: there is no such node.
+
+    """
+    node = _known(cluster, name)
+    effects = Effects()
+    if not node.cordoned or (drain and not node.draining):
+        node.cordoned, node.draining = True, node.draining or drain
+        effects.nodes[name] = node
+    return effects
+
+
+def on_uncordon(cluster: Cluster, name: str) -> Effects:
+    """Lets a node have work again.
+
+    Raises:
+        NotFoundError: there is no such node.
+
+    """
+    node = _known(cluster, name)
+    effects = Effects()
+    if node.cordoned:
+        node.cordoned = node.draining = False
+        effects.nodes[name] = node
+        freed(cluster, effects)
+    return effects
+
+
+def on_remove(cluster: Cluster, name: str, now: Now, *, force: bool = False) -> Effects:
+    """Forgets a node. With `force` also one that is there or holds attempts: these are lost, as if it had been silent.
+
+    Raises:
+        ConflictError: it is online or holds attempts, and is not forced away.
+        NotFoundError: there is no such node.
+
+    """
+    node = _known(cluster, name)
+    held = sorted(cluster.ledger.holders(name))
+    if not force:
+        _check_unused(node, held)
+    effects = Effects(removed={name})
+    for task_id in held:
+        lose(cluster, cluster.tasks[task_id], f"{name} was removed", now, effects)
+    # A dispatcher in the middle of a call looks at these afterwards.
+    node.state, node.reconciled = NodeState.OFFLINE, False
+    del cluster.nodes[name]
+    cluster.ledger.forget(name)
+    freed(cluster, effects)
     return effects
 
 
@@ -199,6 +261,27 @@ def check_signal(cluster: Cluster, task_id: int, action: str) -> Task:
     return task
 
 
+def _known(cluster: Cluster, name: str) -> Node:
+    node = cluster.nodes.get(name)
+    if node is None:
+        raise NotFoundError(f"there is no node {name}", "list them with `hakuriver node list`")
+    return node
+
+
+def _check_unused(node: Node, held: list[int]) -> None:
+    if held:
+        shown = ", ".join(map(str, held[:5])) + (", …" if len(held) > 5 else "")  # noqa: PLR2004
+        raise ConflictError(
+            f"{node.name} still holds {len(held)} of the tasks: {shown}",
+            f"empty it with `hakuriver node drain {node.name} --wait`; --force gives them up as lost",
+        )
+    if node.state is NodeState.ONLINE:
+        raise ConflictError(
+            f"{node.name} is online",
+            "stop its Runner, and wait until the node is offline; --force removes it now",
+        )
+
+
 def _live(cluster: Cluster, task_id: int) -> Task:
     task = cluster.tasks.get(task_id)
     if task is None:
@@ -224,14 +307,17 @@ __all__ = [
     "Cluster",
     "Timeouts",
     "check_signal",
+    "on_cordon",
     "on_heartbeat",
     "on_kill",
     "on_killed",
     "on_register",
+    "on_remove",
     "on_reports",
     "on_schedule",
     "on_start_results",
     "on_submit",
     "on_tick",
+    "on_uncordon",
     "restore",
 ]

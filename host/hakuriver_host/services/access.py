@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -40,7 +40,7 @@ class Permission(StrEnum):
     OWN = "own"
     """Control and read one's own tasks; an admin, anyone's."""
     MANAGE = "manage"
-    """Users and tokens."""
+    """Users, tokens and nodes."""
     NODE = "node"
     """What a Runner says to the Host."""
     JOIN = "join"
@@ -196,13 +196,17 @@ class Access:
 
     async def node_token(self, node: str) -> str:
         """A new token for a node; its older ones end."""
-        stale = [token for token in self._tokens.values() if token.node == node]
-        for row in stale:
-            del self._tokens[row.token_hash]
-        await self._write(
-            lambda connection: connection.execute(delete(_TOKENS).where(_TOKENS.c.node == node))
-        )
+        await self._write(self.forget_node(node))
         return (await self._new_token("node", node=node)).token
+
+    def forget_node(self, node: str) -> Callable[[Connection], None]:
+        """Makes a node's tokens invalid at once; what is given strikes them from the record."""
+        self._tokens = {key: token for key, token in self._tokens.items() if token.node != node}
+
+        def remove(connection: Connection) -> None:
+            connection.execute(delete(_TOKENS).where(_TOKENS.c.node == node))
+
+        return remove
 
     def control_token(self, node: str, nonce: str) -> str:
         """What the Host shows the Runner: derived from the Host's secret, so that it is stored nowhere here."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import Connection
+
 from hakuriver.config import Settings
 from hakuriver.ids import IdGenerator
 from hakuriver.models.tasks import TaskEvent
@@ -55,9 +57,10 @@ class Core:
     wake_node: Callable[[str], None] = lambda _name: None
     """Set by the dispatcher."""
 
-    async def apply(self, effects: Effects) -> None:
-        """Writes what was decided, then tells of it. Returns when it is durable."""
+    async def apply(self, effects: Effects, *actions: Callable[[Connection], None]) -> None:
+        """Writes what was decided, then tells of it. Returns when it is durable. `actions` are written with it."""
         changes = self._record(effects)
+        changes.actions.extend(actions)
         # A report that is known already may rest on a decision that is not durable yet: that one is waited for.
         if changes.wanted or self.writer.behind:
             await self.writer.write(changes)
@@ -73,6 +76,9 @@ class Core:
             changes.events.append(rows.event_row(event, self.next_event()))
         for name, node in effects.nodes.items():
             changes.nodes[name] = rows.node_row(node, self.records[name])
+        for name in effects.removed:
+            changes.nodes[name] = None
+            del self.records[name]
         return changes
 
     def next_event(self) -> int:

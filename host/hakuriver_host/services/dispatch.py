@@ -90,7 +90,9 @@ class Dispatcher:
         while True:
             await worker.wanted.wait()
             worker.wanted.clear()
-            node = self._core.cluster.nodes[name]
+            node = self._core.cluster.nodes.get(name)
+            if node is None:
+                continue
             try:
                 await send(node)
                 pause = _FIRST_PAUSE

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from hakuriver.errors import ConflictError, DeniedError, HakuRiverError, NotFoundError, UsageError
-from hakuriver.models.nodes import NodeInfo
+from hakuriver.models.nodes import NodeDuty, NodeInfo
 from hakuriver.models.runner import (
     HeartbeatRequest,
     JoinRequest,
@@ -19,13 +19,14 @@ from hakuriver.models.runner import (
     UpdateRequest,
     UpdateResponse,
 )
+from hakuriver.models.tasks import Message
 from hakuriver.states import TaskState
 from hakuriver.targets import NODE_NAME
 from hakuriver.version import __version__
 from hakuriver_host.db import rows
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
-from hakuriver_host.domain.model import CORES, MEMORY, Node, Registration
+from hakuriver_host.domain.model import CORES, MEMORY, Effects, Node, Registration
 from hakuriver_host.runners import RunnerClient
 from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.core import Core, optional_moment
@@ -63,7 +64,7 @@ class Nodes:
                 "set runner.name: letters, digits and . _ - inside, at most 64",
             )
         node = self._core.cluster.nodes.get(name)
-        if node is not None and node.ready:
+        if node is not None and node.works:
             raise ConflictError(
                 f"a node named {name} is online already, at {node.url}",
                 "set another runner.name on one of the two",
@@ -74,6 +75,8 @@ class Nodes:
         row = rows.node_row(node or Node(name, request.runner_url, {}), record)
         await core.writer.write(Changes(nodes={name: row}), firm=False)
         token = await self._access.node_token(name)
+        if core.records.get(name) is not record:
+            raise ConflictError(f"{name} was removed or joined anew meanwhile", "join again")
         log.info("node joined", node=name, url=request.runner_url)
         return JoinResponse(node_token=token, control_token=self._access.control_token(name, record.nonce))
 
@@ -90,6 +93,8 @@ class Nodes:
             request.gpu_info,
         )
         unreachable = await self._unreachable(request)
+        if core.records.get(request.hostname) is not record:
+            raise NotFoundError(f"{request.hostname} was removed or joined anew meanwhile", "register again")
         problem = unreachable or self._share(request)
         effects, verdicts = reactor.on_register(core.cluster, _registration(request, problem), core.now())
         await core.apply(effects)
@@ -122,9 +127,53 @@ class Nodes:
         await core.apply(effects)
         return UpdateResponse(message=f"{len(request.reports)} reports taken", verdicts=verdicts)
 
+    async def cordon(self, name: str, *, drain: bool = False) -> NodeDuty:
+        """Keeps new attempts from the node. Returns when that is durable."""
+        await self._core.apply(reactor.on_cordon(self._core.cluster, name, drain=drain))
+        return self._duty(name, "is cordoned and drains" if drain else "is cordoned")
+
+    async def uncordon(self, name: str) -> NodeDuty:
+        """Lets the node have work again."""
+        await self._core.apply(reactor.on_uncordon(self._core.cluster, name))
+        return self._duty(name, "may have work again")
+
+    async def remove(self, name: str, *, force: bool) -> Message:
+        """Forgets the node and its tokens: to come back it must join. Its tasks stay on the record.
+
+        Raises:
+            ConflictError: it is online or holds attempts, and is not forced away.
+            NotFoundError: there is no such node.
+
+        """
+        core = self._core
+        if name in core.records and name not in core.cluster.nodes:
+            effects = Effects(removed={name})  # It has joined, and never registered.
+        else:
+            effects = reactor.on_remove(core.cluster, name, core.now(), force=force)
+        lost = len(effects.tasks)
+        await core.apply(effects, self._access.forget_node(name))
+        log.info("node removed", node=name, given_up=lost)
+        return Message(
+            message=f"{name} is removed" + (f"; {lost} of its attempts are given up" if lost else "")
+        )
+
     def list(self) -> Sequence[NodeInfo]:
         """All nodes by name."""
         return [self._info(node) for _, node in sorted(self._core.cluster.nodes.items())]
+
+    def _duty(self, name: str, message: str) -> NodeDuty:
+        core = self._core
+        if name not in core.cluster.nodes:
+            raise NotFoundError(f"{name} was removed meanwhile", "list them with `hakuriver node list`")
+        node, held = core.cluster.nodes[name], sorted(core.cluster.ledger.holders(name))
+        return NodeDuty(
+            message=f"{name} {message}",
+            hostname=name,
+            cordoned=node.cordoned,
+            draining=node.draining,
+            held_tasks=held,
+            sequence=core.last_event,
+        )
 
     def _info(self, node: Node) -> NodeInfo:
         ledger, record, beat = self._core.cluster.ledger, self._core.records[node.name], node.heartbeat
@@ -135,6 +184,8 @@ class Nodes:
             url=node.url,
             status=node.state,
             schedulable=node.ready,
+            cordoned=node.cordoned,
+            draining=node.draining,
             problem="; ".join(filter(None, [node.problem, *beat.problems])),
             version=record.version,
             engines=sorted(node.engines),

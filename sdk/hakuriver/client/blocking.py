@@ -18,7 +18,7 @@ from hakuriver.client.waiting import Waiting
 from hakuriver.config import Settings
 from hakuriver.errors import UnreachableError
 from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
-from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeInfo
+from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
 from hakuriver.models.tasks import (
     Message,
     SubmitRequest,
@@ -192,6 +192,21 @@ class Client:
 
     def nodes(self) -> list[NodeInfo]:
         return self._send(calls.nodes())
+
+    def cordon(self, name: str) -> NodeDuty:
+        """Keeps new attempts from a node; those that it holds go on."""
+        return self._send(calls.cordon(name))
+
+    def uncordon(self, name: str) -> NodeDuty:
+        return self._send(calls.uncordon(name))
+
+    def drain(self, name: str) -> NodeDuty:
+        """Cordons a node to empty it, and says what it still holds; does not wait."""
+        return self._send(calls.drain(name))
+
+    def remove_node(self, name: str, *, force: bool = False) -> Message:
+        """Removes a node that is offline and holds nothing; with `force` any, and its attempts become `lost`."""
+        return self._send(calls.remove_node(name, force=force))
 
     def health(self, hostname: str | None = None) -> HealthHistory:
         return self._send(calls.health(hostname))

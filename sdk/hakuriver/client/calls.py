@@ -23,7 +23,7 @@ from hakuriver.models.access import (
     UserInfo,
     WhoAmI,
 )
-from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeInfo
+from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
 from hakuriver.models.tasks import (
     Message,
     SubmitRequest,
@@ -158,6 +158,27 @@ def log(
 
 def nodes() -> Call[list[NodeInfo]]:
     return _get("/api/nodes", list[NodeInfo])
+
+
+def cordon(name: str) -> Call[NodeDuty]:
+    return Call("POST", f"{_node(name)}/cordon", _model(NodeDuty), repeatable=True)
+
+
+def uncordon(name: str) -> Call[NodeDuty]:
+    return Call("POST", f"{_node(name)}/uncordon", _model(NodeDuty), repeatable=True)
+
+
+def drain(name: str) -> Call[NodeDuty]:
+    return Call("POST", f"{_node(name)}/drain", _model(NodeDuty), repeatable=True)
+
+
+def remove_node(name: str, *, force: bool = False) -> Call[Message]:
+    params = _params(force="true" if force else None)
+    return Call("DELETE", _node(name), _model(Message), params=params)
+
+
+def _node(name: str) -> str:
+    return f"/api/nodes/{quote(name, safe='')}"
 
 
 def health(hostname: str | None = None) -> Call[HealthHistory]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hakuriver.models.base import PeerModel, Timestamp
+from hakuriver.models.base import PeerModel, TaskId, Timestamp
 from hakuriver.models.runner import GpuInfo, NumaNode
 from hakuriver.states import NodeState
 
@@ -12,6 +12,10 @@ class NodeInfo(PeerModel):
     url: str
     status: NodeState
     schedulable: bool
+    cordoned: bool = False
+    """An admin keeps new attempts from it; those that it holds go on."""
+    draining: bool = False
+    """It was cordoned to be emptied."""
     problem: str = ""
     """Why it gets no work, or what is not well with it."""
     version: str
@@ -31,6 +35,19 @@ class NodeInfo(PeerModel):
     last_heartbeat: Timestamp | None = None
     numa_topology: dict[str, NumaNode] | None = None
     gpu_info: list[GpuInfo] = []
+
+
+class NodeDuty(PeerModel):
+    """What became of a node that was cordoned, drained or uncordoned."""
+
+    message: str
+    hostname: str
+    cordoned: bool
+    draining: bool
+    held_tasks: list[TaskId]
+    """Tasks with an attempt that the node holds now."""
+    sequence: int
+    """Of the last change of state when this was told: followed from there, no end of these attempts is missed."""
 
 
 class NodeSample(PeerModel):

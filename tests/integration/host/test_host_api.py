@@ -178,6 +178,95 @@ def node_client(host: Any, before: httpx.AsyncClient) -> httpx.AsyncClient:
     return host.client(before.headers["authorization"].removeprefix("Bearer "))  # type: ignore[no-any-return]
 
 
+class TestCordonAndRemove:
+    async def test_a_cordoned_node_gets_nothing_and_says_so_over_a_restart(self, open_host: Any) -> None:
+        async with open_host() as host:
+            node = await host.node()
+            told = (await host.admin.post("/api/nodes/node-1/cordon")).json()
+            assert (told["cordoned"], told["draining"], told["held_tasks"]) == (True, False, [])
+            waiting = await one(host.admin, targets=["node-1"])
+            detail = (await host.admin.get(f"/api/status/{waiting}")).json()
+            assert (detail["status"], "cordoned" in detail["reason"]) == ("pending", True)
+        async with open_host() as host:
+            await node_client(host, node).post("/api/register", json=host.registration())
+            (listed,) = (await host.admin.get("/api/nodes")).json()
+            assert (listed["status"], listed["schedulable"], listed["cordoned"]) == ("online", False, True)
+            explained = (await host.admin.get(f"/api/explain/{waiting}")).json()
+            assert "cordoned" in explained["nodes"][0]["reason"]
+            assert (await host.admin.post("/api/nodes/node-1/uncordon")).json()["cordoned"] is False
+            assert (await started(host))["task_id"] == waiting
+
+    async def test_a_drain_tells_what_is_held_and_from_where_to_follow(self, host: Any) -> None:
+        node = await host.node()
+        task_id = await one(host.admin)
+        attempt = await started(host)
+        await tell(node, report(attempt, 1, "running"))
+        told = (await host.admin.post("/api/nodes/node-1/drain")).json()
+        assert (told["held_tasks"], told["draining"]) == ([task_id], True)
+        history = (await host.admin.get(f"/api/status/{task_id}")).json()["history"]
+        assert told["sequence"] == history[-1]["sequence"]
+        await tell(node, report(attempt, 2, "completed", exit_code=0))
+        assert (await host.admin.post("/api/nodes/node-1/drain")).json()["held_tasks"] == []
+
+    async def test_removing_a_node_ends_its_tokens_and_what_it_holds(self, open_host: Any) -> None:
+        async with open_host() as host:
+            node = await host.node()
+            task_id = await one(host.admin)
+            attempt = await started(host)
+            await tell(node, report(attempt, 1, "running"))
+            refused = await host.admin.delete("/api/nodes/node-1")
+            assert (refused.status_code, refused.json()["error"]) == (409, "conflict")
+            assert task_id in refused.json()["message"]
+            done = await host.admin.delete("/api/nodes/node-1", params={"force": "true"})
+            assert done.json()["message"] == "node-1 is removed; 1 of its attempts are given up"
+            assert (await host.admin.get("/api/nodes")).json() == []
+            detail = (await host.admin.get(f"/api/status/{task_id}")).json()
+            assert (detail["status"], detail["history"][-1]["cause"]) == ("lost", "node-1 was removed")
+            beat = await node.put("/api/heartbeat/node-1", json={})
+            assert beat.status_code == 401, "it must join again"
+        async with open_host() as host:
+            assert (await host.admin.get("/api/nodes")).json() == []
+            assert (await node_client(host, node).put("/api/heartbeat/node-1", json={})).status_code == 401
+            again = await host.node(attempts=[report(attempt, 1, "running")])
+            detail = (await host.admin.get(f"/api/status/{task_id}")).json()
+            assert (detail["status"], detail["assigned_node"]) == ("running", "node-1")
+            await tell(again, report(attempt, 2, "completed", exit_code=0))
+
+    async def test_a_node_that_joined_and_never_registered_can_be_removed(self, host: Any) -> None:
+        await host.joiner.post("/api/join", json={"hostname": "node-9", "runner_url": "http://n9:1"})
+        assert (await host.admin.delete("/api/nodes/node-9")).status_code == 200
+        assert (await host.admin.delete("/api/nodes/node-9")).status_code == 404
+
+    async def test_a_node_that_joins_again_while_it_is_removed_stays(self, open_host: Any) -> None:
+        async with open_host() as host:
+            await host.node()
+            removed, joined = await asyncio.gather(
+                host.admin.delete("/api/nodes/node-1", params={"force": "true"}),
+                host.joiner.post("/api/join", json={"hostname": "node-1", "runner_url": host.runner.url}),
+            )
+            assert removed.status_code == 200
+        async with open_host() as host:
+            if joined.status_code == 200:
+                speaker = host.client(joined.json()["node_token"])
+                assert (await speaker.post("/api/register", json=host.registration())).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("POST", "/api/nodes/node-1/cordon"),
+            ("POST", "/api/nodes/node-1/uncordon"),
+            ("POST", "/api/nodes/node-1/drain"),
+            ("DELETE", "/api/nodes/node-1"),
+        ],
+    )
+    async def test_only_admins_may(self, host: Any, method: str, path: str) -> None:
+        await host.node()
+        bob = await host.user("bob")
+        assert (await bob.request(method, path)).status_code == 403
+        unknown = await host.admin.request(method, path.replace("node-1", "no-such"))
+        assert (unknown.status_code, unknown.json()["error"]) == (404, "not_found")
+
+
 class TestRetention:
     async def test_old_tasks_and_their_logs_go(self, open_host: Any) -> None:
         async with open_host() as host:

@@ -110,6 +110,18 @@ class ClusterMachine(RuleBasedStateMachine):
     def wipe_runner(self, name: str) -> None:
         self.sim.wipe_runner(name)
 
+    @rule(name=st.sampled_from(NODES), drain=st.booleans())
+    def cordon(self, name: str, drain: bool) -> None:
+        self.sim.cordon(name, drain=drain)
+
+    @rule(name=st.sampled_from(NODES))
+    def uncordon(self, name: str) -> None:
+        self.sim.uncordon(name)
+
+    @rule(name=st.sampled_from(NODES), force=st.booleans())
+    def remove_node(self, name: str, force: bool) -> None:
+        self.sim.remove(name, force=force)
+
     @rule()
     def restart_host(self) -> None:
         self.sim.restart_host()

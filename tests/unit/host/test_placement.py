@@ -167,6 +167,18 @@ def test_the_reason_in_one_line() -> None:
     assert "no node can run it" in waiting_reason(task(1, 9), board.nodes, board.ledger, None)
 
 
+def test_a_cordoned_node_is_told_of_and_does_not_hide_what_another_lacks() -> None:
+    board = Board(node("a", cordoned=True), node("b", 1))
+    board.add(task(1, 1))
+    board.round()
+    alone = waiting_reason(task(2, node="a"), board.nodes, board.ledger, None)
+    assert alone == "a: the node is cordoned: an admin keeps new tasks from it"
+    assert "b: 0 cores of 1 core free" in waiting_reason(task(2), board.nodes, board.ledger, None)
+    verdicts = explain(task(2), board.nodes.values(), board.ledger, None)
+    assert [(verdict.node, verdict.can_ever_fit) for verdict in verdicts] == [("a", True), ("b", True)]
+    assert not impossible(board.nodes["a"], task(2).request)
+
+
 def test_what_a_node_does_not_have_is_impossible() -> None:
     assert "NUMA node 3" in impossible(node("a", numa_nodes=frozenset({0, 1})), task(1, numa=3).request)
     assert "it has no gpu:7" in impossible(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hakuriver.errors import ConflictError, NotFoundError
-from hakuriver.models.runner import AttemptReport, Verdict, VerdictAction
+from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict, VerdictAction
 from hakuriver.states import NodeState, TaskState
 from hakuriver_host.domain import reactor
 from support.simulation import T0, Simulation
@@ -237,6 +237,114 @@ def test_a_report_of_another_nodes_attempt_changes_nothing(sim: Simulation) -> N
     effects, verdicts = reactor.on_reports(sim.cluster, "b", [report], sim.now)
     assert not effects.events
     assert verdicts[0].action is VerdictAction.FORGET
+
+
+def test_a_cordoned_node_gets_nothing_new_and_what_it_runs_goes_on(sim: Simulation) -> None:
+    before = running(sim)
+    sim.cordon("a")
+    waiting = placed(sim, target="a")
+    assert sim.cluster.tasks[waiting].state is TaskState.PENDING
+    sim.progress("a", (before, 1), TaskState.COMPLETED, 0)
+    sim.deliver_all()
+    assert states(sim, before)[-1] is TaskState.COMPLETED
+    sim.schedule()
+    assert sim.cluster.tasks[waiting].state is TaskState.PENDING
+    sim.uncordon("a")
+    sim.schedule()
+    assert sim.cluster.tasks[waiting].state is TaskState.ASSIGNING
+
+
+@pytest.mark.parametrize("what", ["register", "restart_host", "wipe_runner"])
+def test_a_cordon_outlives(sim: Simulation, what: str) -> None:
+    sim.cordon("a", drain=True)
+    getattr(sim, what)(*(() if what == "restart_host" else ("a",)))
+    sim.tick(1.0)
+    node = sim.cluster.nodes["a"]
+    assert (node.cordoned, node.draining, node.state) == (True, True, NodeState.ONLINE)
+    assert not node.ready
+
+
+def test_what_was_placed_before_the_cordon_is_still_started(sim: Simulation) -> None:
+    task_id = placed(sim)
+    sim.cordon("a")
+    sim.send_starts("a")
+    sim.deliver_all()
+    assert sim.runners["a"].live() == [(task_id, 1)]
+
+
+def test_a_claim_on_a_node_ends_when_it_is_cordoned(sim: Simulation) -> None:
+    sim.add_runner("b", 2)
+    small = [placed(sim, target=name) for name in ("a", "b")]
+    large = placed(sim, cores=2)
+    claimed = sim.cluster.claim.node  # type: ignore[union-attr]
+    sim.cordon(claimed)
+    other = {"a": "b", "b": "a"}[claimed]
+    sim.kill(small["ab".index(other)])
+    sim.send_kills(other)
+    sim.deliver_all()
+    sim.schedule()
+    assert (sim.cluster.tasks[large].state, sim.cluster.tasks[large].node) == (TaskState.ASSIGNING, other)
+
+
+def test_a_node_that_is_in_use_is_not_removed(sim: Simulation) -> None:
+    task_id = running(sim)
+    with pytest.raises(ConflictError, match=f"still holds 1 of the tasks: {task_id}"):
+        reactor.on_remove(sim.cluster, "a", sim.now)
+    sim.progress("a", (task_id, 1), TaskState.COMPLETED, 0)
+    sim.deliver_all()
+    with pytest.raises(ConflictError, match="a is online"):
+        reactor.on_remove(sim.cluster, "a", sim.now)
+    sim.runners["a"].connected = False
+    sim.tick(31.0)
+    sim.remove("a", force=False)
+    assert "a" not in sim.cluster.nodes
+    assert "a" not in sim.durable_nodes
+    with pytest.raises(NotFoundError):
+        reactor.on_remove(sim.cluster, "a", sim.now)
+
+
+def test_attempts_of_a_node_that_is_forced_away_are_lost_or_tried_again(sim: Simulation) -> None:
+    sim.add_runner("b", 2)
+    once, again = running(sim, target="a"), running(sim, target="a", retries=1)
+    sim.remove("a", force=True)
+    assert states(sim, once)[-1] is TaskState.LOST
+    assert sim.history[once][-1].cause == "a was removed"
+    assert states(sim, again)[-1] is TaskState.PENDING
+    assert sim.cluster.ledger.held("a", "cores") == 0
+    assert reactor.on_heartbeat(sim.cluster, "a", HeartbeatRequest(), sim.now) is False
+
+
+def test_a_removed_node_that_comes_back_corrects_what_was_lost(sim: Simulation) -> None:
+    task_id = running(sim)
+    sim.remove("a", force=True)
+    sim.tick(1.0)
+    assert states(sim, task_id)[-2:] == [TaskState.LOST, TaskState.RUNNING]
+    assert sim.cluster.ledger.held("a", "cores") == 1
+
+
+def test_what_a_removed_node_may_have_started_is_not_started_again(sim: Simulation) -> None:
+    task_id = placed(sim)
+    sim.send_starts("a")
+    ((name, key),) = sim.starts
+    sim.starts.clear()
+    sim.deliver_start(name, key, answer_lost=True)
+    sim.remove("a", force=True)
+    sim.runners["a"].attempts.clear()  # Its disk is new: the journal that knew of it is gone.
+    sim.register("a")
+    sim.schedule()
+    assert states(sim, task_id)[-1] is TaskState.LOST
+
+
+def test_words_that_were_under_way_when_the_node_was_removed_change_nothing(sim: Simulation) -> None:
+    task_id = placed(sim)
+    report = AttemptReport(task_id=task_id, attempt=1, sequence=1, status=TaskState.RUNNING)
+    sim.remove("a", force=True)
+    answer = StartResult(task_id=task_id, attempt=1, outcome="accepted", report=report)
+    assert not reactor.on_start_results(sim.cluster, "a", [answer], sim.now).tasks
+    with pytest.raises(NotFoundError):
+        reactor.on_reports(sim.cluster, "a", [report], sim.now)
+    assert sim.cluster.tasks[task_id].state is TaskState.LOST
+    assert sim.cluster.ledger.held("a", "cores") == 0
 
 
 def test_a_wall_clock_that_jumps_makes_no_node_offline(sim: Simulation) -> None:

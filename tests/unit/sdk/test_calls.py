@@ -57,11 +57,18 @@ def test_a_part_of_a_log_says_where_to_read_on() -> None:
         (calls.remove_user("a/b"), "DELETE", "/api/users/a%2Fb"),
         (calls.revoke_token("t"), "DELETE", "/api/tokens/t"),
         (calls.whoami(), "GET", "/api/whoami"),
+        (calls.remove_node("n 1", force=True), "DELETE", "/api/nodes/n%201"),
     ],
 )
 def test_paths(call: calls.Call[object], method: str, path: str) -> None:
     assert (call.method, call.path) == (method, path)
     assert call.repeatable == (method == "GET")
+
+
+def test_what_a_node_is_to_do_may_be_said_again() -> None:
+    for name in ("cordon", "uncordon", "drain"):
+        call = getattr(calls, name)("n1")
+        assert (call.method, call.path, call.repeatable) == ("POST", f"/api/nodes/n1/{name}", True)
 
 
 def test_events_resume_after_the_last_one() -> None:
