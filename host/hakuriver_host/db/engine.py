@@ -9,15 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from hakuriver.errors import StorageError
-
-MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0002"
-"""The newest revision; a test holds it against the migrations."""
+from hakuriver_host.db.migration import migrate
 
 
 def open_database(url: str) -> Engine:
@@ -39,38 +36,6 @@ def open_database(url: str) -> Engine:
             "see database.url in the configuration reference",
         ) from None
     return engine
-
-
-def migrate(engine: Engine) -> None:
-    """Brings the schema to the newest version.
-
-    Alembic is loaded only where there is something to do: it costs a restart half a second and 10 MB.
-    """
-    if _revision(engine) == HEAD:
-        return
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.util import CommandError  # noqa: PLC0415
-
-    with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise StorageError(
-                f"the database is of another version of HakuRiver: {error}",
-                "start the newer Host again, or restore a backup",
-            ) from None
-
-
-def _revision(engine: Engine) -> str | None:
-    """Where the schema stands; none where there is no schema yet."""
-    with engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
 def _engine(url: str) -> Engine:

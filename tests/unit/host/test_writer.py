@@ -12,7 +12,7 @@ from sqlalchemy.pool import StaticPool
 from sqlmodel import create_engine
 
 from hakuriver.errors import ConflictError, StorageError
-from hakuriver_host.db.engine import migrate
+from hakuriver_host.db.migration import migrate
 from hakuriver_host.db.repository import Repository
 from hakuriver_host.db.writer import Changes, Writer
 

@@ -1,4 +1,4 @@
-"""Runs migrations over the connection that `db.engine.migrate` gives."""
+"""Runs migrations over the connection that `db.migration.run_alembic` gives."""
 
 from __future__ import annotations
 
