@@ -27,7 +27,7 @@ from hakuriver_host.api.tasks import task_endpoints
 from hakuriver_host.db.repository import LoadedState, Repository
 from hakuriver_host.db.writer import Writer
 from hakuriver_host.domain import reactor
-from hakuriver_host.runners import RunnerClient, runner_http
+from hakuriver_host.runners import RunnerClients
 from hakuriver_host.services import systemd
 from hakuriver_host.services.access import Access, Permission, load_secret
 from hakuriver_host.services.core import Core, clock
@@ -100,12 +100,12 @@ async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: E
     stack.callback(engine.dispose)
     repository = Repository(engine)
     loaded = await asyncio.to_thread(repository.load)
-    http = await stack.enter_async_context(
-        runner_http(str(settings.tls.ca_file) if settings.tls.ca_file else None)
+    runners = await stack.enter_async_context(
+        RunnerClients(str(settings.tls.ca_file) if settings.tls.ca_file else None)
     )
     writer = Writer(engine)
     stack.push_async_callback(writer.close)
-    parts = _assemble(settings, repository, writer, loaded, share, http)
+    parts = _assemble(settings, repository, writer, loaded, share, runners)
     stack.push_async_callback(parts.dispatcher.close)
     await parts.access.bootstrap(settings.paths.state_dir)
     for name, loop in parts.loops.items():
@@ -121,7 +121,12 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 def _assemble(
-    settings: Settings, repository: Repository, writer: Writer, loaded: LoadedState, share: Share, http: Any
+    settings: Settings,
+    repository: Repository,
+    writer: Writer,
+    loaded: LoadedState,
+    share: Share,
+    runners: RunnerClients,
 ) -> Parts:
     cluster = reactor.Cluster()
     reactor.restore(cluster, [node for node, _ in loaded.nodes], loaded.tasks, clock())
@@ -136,7 +141,7 @@ def _assemble(
         share_problem=lambda: share.problem,
     )
     access = Access(core, loaded.users, loaded.tokens, load_secret(settings.paths.state_dir))
-    nodes = Nodes(core, access, lambda url, token: RunnerClient(http, url, token), share.share_id)
+    nodes = Nodes(core, access, runners.client, share.share_id)
     submissions = Submissions(core, access)
     monitor, dispatcher, seeder = Monitor(core), Dispatcher(core, nodes), Seeder(settings)
     endpoints = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -29,7 +30,7 @@ _PROBE_SECONDS = 5.0
 
 
 class RunnerClient:
-    """Calls to one Runner. The pool of connections is shared by all."""
+    """Calls to one Runner, over connections that are its alone."""
 
     def __init__(self, http: httpx.AsyncClient, url: str, token: str) -> None:
         self._http = http
@@ -92,11 +93,31 @@ class RunnerClient:
         )
 
 
-def runner_http(ca_file: str | None) -> httpx.AsyncClient:
-    """The shared pool. `ca_file` holds the certificates to trust when Runners serve TLS; without it, the system's."""
-    verify = ssl.create_default_context(cafile=ca_file)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=1024, keepalive_expiry=30)
-    return httpx.AsyncClient(verify=verify, limits=limits, trust_env=False)
+class RunnerClients:
+    """Makes the clients, and keeps the connections of each Runner apart.
+
+    A pool that holds the connections of all looks at each of them at every request, with a system call: with 500
+    Runners that was a third of the Host's time under load. A Runner that moves to another address, which is rare,
+    leaves its empty pool behind.
+    """
+
+    def __init__(self, ca_file: str | None) -> None:
+        """`ca_file` holds the certificates to trust when Runners serve TLS; without it, the system's."""
+        self._verify = ssl.create_default_context(cafile=ca_file)
+        self._pools: dict[str, httpx.AsyncClient] = {}
+
+    def client(self, url: str, token: str) -> RunnerClient:
+        pool = self._pools.get(url)
+        if pool is None:
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30)
+            pool = self._pools[url] = httpx.AsyncClient(verify=self._verify, limits=limits, trust_env=False)
+        return RunnerClient(pool, url, token)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
 
 
 def _parsed(response: httpx.Response, answer: type[_Answer]) -> _Answer:
