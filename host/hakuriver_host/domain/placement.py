@@ -21,7 +21,7 @@ from hakuriver_host.domain.order import FullestFirst
 from hakuriver_host.domain.queue import Queue
 
 FITS = "fits: it is placed in the next round"
-AT_ONCE = 500
+AT_ONCE = 100
 """Placements of one round at most, so that nobody waits long behind it."""
 
 

@@ -34,6 +34,8 @@ from hakuriver_host.services.bus import Notice
 from hakuriver_host.services.core import Core, event_of_row
 from hakuriver_host.services.environments import current_version
 
+_AT_ONCE = 500
+"""Tasks of one submission that are made between two turns of the loop."""
 _VERSION_CACHE_SECONDS = 1.0
 
 
@@ -108,7 +110,7 @@ class Submissions:
         spec = self._resolved(request)
         targets, failed = self._sort_targets(spec, _targets(request))
         batch = await self._batch(spec, principal)
-        tasks = self._make_tasks(batch, targets)
+        tasks = await self._make_tasks(batch, targets)
         answer = SubmitResponse(
             message=_message(len(tasks), failed),
             batch_id=batch.batch_id,
@@ -126,10 +128,13 @@ class Submissions:
 
     async def _commit(self, changes: Changes, tasks: list[Task]) -> None:
         core = self._core
+        for start in range(0, len(tasks), _AT_ONCE):
+            changes.new_tasks += [rows.new_task_row(task) for task in tasks[start : start + _AT_ONCE]]
+            await _let_others_in(len(changes.new_tasks))
+        # From the first event's number to the write nobody may come between, or events would be told out of order.
         events = [
             Event(task.batch.submitted_at, task, 0, task.state, None, "submitted", None) for task in tasks
         ]
-        changes.new_tasks = [rows.new_task_row(task) for task in tasks]
         changes.events = [rows.event_row(event, core.next_event()) for event in events]
         await core.writer.write(changes, firm=False)
         notices = [] if core.bus.idle else [Notice(event_of_row(row)) for row in changes.events]
@@ -206,13 +211,20 @@ class Submissions:
         name = min(nodes)
         return f"no node can ever run it; {name}: {impossible(nodes[name], wanted)}"
 
-    def _make_tasks(self, batch: Batch, targets: list[str | None]) -> list[Task]:
+    async def _make_tasks(self, batch: Batch, targets: list[str | None]) -> list[Task]:
         tasks: list[Task] = []
         for target in targets:
             request = rows.request_of(batch.spec, target)
             for _ in range(batch.spec.count):
                 tasks.append(Task(self._core.ids.next(), batch, len(tasks), target, request))
+                await _let_others_in(len(tasks))
         return tasks
+
+
+async def _let_others_in(done: int) -> None:
+    """Lets the loop turn after each so many tasks of a large submission."""
+    if done % _AT_ONCE == 0:
+        await asyncio.sleep(0)
 
 
 def _check(request: SubmitRequest) -> None:

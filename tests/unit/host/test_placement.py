@@ -10,7 +10,7 @@ from hakuriver.states import NodeState
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import Batch, Node, Request, Task
 from hakuriver_host.domain.order import FullestFirst
-from hakuriver_host.domain.placement import Claim, explain, impossible, place, waiting_reason
+from hakuriver_host.domain.placement import AT_ONCE, Claim, explain, impossible, place, waiting_reason
 from hakuriver_host.domain.queue import Queue
 
 GIGA = 10**9
@@ -250,8 +250,8 @@ def test_equal_inputs_equal_decisions(stream: list[tuple[int, int]]) -> None:
 
 def test_a_long_queue_is_placed_in_rounds() -> None:
     board = Board(node("a", 10_000))
-    board.add(*(task(number) for number in range(1, 1201)))
-    assert [len(board.round()) for _ in range(4)] == [500, 500, 200, 0]
+    board.add(*(task(number) for number in range(1, 2 * AT_ONCE + AT_ONCE // 2 + 1)))
+    assert [len(board.round()) for _ in range(4)] == [AT_ONCE, AT_ONCE, AT_ONCE // 2, 0]
 
 
 def test_a_node_that_grows_is_looked_at_anew() -> None:
