@@ -21,7 +21,7 @@ from hakuriver_agent.engines.port import Key
 CONCURRENT = 2
 """Requests at a time: an end need not wait for the answer to a beginning."""
 LARGEST = 1_000
-PATIENCE = 0.01
+PATIENCE = 0.1
 """Seconds that a report which is not final waits for the end that makes it worthless. An end waits for nothing."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 

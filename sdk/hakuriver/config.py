@@ -184,7 +184,7 @@ class Runner(_Section):
         10.0, ge=0, le=3600, description="Seconds between SIGTERM and SIGKILL at a kill or a time limit."
     )
     join_token_file: Path | None = Field(None, description="File with the join token; needed once.")
-    parallel_starts: int = Field(4, ge=1, le=64, description="Containers that are created at the same time.")
+    parallel_starts: int = Field(8, ge=1, le=64, description="Containers that are created at the same time.")
 
     @field_validator("name")
     @classmethod

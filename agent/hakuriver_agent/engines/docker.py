@@ -72,7 +72,7 @@ class DockerSettings:
     network: str = "bridge"
     """Of tasks that name none."""
     allowed_networks: tuple[str, ...] = ("bridge", "none", "host")
-    parallel_starts: int = 4
+    parallel_starts: int = 8
     numa_cores: dict[int, str] = field(default_factory=dict)
 
 
