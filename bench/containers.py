@@ -20,6 +20,7 @@ from bench.watching import Watcher, watching
 from hakuriver.states import TaskState
 from support import engine
 from support.cluster import Cluster, running
+from support.settings import AS_SHIPPED
 from support.waiting import until
 
 NAME = "containers"
@@ -35,7 +36,7 @@ _TASK = {"command": "true", "required_cores": 1}
 def measure(folder: Path) -> list[Figure]:
     if reason := engine.why_not():
         return [Figure("containers", "-", note=f"left out: {reason}")]
-    with running(Cluster(folder, cores=_AT_ONCE + 1, containers=True)) as cluster:
+    with running(Cluster(folder, cores=_AT_ONCE + 1, containers=True, sections=AS_SHIPPED)) as cluster:
         return asyncio.run(_measure(cluster))
 
 

@@ -12,19 +12,17 @@ from hakuriver.states import TaskState
 from support import engine
 from support.cluster import Cluster, running
 from support.daemons import Daemon
+from support.settings import AS_SHIPPED
 
 NAME = "idle"
 TITLE = "Idle: a Host and a Runner with nothing to do"
 
 _SECONDS = 30.0
-_DEFAULTS = {
-    "timing": {"heartbeat_interval": 5.0, "cleanup_check_interval": 1.0, "resource_check_interval": 1.0}
-}
 
 
 def measure(folder: Path) -> list[Figure]:
     containers = engine.why_not() is None
-    with running(Cluster(folder, containers=containers, sections=_DEFAULTS)) as cluster:
+    with running(Cluster(folder, containers=containers, sections=AS_SHIPPED)) as cluster:
         task = cluster.api.submit_one("true")
         assert cluster.api.wait_final(task).status == TaskState.COMPLETED
         say(f"idle for {_SECONDS:g} seconds")

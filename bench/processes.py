@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.report import Figure, at_least, at_most, median, say, spread
 from bench.watching import watching
 from support.cluster import Cluster, running
+from support.settings import AS_SHIPPED
 
 NAME = "processes"
 TITLE = "Processes: one Runner, no container"
@@ -21,7 +22,7 @@ _TASK = {"command": "true", "container_name": "NULL", "required_cores": 1}
 
 
 def measure(folder: Path) -> list[Figure]:
-    with running(Cluster(folder, cores=8)) as cluster:
+    with running(Cluster(folder, cores=8, sections=AS_SHIPPED)) as cluster:
         return asyncio.run(_measure(cluster))
 
 

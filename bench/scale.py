@@ -28,6 +28,7 @@ from bench.wire import Connection
 from hakuriver.models.runner import SHARED_MARKER
 from support.cluster import Cluster, running
 from support.ports import free_port
+from support.settings import AS_SHIPPED
 from support.waiting import until
 
 NAME = "scale"
@@ -39,13 +40,12 @@ _CORES = 8
 _BATCH = 10_000
 _CLIENTS = 16
 _SINGLES = 10_000
-_LOOK_EVERY = 0.25
+_LOOK_EVERY = 0.1
 _TASK = {"command": "true", "container_name": "NULL", "required_cores": 1}
-_DEFAULTS = {"timing": {"heartbeat_interval": 5.0, "cleanup_check_interval": 1.0}}
 
 
 def measure(folder: Path) -> list[Figure]:
-    cluster = Cluster(folder, runners=0, sections=_DEFAULTS)
+    cluster = Cluster(folder, runners=0, sections=AS_SHIPPED)
     with running(cluster), _fleets(cluster) as ports:
         figures, acknowledged = asyncio.run(_measure(cluster, ports))
         cluster.host.kill()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import tomlkit
 
+from hakuriver.config import Timing
+
 Sections = Mapping[str, Mapping[str, object]]
 
 QUICK: Sections = {
@@ -19,6 +21,9 @@ QUICK: Sections = {
     "runner": {"kill_grace_seconds": 1.0},
 }
 """A node is offline after 3 seconds of silence, and a task that ignores SIGTERM lives one more second."""
+
+AS_SHIPPED: Sections = {"timing": Timing().model_dump()}
+"""The intervals that users have, for what is measured: ten times as many heartbeats would be measured with it."""
 
 
 def merged(*layers: Sections) -> dict[str, dict[str, object]]:
