@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs_api import endpoints, error_codes, models, roles
 from docs_commands import commands, other_names
+from docs_roles import readmes, variables
 from docs_settings import settings
 from docs_states import states, transitions
 
@@ -26,9 +27,9 @@ _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end generated -
 
 def main(arguments: list[str]) -> int:
     stale = []
-    for path in sorted(DOCS.rglob("*.md")):
+    for path in [*sorted(DOCS.rglob("*.md")), *readmes()]:
         text = path.read_text("utf-8")
-        made = generated(text)
+        made = generated(text) if path.is_relative_to(DOCS) else generated_readme(path, text)
         if made == text:
             continue
         stale.append(path)
@@ -41,7 +42,16 @@ def main(arguments: list[str]) -> int:
 
 def generated(page: str) -> str:
     """The page with its generated parts as they should be."""
-    return _REGION.sub(lambda match: f"{match[1]}\n{_PARTS[match[2]]().strip()}\n\n{match[3]}", page)
+    return _with_parts(page, _PARTS)
+
+
+def generated_readme(path: Path, text: str) -> str:
+    """The README of a role with its table of variables as it should be."""
+    return _with_parts(text, {"variables": lambda: variables(path.parent)})
+
+
+def _with_parts(page: str, parts: Mapping[str, Callable[[], str]]) -> str:
+    return _REGION.sub(lambda match: f"{match[1]}\n{parts[match[2]]().strip()}\n\n{match[3]}", page)
 
 
 _PARTS: dict[str, Callable[[], str]] = {

@@ -1,6 +1,6 @@
 """What this machine cannot test is named and counted; with CI=true it fails.
 
-A test says what it needs by a marker (`docker`, `postgresql`, `small_disk`). Skipping in any other way counts
+A test says what it needs by a marker (`docker`, `deploy`, `postgresql`, `small_disk`). Skipping in any other way counts
 just the same.
 """
 
@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import pytest
 
-from support import disks, engine, postgres
+from support import disks, engine, nodes, postgres
 
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": engine.why_not,
+    "deploy": nodes.why_not,
     "postgresql": postgres.why_not,
     "small_disk": disks.why_not,
 }
