@@ -61,6 +61,7 @@ _PARTS: dict[str, Callable[[], str]] = {
         "up",
         "host",
         "runner",
+        "state",
         "status",
         "node",
         "env",

@@ -6,7 +6,6 @@ import argparse
 import gc
 import logging
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +16,13 @@ import uvicorn
 from hakuriver.config import Settings, load
 from hakuriver.errors import HakuRiverError, StorageError, UsageError
 from hakuriver.version import __version__
+from hakuriver_host import exclusive
 from hakuriver_host.app import HostApp
 from hakuriver_host.db.engine import open_database
 from hakuriver_host.services.share import Share
 
 log = structlog.get_logger("hakuriver_host")
 
-_BACKLOG = 2048
 _GRACE_SECONDS = 1
 _KEEP_ALIVE_SECONDS = 75
 """Longer than a heartbeat interval: Runners keep their connections."""
@@ -41,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load(arguments.config)
         _set_up_logging(settings.paths.host_log_file)
-        serve(settings)
+        with exclusive.state_dir(settings.paths.state_dir):
+            exclusive.check_whole(settings.paths.state_dir)
+            serve(settings)
     except HakuRiverError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
         if error.hint:
@@ -54,14 +55,13 @@ def serve(settings: Settings) -> None:
     """Serves until a signal.
 
     Raises:
-        StorageError: the state directory, the share or the database cannot be used.
+        StorageError: the share or the database cannot be used.
         UsageError: the port is taken, or a certificate cannot be read.
 
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.set_threshold(*_GC_THRESHOLDS)
-    _make_state_dir(settings.paths.state_dir)
-    listener = _listen(settings.network.host_bind_ip, settings.network.host_port)
+    listener = exclusive.listen(settings.network.host_bind_ip, settings.network.host_port)
     engine = open_database(settings.database_url)
     share = Share(settings, engine)
     share.open()
@@ -104,36 +104,6 @@ def _server_config(app: HostApp, settings: Settings) -> uvicorn.Config:
         ssl_certfile=str(tls.cert_file) if tls.cert_file else None,
         ssl_keyfile=str(tls.key_file) if tls.key_file else None,
     )
-
-
-def _make_state_dir(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        probe = path / ".probe"
-        probe.write_bytes(b"probe\n")
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the state directory {path}: {error.strerror}",
-            "check paths.state_dir, its permissions and its disk",
-        ) from None
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((address, port))
-    except OSError as error:
-        listener.close()
-        raise UsageError(
-            f"cannot listen on {address}:{port}: {error.strerror}",
-            "end what uses it, or change network.host_port",
-        ) from None
-    listener.listen(_BACKLOG)
-    listener.set_inheritable(True)
-    return listener
 
 
 def _set_up_logging(log_file: Path | None) -> None:

@@ -26,7 +26,7 @@ _numbers = itertools.count(1)
 
 def why_not() -> str | None:
     """Why no server can run here, or None when one can."""
-    return None if _programs() else "the PostgreSQL server programs (initdb, postgres) are not here"
+    return None if programs() else "the PostgreSQL server programs (initdb, postgres) are not here"
 
 
 class Server:
@@ -60,15 +60,15 @@ class Server:
 @contextmanager
 def server() -> Iterator[Server]:
     """Starts a server, and ends it and its data afterwards."""
-    programs = _programs()
-    assert programs is not None
+    found = programs()
+    assert found is not None
     # A short path: a Unix socket's is limited to 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="hk-pg-"))
     prefix = _as_other_user(folder)
     data, log = folder / "data", folder / "log"
     initdb: list[str | Path] = [
         *prefix,
-        programs / "initdb",
+        found / "initdb",
         "--pgdata",
         data,
         "--username",
@@ -79,7 +79,7 @@ def server() -> Iterator[Server]:
     ]
     subprocess.run(initdb, check=True, capture_output=True)
     options = itertools.chain.from_iterable(("-c", setting) for setting in _SETTINGS)
-    command: list[str | Path] = [*prefix, programs / "postgres", "-D", data, "-k", folder, "-h", "", *options]
+    command: list[str | Path] = [*prefix, found / "postgres", "-D", data, "-k", folder, "-h", "", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
     running = Server(folder)
@@ -92,7 +92,7 @@ def server() -> Iterator[Server]:
         shutil.rmtree(folder)
 
 
-def _programs() -> Path | None:
+def programs() -> Path | None:
     """The folder with `initdb` and `postgres`: Debian keeps them off PATH, one folder for each version."""
     found = shutil.which("initdb")
     folders = [Path(found).resolve().parent] if found else []

@@ -1,0 +1,1 @@
+"""Backup and restore of what a Host keeps: `python -m hakuriver_host.state backup|restore FILE`."""
