@@ -1,0 +1,102 @@
+"""What our playbooks decide about accounts: whose a number is, and which keys may log in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Problem = dict[str, str]
+
+
+def account_problems(
+    wanted: Mapping[str, Any], passwd: Mapping[str, Any], groups: Mapping[str, Any]
+) -> list[Problem]:
+    """Why an account cannot be made with the numbers it shall have everywhere.
+
+    `wanted` has `name`, `uid`, `group`, `gid`; `passwd` and `groups` are what `getent` tells: name to fields, of which
+    the second is the number.
+    """
+    name, group = str(wanted["name"]), str(wanted.get("group") or wanted["name"])
+    return [
+        *_taken("uid", "user", name, wanted.get("uid"), _numbers(passwd)),
+        *_taken("gid", "group", group, wanted.get("gid"), _numbers(groups)),
+    ]
+
+
+def _taken(kind: str, noun: str, name: str, number: Any, numbers: Mapping[str, int]) -> list[Problem]:
+    if number is None or number == "":
+        return []
+    other = [one for one, has in numbers.items() if has == int(number) and one != name]
+    if other:
+        return [
+            {
+                "what": f"the {kind} {number} of {name} is {other[0]}'s on this machine",
+                "hint": f"give {name} a {kind} that is free on all machines, or change that of {other[0]}",
+            }
+        ]
+    if name in numbers and numbers[name] != int(number):
+        return [
+            {
+                "what": f"the {noun} {name} has the {kind} {numbers[name]} on this machine, not {number}",
+                "hint": f"set its {kind} to {numbers[name]} for all machines, or change it here and chown its files",
+            }
+        ]
+    return []
+
+
+def _numbers(table: Mapping[str, Any]) -> dict[str, int]:
+    return {str(name): int(fields[1]) for name, fields in table.items() if str(fields[1]).isdigit()}
+
+
+def repeated_accounts(accounts: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """Names and numbers that a list of accounts gives twice, among those that are to be there."""
+    present = [one for one in accounts if one.get("state", "present") == "present"]
+    found = []
+    for key in ("name", "uid"):
+        values = [str(one[key]) for one in present if one.get(key) not in {None, ""}]
+        found += [
+            {
+                "what": f"users_accounts has the {key} {value} more than once",
+                "hint": "give each account a name and a uid of its own",
+            }
+            for value in sorted({value for value in values if values.count(value) > 1})
+        ]
+    return found
+
+
+def authorized_keys(present: str, wanted: Iterable[str], exclusive: bool = False) -> str:
+    """The text of an authorized_keys file with the wanted keys in it.
+
+    Two lines hold one key when their type and body agree: options and comment become those wanted. Lines of others stay
+    as they are, in their place, unless `exclusive`.
+    """
+    ours = {_body(key): key.strip() for key in wanted if key.strip()}
+    lines = []
+    for line in present.splitlines():
+        body = _body(line)
+        if body in ours:
+            lines.append(ours.pop(body))
+        elif not exclusive:
+            lines.append(line)
+    text = "\n".join([*lines, *ours.values()])
+    return f"{text}\n" if text else ""
+
+
+def _body(line: str) -> str:
+    """Type and body of a key: what identifies it. A comment's body is the comment itself."""
+    words = line.split()
+    for at, word in enumerate(words[:-1]):
+        if word.startswith(("ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-")) and words[at + 1].startswith("AAAA"):
+            return f"{word} {words[at + 1]}"
+    return line.strip()
+
+
+class FilterModule:
+    """The filters that Ansible finds here."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "hakuriver_account_problems": account_problems,
+            "hakuriver_repeated_accounts": repeated_accounts,
+            "hakuriver_authorized_keys": authorized_keys,
+        }
