@@ -20,11 +20,13 @@ from hakuriver.models.access import Role
 from hakuriver_host.api.access import access_endpoints
 from hakuriver_host.api.endpoint import Endpoint
 from hakuriver_host.api.events import event_endpoints
+from hakuriver_host.api.metrics import metric_endpoints
 from hakuriver_host.api.nodes import node_endpoints
 from hakuriver_host.api.openapi import document
 from hakuriver_host.api.tasks import task_endpoints
 from hakuriver_host.app import _openapi_endpoint
 from hakuriver_host.services.access import PERMISSIONS, Permission
+from hakuriver_host.services.metrics import METRICS
 
 
 def host_document() -> dict[str, Any]:
@@ -35,6 +37,7 @@ def host_document() -> dict[str, Any]:
         *node_endpoints(nothing, nothing, nothing),
         *event_endpoints(nothing),
         *access_endpoints(nothing),
+        *metric_endpoints(nothing),
     ]
     return document([*endpoints, _openapi_endpoint(endpoints)])
 
@@ -172,6 +175,15 @@ def of_class(node: ast.ClassDef) -> Iterator[tuple[tuple[str, str], str]]:
             and isinstance(after.value, ast.Constant)
         ):
             yield (node.name, ast.unparse(before.target)), " ".join(str(after.value.value).split())
+
+
+def metrics() -> str:
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        kind = "counter" if metric.counts else "gauge"
+        lines.append(row((f"`{metric.name}`", kind, labels, metric.meaning)))
+    return "\n".join(lines)
 
 
 def roles() -> str:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs_api import endpoints, error_codes, models, roles
+from docs_api import endpoints, error_codes, metrics, models, roles
 from docs_commands import commands, other_names
 from docs_roles import readmes, variables
 from docs_settings import settings
@@ -75,6 +75,7 @@ _PARTS: dict[str, Callable[[], str]] = {
     ),
     "other-names": other_names,
     "endpoints": endpoints,
+    "metrics": metrics,
     "models": models,
     "roles": roles,
     "transitions": transitions,

@@ -21,6 +21,7 @@ from hakuriver.ids import IdGenerator
 from hakuriver_host.api.access import access_endpoints
 from hakuriver_host.api.endpoint import Call, Endpoint, EndpointApp, error_response
 from hakuriver_host.api.events import event_endpoints
+from hakuriver_host.api.metrics import metric_endpoints
 from hakuriver_host.api.nodes import node_endpoints
 from hakuriver_host.api.openapi import document
 from hakuriver_host.api.tasks import task_endpoints
@@ -34,6 +35,7 @@ from hakuriver_host.services.core import Core, clock
 from hakuriver_host.services.dispatch import Dispatcher
 from hakuriver_host.services.environments import Environments
 from hakuriver_host.services.logs import Logs
+from hakuriver_host.services.metrics import Metrics
 from hakuriver_host.services.monitor import Monitor
 from hakuriver_host.services.nodes import Nodes
 from hakuriver_host.services.seed import Seeder
@@ -149,6 +151,7 @@ def _assemble(
         *node_endpoints(nodes, monitor, Environments(settings.container_dir)),
         *event_endpoints(core),
         *access_endpoints(access),
+        *metric_endpoints(Metrics(core)),
     ]
     endpoints.append(_openapi_endpoint(endpoints))
     loops = {

@@ -20,6 +20,7 @@ from hakuriver.states import TaskState
 from hakuriver_agent.api import attempts, health, logs
 from hakuriver_cli import reference
 from hakuriver_cli.main import application
+from hakuriver_host.services.metrics import METRICS
 
 _PACKAGES = ("sdk", "host", "agent", "cli")
 _NOTHING: Any = None
@@ -92,6 +93,13 @@ def test_every_command_and_flag_is_documented(chain: tuple[str, ...]) -> None:
     for argument in docs_commands.arguments_of(list(chain)):
         for name in argument.names:
             assert f"`{name}`" in section, f"hakuriver {' '.join(chain)}: {name} is not documented"
+
+
+def test_every_metric_is_documented_and_every_one_that_is_named_exists() -> None:
+    page = DOCS / "integration-guides/external-monitoring.md"
+    known = {metric.name for metric in METRICS}
+    assert not {name for name in known if f"| `{name}` |" not in page.read_text("utf-8")}
+    assert set(re.findall(r"hakuriver_(?!host|agent|cli)[a-z_]+", page.read_text("utf-8"))) <= known
 
 
 def test_every_other_name_of_a_command_is_documented() -> None:

@@ -12,7 +12,7 @@ import pytest
 from docs_pages import DOCS, ROOT, blocks, pages, prose
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_LANGUAGES = {"console", "sh", "python", "toml", "text", "json"}
+_LANGUAGES = {"console", "sh", "python", "toml", "text", "json", "yaml"}
 
 
 def _build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:

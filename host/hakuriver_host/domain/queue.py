@@ -47,6 +47,10 @@ class Queue:
         self._groups.pop(request, None)
         return None
 
+    def head(self) -> Task | None:
+        """The first in line of all."""
+        return self._waiting[min(self._waiting)] if self._waiting else None
+
     def in_order(self) -> Iterator[Task]:
         return (self._waiting[task_id] for task_id in sorted(self._waiting))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from sqlalchemy import Connection
 from hakuriver.config import Settings
 from hakuriver.ids import IdGenerator
 from hakuriver.models.tasks import TaskEvent
-from hakuriver.states import TaskState
+from hakuriver.states import FINAL, TaskState
 from hakuriver_host.db import rows
 from hakuriver_host.db.repository import Repository
 from hakuriver_host.db.writer import Changes, Writer
@@ -53,6 +54,9 @@ class Core:
     share_problem: Callable[[], str]
     now: Callable[[], Now] = clock
     bus: Bus = field(default_factory=Bus)
+    ends: Counter[TaskState] = field(default_factory=Counter)
+    """Tasks that became final since the Host started."""
+    began: float = field(default_factory=time.time)
     schedule_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     wake_node: Callable[[str], None] = lambda _name: None
     """Set by the dispatcher."""
@@ -74,6 +78,8 @@ class Core:
             changes.tasks[task_id] = rows.task_changes(task)
         for event in effects.events:
             changes.events.append(rows.event_row(event, self.next_event()))
+            if event.state in FINAL:
+                self.ends[event.state] += 1
         for name, node in effects.nodes.items():
             changes.nodes[name] = rows.node_row(node, self.records[name])
         for name in effects.removed:

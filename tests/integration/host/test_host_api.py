@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from hakuriver.version import __version__
 from hakuriver_host.db.writer import Changes
+from hakuriver_host.services.metrics import METRICS
 
 Task = dict[str, Any]
 ECHO = {"command": "echo", "arguments": ["hi"], "env_vars": {"SECRET": "s3"}}
@@ -265,6 +270,63 @@ class TestCordonAndRemove:
         assert (await bob.request(method, path)).status_code == 403
         unknown = await host.admin.request(method, path.replace("node-1", "no-such"))
         assert (unknown.status_code, unknown.json()["error"]) == (404, "not_found")
+
+
+class TestMetrics:
+    async def test_they_follow_what_happens(self, host: Any) -> None:
+        node = await host.node()
+        running, _ = await one(host.admin, required_cores=3, required_memory_bytes=10**9), await started(host)
+        waiting = await one(host.admin, required_cores=4)
+        found = await metrics(host.admin)
+        assert found["hakuriver_tasks", "pending"] == found["hakuriver_tasks", "assigning"] == 1
+        assert (found["hakuriver_nodes", "online"], found["hakuriver_nodes", "offline"]) == (1, 0)
+        assert (found["hakuriver_node_up", "node-1"], found["hakuriver_node_schedulable", "node-1"]) == (1, 1)
+        assert (found["hakuriver_node_cores", "node-1"], found["hakuriver_node_cores_held", "node-1"]) == (
+            4,
+            3,
+        )
+        assert found["hakuriver_node_memory_bytes", "node-1"] == 8 * 10**9
+        assert found["hakuriver_node_memory_held_bytes", "node-1"] == 10**9
+        assert found["hakuriver_node_tasks", "node-1"] == 1
+        assert found["hakuriver_storage_ok", "database"] == found["hakuriver_storage_ok", "share"] == 1
+        assert found["hakuriver_build_info", __version__] == 1
+        assert 0 < found["hakuriver_queue_oldest_seconds", ""] < 60
+        assert found["hakuriver_tasks_ended_total", "killed"] == 0
+        await host.admin.post(f"/api/kill/{waiting}")
+        await tell(
+            node, {"task_id": running, "attempt": 1, "sequence": 1, "status": "failed", "exit_code": 1}
+        )
+        await host.admin.post("/api/nodes/node-1/cordon")
+        found = await metrics(host.admin)
+        assert found["hakuriver_tasks_ended_total", "killed"] == 1
+        assert found["hakuriver_tasks_ended_total", "failed"] == 1
+        assert (found["hakuriver_node_up", "node-1"], found["hakuriver_node_schedulable", "node-1"]) == (1, 0)
+        assert found["hakuriver_queue_oldest_seconds", ""] == 0
+
+    async def test_a_viewer_may_see_them_and_nobody_without_a_token(self, host: Any) -> None:
+        viewer = await host.user("grafana", role="viewer")
+        assert {name for name, _ in await metrics(viewer)} == {
+            metric.name for metric in METRICS if not metric.name.startswith("hakuriver_node_")
+        }
+        assert (await host.client(None).get("/metrics")).status_code == 401
+        assert (await host.joiner.get("/metrics")).status_code == 403
+
+
+def test_a_host_that_nobody_watches_does_not_load_the_library() -> None:
+    program = "import sys, hakuriver_host.main; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+async def metrics(client: httpx.AsyncClient) -> dict[tuple[str, str], float]:
+    """Values by name and label, as Prometheus reads them."""
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, "".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
 
 
 class TestRetention:
