@@ -11,6 +11,7 @@ from hakuriver.errors import UsageError
 from hakuriver_cli.deploy import content, inventory, runs
 from hakuriver_cli.deploy.options import PLAYING, Playing, Yes, confirm, find_inventory, play_of
 from hakuriver_cli.deploy.outcome import Status
+from hakuriver_cli.deploy.own_wheel import repacked
 from hakuriver_cli.deploy.play import Play
 from hakuriver_cli.deploy.port import Ansible, AnsibleRunner, check_installed
 from hakuriver_cli.options import COMMON, Common
@@ -41,7 +42,7 @@ def deploy(
     Run it as often as you like: what is as it should be is left alone.
     """
     check_installed()
-    return _play(common, playing, "deploy", "site", variables=source(wheel, bundle))
+    return _play(common, playing, "deploy", "site", variables=source(wheel, bundle), installs=True)
 
 
 @app.command
@@ -76,7 +77,8 @@ def add_node(
     from hakuriver_cli.deploy.members import Members  # noqa: PLC0415  (needs YAML)
 
     found = find_inventory(playing.inventory)
-    play = play_of(playing, found, "add-node", "add-node", limit=name, variables=source(wheel, bundle))
+    given, own = source(wheel, bundle), default_source(found)
+    play = play_of(playing, found, "add-node", "add-node", limit=name, variables=given, defaults=own)
     printer = _printer(common)
     with Members(found, printer.say, keep=not playing.check) as members:
         members.add(name, group, own_variables(address, user, var))
@@ -117,7 +119,7 @@ def upgrade(
     the upgrade ends there.
     """
     check_installed()
-    return _play(common, playing, "upgrade", "upgrade", variables=source(wheel, bundle))
+    return _play(common, playing, "upgrade", "upgrade", variables=source(wheel, bundle), installs=True)
 
 
 @app.command
@@ -186,6 +188,15 @@ def source(wheel: Path | None, bundle: Path | None) -> dict[str, object]:
     return {}
 
 
+def default_source(found: Path) -> dict[str, object]:
+    """What to install where neither options nor inventory say it: in a checkout the playbooks build it themselves."""
+    if content.checkout() is not None:
+        return {}
+    folder = inventory.controller(found) / "wheels"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return {"hakuriver_install_wheel": str(repacked(folder))}
+
+
 def own_variables(address: str | None, user: str | None, var: tuple[str, ...]) -> dict[str, str]:
     """A machine's own variables, as its entry in the inventory has them."""
     found = {"ansible_host": address, "ansible_user": user}
@@ -206,9 +217,12 @@ def _play(
     *,
     variables: dict[str, object] | None = None,
     alone: bool = True,
+    installs: bool = False,
 ) -> int:
     check_installed()
-    play = play_of(playing, find_inventory(playing.inventory), what, playbook, variables=variables)
+    found = find_inventory(playing.inventory)
+    own = default_source(found) if installs else None
+    play = play_of(playing, found, what, playbook, variables=variables, defaults=own)
     return _run(play, _printer(common), alone=alone)
 
 

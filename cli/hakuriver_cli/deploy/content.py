@@ -1,9 +1,12 @@
-"""Where the playbooks are: in a checkout the repository's own, else those that the package carries."""
+"""Where the playbooks are: in a checkout the repository's own, else those that the package carries, or a person's own."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+VARIABLE = "HAKURIVER_ANSIBLE_DIR"
+"""Names another folder with `playbooks`, such as a changed copy."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -15,6 +18,8 @@ def checkout() -> Path | None:
 
 def project() -> Path:
     """The folder that holds `playbooks`, `roles` and `ansible.cfg`."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named).expanduser().absolute()
     root = checkout()
     return root / "ansible" if root else _PACKAGE / "_ansible"
 

@@ -262,23 +262,20 @@ _ALL = (*_SUDO, *_PYTHON, *_SYSTEM, *_CONTROLLER)
 _PREFIX = re.compile(
     r"^(Task failed|Action failed|Module failed|\[ERROR\]|ERROR!|fatal)\s*:\s*", re.IGNORECASE
 )
-_HINT = re.compile(r"^(hint|what to do|do|cure|fix)\s*:\s*", re.IGNORECASE)
+_HINT = re.compile(r"hint:\s*", re.IGNORECASE)
+_SPEAKING = frozenset({"ansible.builtin.fail", "ansible.builtin.assert"})
+_INVENTORY = "inventory"
 
 
-def explain(event: Event) -> Failure:
-    """One failed or unreachable node in words."""
+def explain(event: Event) -> list[Failure]:
+    """One failed or unreachable node in words; a check may find several things wrong at once."""
     node = event.node or ""
     unreachable = event.kind is Kind.UNREACHABLE
-    message, hint = _told(event, node, unreachable=unreachable)
-    if event.delegate:
-        message = f"{message} (on {event.delegate})"
-    return Failure(
-        nodes=[node] if node else [],
-        task=event.title,
-        message=message,
-        hint=hint,
-        unreachable=unreachable,
-    )
+    told = None if unreachable else _of_assertion(event)
+    return [
+        _failure(event, node, message, hint, unreachable=unreachable)
+        for message, hint in told or [_told(event, node, unreachable=unreachable)]
+    ]
 
 
 def explain_words(words: str) -> Failure:
@@ -306,14 +303,25 @@ def merged(failures: Iterable[Failure]) -> list[Failure]:
     return list(found.values())
 
 
+def _failure(event: Event, node: str, message: str, hint: str, *, unreachable: bool) -> Failure:
+    nodes = [node] if node else []
+    named, colon, rest = message.partition(": ")
+    if colon and named in {node, _INVENTORY}:
+        nodes = [] if named == _INVENTORY else nodes
+        message = f"the inventory: {rest}" if named == _INVENTORY else rest
+    if event.delegate:
+        message = f"{message} (on {event.delegate})"
+    return Failure(nodes=nodes, task=event.title, message=message, hint=hint, unreachable=unreachable)
+
+
 def _told(event: Event, node: str, *, unreachable: bool) -> tuple[str, str]:
     detail = event.detail
     text = "\n".join(str(detail[key]) for key in _SPOKEN if key in detail)
     if unreachable:
         found = _search((*_CONNECTION, *_ALL), text, node)
         return found or (_short(_stripped(text)), "try `ssh` to its address by hand")
-    for tell in (_of_secret, _of_assertion, _of_variables):
-        if (told := tell(detail, event)) is not None:
+    for tell in (_of_secret, _of_variables):
+        if (told := tell(detail)) is not None:
             return told
     found = _search(_ALL, text, node)
     return found or _of_command(detail, node)
@@ -322,25 +330,38 @@ def _told(event: Event, node: str, *, unreachable: bool) -> tuple[str, str]:
 _SPOKEN = ("msg", "module_stderr", "stderr", "module_stdout", "stdout", "exception")
 
 
-def _of_secret(detail: dict[str, Any], _event: Event) -> tuple[str, str] | None:
+def _of_secret(detail: dict[str, Any]) -> tuple[str, str] | None:
     if "censored" not in detail:
         return None
     return "it failed, and what it said holds a secret and is hidden", "look on the node: `journalctl -e`"
 
 
-def _of_assertion(detail: dict[str, Any], event: Event) -> tuple[str, str] | None:
-    """The words of an `assert` or `fail` are ours already: the first line is what, the others what to do."""
-    if "assertion" not in detail and event.module not in {"ansible.builtin.fail", "ansible.builtin.assert"}:
-        return None
+def _of_assertion(event: Event) -> list[tuple[str, str]]:
+    """The words of an `assert` or `fail` are ours already: what is wrong, then `hint: ` and what to do, maybe again.
+
+    Without such a line the first is what, and the others what to do.
+    """
+    detail = event.detail
+    if "assertion" not in detail and event.module not in _SPEAKING:
+        return []
     lines = [line.strip() for line in _stripped(str(detail.get("msg", ""))).splitlines() if line.strip()]
     if not lines:
-        return f"this does not hold: {detail.get('assertion', '')}", ""
-    if len(lines) == 1 and (found := re.search(r"\s+(hint|what to do):\s*", lines[0], re.IGNORECASE)):
-        lines = [lines[0][: found.start()], lines[0][found.end() :]]
-    return lines[0], " ".join(_HINT.sub("", line) for line in lines[1:])
+        return [(f"this does not hold: {detail.get('assertion', '')}", "")]
+    if not any(map(_HINT.match, lines)):
+        return [(lines[0], " ".join(lines[1:]))]
+    found, before = list[tuple[str, str]](), list[str]()
+    for line in lines:
+        if _HINT.match(line):
+            found.append((" ".join(before), _HINT.sub("", line)))
+            before = []
+        else:
+            before.append(line)
+    if before:
+        found[-1] = (found[-1][0], " ".join([found[-1][1], *before]))
+    return found
 
 
-def _of_variables(detail: dict[str, Any], _event: Event) -> tuple[str, str] | None:
+def _of_variables(detail: dict[str, Any]) -> tuple[str, str] | None:
     errors = detail.get("argument_errors")
     if not errors:
         return None
@@ -360,7 +381,7 @@ def _of_command(detail: dict[str, Any], node: str) -> tuple[str, str]:
         command = detail["cmd"]
         shown = " ".join(map(str, command)) if isinstance(command, list) else str(command)
         message = f"`{_short(shown, 80)}` ended with exit code {detail['rc']}"
-    if last and last not in message:
+    if last and message != last:
         message = f"{message}: {last}"
     return _short(message), f"look on the node, or at `hakuriver cluster logs --limit {node}`"
 

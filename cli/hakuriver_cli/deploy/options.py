@@ -96,6 +96,7 @@ def play_of(
     *,
     limit: str | None = None,
     variables: Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
 ) -> Play:
     """What the options ask for. A limit of the command's own may not meet one of the person's."""
     if limit and playing.limit:
@@ -114,6 +115,7 @@ def play_of(
         diff=playing.diff,
         verbose=playing.verbose,
         variables=(*([dict(variables)] if variables else []), *given),
+        defaults=dict(defaults or {}),
         vault_password_file=playing.vault_password_file
         and playing.vault_password_file.expanduser().absolute(),
         ask=_asked(playing),

@@ -82,7 +82,7 @@ class Tally:
             NodeOutcome(node=name, status=_of(found), counts=found) for name, found in sorted(counts.items())
         ]
         bad = {node.node for node in nodes if node.status is Status.FAILED}
-        failures = merged(failure for failure in self.failures if not self._stats or bad & set(failure.nodes))
+        failures = merged(f for f in self.failures if not self._stats or not f.nodes or bad & set(f.nodes))
         if interrupted:
             return Status.INTERRUPTED, nodes, failures
         if end.status == "successful" and not bad:
@@ -104,7 +104,7 @@ class Tally:
         if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
             item = self._items.pop(node, None)
             same = item is not None and item.task == event.task and item.detail
-            self.failures.append(
+            self.failures.extend(
                 explain(event.model_copy(update={"detail": item.detail}) if item and same else event)
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,8 @@ class Play:
     diff: bool = False
     verbose: bool = False
     variables: tuple[Variables, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Variables below the inventory's: they hold where it says nothing."""
     vault_password_file: Path | None = None
     ask: tuple[Secret, ...] = ()
 
@@ -74,9 +76,14 @@ class Play:
         return names
 
 
-def arguments(play: Play, variable_files: Sequence[Path] = ()) -> list[str]:
-    """The options of `ansible-playbook`, but for inventory and playbook, which the runner puts in itself."""
-    words: list[str] = []
+def arguments(
+    play: Play, variable_files: Sequence[Path] = (), defaults_file: Path | None = None
+) -> list[str]:
+    """The options of `ansible-playbook`, but for inventory and playbook, which the runner puts in itself.
+
+    `defaults_file` is an inventory that comes before the person's, whose variables win.
+    """
+    words: list[str] = ["--inventory", str(defaults_file)] if defaults_file else []
     if play.limit:
         words += ["--limit", play.limit]
     if play.tags:

@@ -89,6 +89,12 @@ def request(job: Job) -> bytes:
     return f"{json.dumps({'kwargs': wanted})}\n{json.dumps({'eof': True})}\n".encode()
 
 
+def worker_arguments(runner: str, private: Path, setpriv: str | None) -> list[str]:
+    """The child's command line. The kernel ends it when this process is killed: nothing is played on unseen."""
+    dies_with_us = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
+    return [*dies_with_us, runner, "worker", "--private-data-dir", str(private)]
+
+
 def environment(own: Mapping[str, str], project: Path) -> dict[str, str]:
     """The child's environment: ours, without our token, and with what keeps Ansible's words steady."""
     kept = {
@@ -119,7 +125,7 @@ class AnsibleRunner:
         status = "error"
         with errors.open("wb") as stderr:
             worker = subprocess.Popen(
-                [_required("ansible-runner"), "worker", "--private-data-dir", str(job.private)],
+                worker_arguments(_required("ansible-runner"), job.private, shutil.which("setpriv")),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

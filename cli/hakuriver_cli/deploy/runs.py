@@ -157,23 +157,28 @@ def _begin(play: Play) -> Outcome:
 
 
 def _job(play: Play, project: Path, private: Path, passwords: dict[str, str]) -> Job:
-    files = []
-    for number, given in enumerate(play.variables):
-        if isinstance(given, Path):
-            files.append(given)
-            continue
-        path = private / f"variables-{number}.json"
-        path.write_text(json.dumps(dict(given)), "utf-8")
-        path.chmod(0o600)
-        files.append(path)
+    files = [
+        given if isinstance(given, Path) else _written(private / f"variables-{number}.json", dict(given))
+        for number, given in enumerate(play.variables)
+    ]
+    defaults = None
+    if play.defaults:
+        defaults = _written(private / "defaults.yml", {"all": {"vars": dict(play.defaults)}})
     return Job(
         project=project,
         playbook=f"playbooks/{play.playbook}.yml",
         inventory=play.inventory,
-        arguments=arguments(play, files),
+        arguments=arguments(play, files, defaults),
         private=private,
         passwords=passwords,
     )
+
+
+def _written(path: Path, content: Any) -> Path:
+    """JSON, which is YAML as well, for us alone."""
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(content), "utf-8")
+    return path
 
 
 class _Interrupted:

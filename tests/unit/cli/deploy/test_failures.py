@@ -14,6 +14,11 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def failed(kind: Kind = Kind.FAILED, module: str = "ansible.builtin.command", **detail: Any) -> Failure:
+    (failure,) = told(kind, module, **detail)
+    return failure
+
+
+def told(kind: Kind = Kind.FAILED, module: str = "ansible.builtin.command", **detail: Any) -> list[Failure]:
     return explain(
         Event(
             kind=kind, time=NOW, node="node-2", role="docker", task="Install it", module=module, detail=detail
@@ -150,7 +155,8 @@ def test_a_task_that_failed(detail: dict[str, Any], what: str, hint: str) -> Non
     [
         "port 8000 is taken by nginx\nhint: end it, or set hakuriver_host_port",
         "port 8000 is taken by nginx\nend it, or set hakuriver_host_port",
-        "port 8000 is taken by nginx What to do: end it, or set hakuriver_host_port",
+        "port 8000 is taken\nby nginx\nhint: end it,\nor set hakuriver_host_port",
+        "node-2: port 8000 is taken by nginx\nhint: end it, or set hakuriver_host_port",
     ],
 )
 def test_an_assertion_speaks_for_itself(said: str) -> None:
@@ -163,7 +169,16 @@ def test_where_a_delegated_task_failed_is_told() -> None:
     event = Event(
         kind=Kind.FAILED, time=NOW, node="node-2", task="Ask", delegate="host-1", detail={"msg": "no"}
     )
-    assert "(on host-1)" in explain(event).line
+    assert "(on host-1)" in explain(event)[0].line
+
+
+def test_several_problems_are_told_one_by_one() -> None:
+    said = "node-2: no room\nhint: make some\ninventory: two are alike\nhint: change one"
+    found = told(module="ansible.builtin.fail", msg=said)
+    assert [(failure.nodes, failure.message, failure.hint) for failure in found] == [
+        (["node-2"], "no room", "make some"),
+        ([], "the inventory: two are alike", "change one"),
+    ]
 
 
 def test_the_same_failure_is_told_once() -> None:

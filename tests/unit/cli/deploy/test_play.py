@@ -10,7 +10,7 @@ import pytest
 from hakuriver.errors import UsageError
 from hakuriver_cli.deploy.options import Playing, play_of
 from hakuriver_cli.deploy.play import Play, Secret, arguments, inventory_arguments, parse_variables
-from hakuriver_cli.deploy.port import Job, environment, request
+from hakuriver_cli.deploy.port import Job, environment, request, worker_arguments
 
 HOSTS = Path("/inventory/hosts.yml")
 
@@ -51,6 +51,11 @@ def test_every_option_of_a_play() -> None:
         "--extra-vars",
         "@/private/variables-0.json",
     ]
+
+
+def test_defaults_come_before_the_inventory_which_wins() -> None:
+    play = Play("deploy", "site", HOSTS, defaults={"hakuriver_install_wheel": "/x.whl"})
+    assert arguments(play, defaults_file=Path("/p/defaults.yml")) == ["--inventory", "/p/defaults.yml"]
 
 
 def test_the_inventory_is_read_with_its_vault() -> None:
@@ -113,6 +118,13 @@ def test_the_request_carries_passwords_and_keeps_no_files_of_them() -> None:
     assert wanted["suppress_env_files"] is True
     assert wanted["settings"]["suppress_output_file"] is True
     assert (wanted["project_dir"], wanted["playbook"]) == ("/ansible", "playbooks/site.yml")
+
+
+def test_the_child_ends_with_the_command() -> None:
+    worker = ["ansible-runner", "worker", "--private-data-dir", "/private"]
+    assert worker_arguments("ansible-runner", Path("/private"), None) == worker
+    made = worker_arguments("ansible-runner", Path("/private"), "/usr/bin/setpriv")
+    assert made == ["/usr/bin/setpriv", "--pdeathsig", "TERM", *worker]
 
 
 def test_the_environment_checks_host_keys_and_hides_our_token() -> None:
