@@ -8,12 +8,14 @@ docs/reference/configuration.md are made from it.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_origin
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -21,9 +23,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from hakuriver.errors import NotFoundError, UsageError
 from hakuriver.models.tasks import ENVIRONMENT_NAME, check_mount
+from hakuriver.problems import said
 from hakuriver.targets import NODE_NAME
 
 CONFIG_VARIABLE = "HAKURIVER_CONFIG"
+_PREFIX = "HAKURIVER"
 DEFAULT_PATH = Path("~/.hakuriver/config.toml")
 
 
@@ -281,7 +285,7 @@ def load(given: Path | None = None) -> Settings:
             raise NotFoundError(
                 f"there is no configuration file {path}", "make one with `hakuriver init config`"
             ) from None
-        return _validated({}, "the environment")
+        return _validated({}, path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"cannot read the configuration {path}: {error}", "check the file and its permissions"
@@ -290,29 +294,88 @@ def load(given: Path | None = None) -> Settings:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not TOML: {error}", "mend the line it names") from None
-    return _validated(values, str(path))
+    return _validated(values, path)
 
 
-def _validated(values: dict[str, object], source: str) -> Settings:
-    try:
-        return Settings(**values)  # type: ignore[arg-type]
-    except ValidationError as error:
-        problems = "; ".join(
-            _problem(".".join(map(str, e["loc"])), e["type"], e["msg"]) for e in error.errors()
-        )
-        raise UsageError(
-            f"wrong settings in {source}: {problems}", "see `hakuriver config show --defaults`"
-        ) from None
+def _validated(values: dict[str, object], source: Path) -> Settings:
+    """The settings; variables of the environment are read here too.
+
+    What is wrong is said of the place where it stands: the file, or the variable that goes before it.
+    """
+    of_variables = [*_wrong_variables()]
+    of_file: list[str] = []
+    if not of_variables:
+        try:
+            return Settings(**values)  # type: ignore[arg-type]
+        except ValidationError as error:
+            for problem in error.errors(include_url=False, include_input=False):
+                place = ".".join(map(str, problem["loc"]))
+                variable = _variable_of(*problem["loc"][:2])
+                (of_variables if variable else of_file).append(_problem(place, problem, variable))
+    said_of = [f"wrong settings in {source}: {'; '.join(of_file)}"] if of_file else []
+    if of_variables:
+        said_of.append(f"wrong settings in the environment: {'; '.join(of_variables)}")
+    raise UsageError("; ".join(said_of), "see `hakuriver config show --defaults`")
 
 
-def _problem(place: str, kind: str, message: str) -> str:
-    """One thing that is wrong, in our words where pydantic's are about Python."""
-    if kind != "extra_forbidden":
-        return f"{place}: {message.removeprefix('Value error, ')}"
+def _wrong_variables() -> Iterator[str]:
+    """Variables that name no section, and those whose value is to be JSON and is not."""
+    for name, value in os.environ.items():
+        prefix, section, *rest = [*name.upper().split("__"), ""]
+        if prefix != _PREFIX or not section:
+            continue
+        model = _section(section.lower())
+        if model is None:
+            known = get_close_matches(section.lower(), Settings.model_fields, n=1)
+            yield f"{name} is not a setting{_meant([f'{_PREFIX}__{key.upper()}__…' for key in known])}"
+            continue
+        field = model.model_fields.get(rest[0].lower())
+        whole = not rest[0]
+        if (whole or (field is not None and get_origin(field.annotation) is list)) and not _is_json(value):
+            example = '{"key": "value"}' if whole else '["a", "b"]'
+            yield f"{name}: must be JSON, such as {example}"
+
+
+def _problem(place: str, problem: Mapping[str, Any], variable: str | None) -> str:
+    """One thing that is wrong."""
+    if problem["type"] != "extra_forbidden":
+        return f"{variable or place}: {said(problem)}"
     section, _, key = place.rpartition(".")
-    model = Settings.model_fields[section].annotation if section in Settings.model_fields else Settings
-    known = get_close_matches(key, getattr(model, "model_fields", {}), n=1)
-    return f"{place} is not a setting" + (f" (did you mean {known[0]}?)" if known else "")
+    known = get_close_matches(key, getattr(_section(section) or Settings, "model_fields", {}), n=1)
+    if variable:
+        known = [f"{_PREFIX}__{section.upper()}__{name.upper()}" for name in known]
+    return f"{variable or place} is not a setting{_meant(known)}"
+
+
+def _variable_of(section: int | str, key: int | str = "") -> str | None:
+    """The variable that a wrong value comes from, if it comes from one."""
+    of_section = f"{_PREFIX}__{section}".upper()
+    of_key = f"{of_section}__{key}".upper()
+    for name, value in os.environ.items():
+        upper = name.upper()
+        if upper == of_key or upper.startswith(f"{of_key}__"):
+            return name
+        if upper == of_section and (not key or f'"{key}"' in value):
+            return f"{name} ({key})" if key else name
+    return None
+
+
+def _section(name: str) -> type[BaseModel] | None:
+    field = Settings.model_fields.get(name)
+    kind = field.annotation if field else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _meant(known: Sequence[str]) -> str:
+    return f" (did you mean {known[0]}?)" if known else ""
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _in_url(address: str) -> str:

@@ -21,6 +21,7 @@ from hakuriver.errors import (
     UsageError,
     VersionError,
 )
+from hakuriver.problems import said
 from hakuriver.version import VERSION_HEADER, __version__, compatible
 
 MAX_BODY_BYTES = 512_000_000
@@ -88,9 +89,9 @@ async def read(request: Request, kind: type[Body]) -> Body:
     try:
         return kind.model_validate_json(b"".join(parts))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"
-        raise UsageError(f"{where}: {first['msg']}", f"send a JSON {kind.__name__}") from None
+        raise UsageError(f"{where}: {said(first)}", f"send a JSON {kind.__name__}") from None
 
 
 def answer(body: BaseModel, status: int = 200) -> Response:

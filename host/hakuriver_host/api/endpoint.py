@@ -27,6 +27,7 @@ from hakuriver.errors import (
     VersionError,
 )
 from hakuriver.ids import parse_id
+from hakuriver.problems import said
 from hakuriver.version import VERSION_HEADER, __version__, compatible
 from hakuriver_host.services.access import Access, Permission, Principal
 
@@ -192,8 +193,7 @@ def _problem(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{place} is not known"
-    text = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{place}: {text}" if place else text
+    return f"{place}: {said(problem)}" if place else said(problem)
 
 
 def check_version(theirs: str | None) -> None:

@@ -33,6 +33,7 @@ from hakuriver.models.tasks import (
     TaskList,
     TaskSummary,
 )
+from hakuriver.problems import said
 
 T = TypeVar("T")
 Params = tuple[tuple[str, str], ...]
@@ -89,12 +90,12 @@ def submit_request(fields: Mapping[str, Any], names: Mapping[str, str] = _NO_NAM
 def describe(error: ValidationError, names: Mapping[str, str] = _NO_NAMES) -> str:
     """What a validation found, in one line: where, the value if it is short, and what is wrong with it."""
     parts = []
-    for problem in error.errors(include_url=False, include_context=False):
+    for problem in error.errors(include_url=False):
         first, *rest = [str(part) for part in problem["loc"]] or [""]
         where = names.get(first) or ".".join((first, *rest))
         value = problem["input"]
         shown = f" {value}" if isinstance(value, int | str) and len(str(value)) <= _SHOWN_LENGTH else ""
-        what = problem["msg"].removeprefix("Value error, ")
+        what = said(problem)
         parts.append(f"{where}{shown}: {what}" if where else what)
     return "; ".join(parts)
 

@@ -98,5 +98,5 @@ def test_a_wrong_field_is_named(fields: dict[str, object], words: str) -> None:
 
 
 def test_a_wrong_field_is_named_as_the_caller_calls_it() -> None:
-    with pytest.raises(UsageError, match="--cores -1: Input should be"):
+    with pytest.raises(UsageError, match="--cores -1: must be at least 0"):
         calls.submit_request({"command": "x", "required_cores": -1}, {"required_cores": "--cores"})
