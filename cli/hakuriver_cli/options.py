@@ -9,8 +9,10 @@ from typing import Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter, Token
 
+from hakuriver.errors import UsageError
 from hakuriver.ids import parse_id
 from hakuriver.sizes import parse_duration, parse_size
+from hakuriver.states import TaskState
 from hakuriver_cli.output import Format
 
 T = TypeVar("T")
@@ -48,6 +50,14 @@ def _one(parse: Callable[[str], T]) -> Callable[[Any, Sequence[Token]], T]:
     return lambda _type, tokens: parse(tokens[-1].value)
 
 
+def _state(text: str) -> TaskState:
+    """A state as it is printed, or with a dash as options are written."""
+    try:
+        return TaskState(text.lower().replace("-", "_"))
+    except ValueError:
+        raise UsageError(f"{text!r} is not a state of a task", f"one of {', '.join(TaskState)}") from None
+
+
 TaskIds = Annotated[
     list[int],
     Parameter(name="TASK_ID", converter=_each(parse_id), help="Ids of tasks; several may be given."),
@@ -56,6 +66,15 @@ TaskIdOption = Annotated[int, Parameter(name="TASK_ID", converter=_one(parse_id)
 Size = Annotated[int | None, Parameter(converter=_one(parse_size), metavar="SIZE")]
 Duration = Annotated[int | None, Parameter(converter=_one(parse_duration), metavar="DURATION")]
 OptionalId = Annotated[int | None, Parameter(converter=_one(parse_id), metavar="ID")]
+States = Annotated[
+    tuple[TaskState, ...],
+    Parameter(
+        name=("--status", "-s"),
+        converter=lambda _type, tokens: tuple(_state(token.value) for token in tokens),
+        name_transform=str.lower,
+        help="Only tasks in this state; repeatable.",
+    ),
+]
 Attempt = Annotated[int | None, Parameter(name="--attempt", help="Which attempt; none is the newest.")]
 Watch = Annotated[
     bool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections import deque
 from pathlib import Path
 
@@ -20,6 +21,8 @@ class Child:
 
     def __init__(self, daemon: Daemon, process: asyncio.subprocess.Process, log: Path) -> None:
         self.name = daemon.name
+        self.daemon = daemon
+        self.began = time.monotonic()
         self.log = log
         self._process = process
         self.ended = asyncio.ensure_future(process.wait())

@@ -12,7 +12,7 @@ from hakuriver.errors import ConflictError, UsageError
 from hakuriver.models.tasks import Message, SubmitResponse, TaskDetail, TaskEvent, TaskSummary
 from hakuriver.states import TaskState
 from hakuriver_cli import task_views as views
-from hakuriver_cli.options import COMMON, Common, OptionalId, TaskIdOption, TaskIds, Watch
+from hakuriver_cli.options import COMMON, Common, OptionalId, States, TaskIdOption, TaskIds, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
@@ -97,10 +97,7 @@ def code_of(event: TaskEvent) -> int:
 @app.command(name="list")
 def list_tasks(
     *,
-    status: Annotated[
-        tuple[TaskState, ...],
-        Parameter(name=("--status", "-s"), help="Only tasks in this state; repeatable."),
-    ] = (),
+    status: States = (),
     node: Annotated[str | None, Parameter(name=("--node", "-n"), help="Only those of this node.")] = None,
     owner: Annotated[str | None, Parameter(help="Only those of this user.")] = None,
     batch: Annotated[OptionalId, Parameter(help="Only those of this batch.")] = None,

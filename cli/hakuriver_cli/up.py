@@ -1,7 +1,8 @@
 """`hakuriver up`: a whole cluster on this machine, with one command and without root.
 
 It makes what is missing in its folder, starts a Host and Runners as its children, waits until they are online, and
-stays in the foreground. Ctrl-C ends the daemons; tasks go on, and the next `hakuriver up` takes them up again.
+stays in the foreground. A daemon that ends by itself is started again. Ctrl-C ends the daemons; tasks go on, and the
+next `hakuriver up` takes them up again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import fcntl
 import os
 import signal
 import sys
+import time
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +30,21 @@ from hakuriver_cli.daemons import check_installed
 from hakuriver_cli.engine import docker_problem
 from hakuriver_cli.processes import Child
 from hakuriver_cli.progress import Progress
-from hakuriver_cli.up_plan import configuration, free_ports, host_daemon, is_free, runner_daemons
+from hakuriver_cli.up_plan import (
+    Daemon,
+    configuration,
+    free_ports,
+    host_daemon,
+    is_free,
+    pause_before,
+    runner_daemons,
+)
 
 MAX_RUNNERS = 64
 _LOOK_SECONDS = 0.1
 _START_SECONDS = 120.0
+_WELL_SECONDS = 60.0
+"""A daemon that has run for so long was well: its end is counted as the first one."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -47,7 +60,8 @@ def up(
     """Start a Host and Runners on this machine, and keep them running in the foreground.
 
     The first time it writes a configuration and tokens into the folder, readable by you alone; a configuration that
-    is there already is used as it is. Ctrl-C ends the daemons; tasks go on, and the next start takes them up again.
+    is there already is used as it is. A daemon that ends by itself is started again, and it is said. Ctrl-C ends the
+    daemons; tasks go on, and the next start takes them up again.
     """
     if not 1 <= runners <= MAX_RUNNERS:
         raise UsageError(f"--runners {runners} is out of range", f"give 1 to {MAX_RUNNERS}")
@@ -69,10 +83,15 @@ class _Cluster:
         self._folder = folder
         self._count = runners
         self._config = folder / "config.toml"
-        self._children: list[Child] = []
+        self._logs = folder / "logs"
+        self._children: dict[str, Child] = {}
+        self._complete = False
+        self._restarts: set[asyncio.Task[None]] = set()
+        self._ends: Counter[str] = Counter()
+        """How often in a row a daemon has ended, by its name."""
         self._progress = Progress(sys.stderr)
         self._over: asyncio.Future[Child | None] = asyncio.get_running_loop().create_future()
-        """Done when it is to end: with the daemon that ended by itself, or with none after a signal."""
+        """Done when it is to end: with the daemon that could not be started, or with none after a signal."""
 
     async def run(self) -> None:
         for number in _SIGNALS:
@@ -93,11 +112,10 @@ class _Cluster:
         if problem is not None:
             _say(f"{problem}: tasks run as processes of this machine, without containers")
         self._check_ports(settings)
-        logs = self._folder / "logs"
-        logs.mkdir(exist_ok=True)
+        self._logs.mkdir(exist_ok=True)
         async with AsyncClient(settings.host_url, ca_file=settings.tls.ca_file) as client:
             self._tell("starting the Host")
-            await self._begin(Child.start(host_daemon(self._config, containers=problem is None), logs))
+            await self._begin(host_daemon(self._config, containers=problem is None))
             await self._answering(client)
         plans = runner_daemons(
             self._config,
@@ -109,7 +127,7 @@ class _Cluster:
             choose_port=free_ports([settings.network.runner_port]),
         )
         for plan in plans:
-            await self._begin(Child.start(plan.daemon, logs))
+            await self._begin(plan.daemon)
         async with AsyncClient.from_settings(settings, self._config) as client:
             try:
                 await self._online(client, [plan.node for plan in plans])
@@ -118,6 +136,7 @@ class _Cluster:
                     f"the Host at {settings.host_url} is another one: it does not know the token of {self._folder}",
                     f"end that Host, or set network.host_port in {self._config}",
                 ) from None
+        self._complete = True
         self._progress.stop()
         self._explain(settings)
 
@@ -144,10 +163,34 @@ class _Cluster:
                     f"end what uses it, or set network.{key} in {self._config}",
                 )
 
-    async def _begin(self, starting: Coroutine[None, None, Child]) -> None:
-        child = await starting
-        self._children.append(child)
-        child.ended.add_done_callback(lambda _: self._end(child))
+    async def _begin(self, daemon: Daemon) -> None:
+        child = self._children[daemon.name] = await Child.start(daemon, self._logs)
+        child.ended.add_done_callback(lambda _: self._on_end(child))
+
+    def _on_end(self, child: Child) -> None:
+        """While all is being started it is the end of all; later the daemon is started again."""
+        if not self._complete:
+            self._end(child)
+        elif not self._over.done():
+            task = asyncio.create_task(self._begin_again(child))
+            self._restarts.add(task)
+            task.add_done_callback(self._restarts.discard)
+
+    async def _begin_again(self, child: Child) -> None:
+        if time.monotonic() - child.began > _WELL_SECONDS:
+            self._ends[child.name] = 0
+        pause = pause_before(self._ends[child.name])
+        self._ends[child.name] += 1
+        failure = child.failure()
+        _say(f"{failure.message}; {failure.hint}; it is started again in {pause:g} s")
+        await asyncio.wait([self._over], timeout=pause)
+        if self._over.done():
+            return
+        try:
+            await self._begin(child.daemon)
+        except OSError as error:
+            _say(f"the {child.name} cannot be started: {error}")
+            self._end(child)
 
     async def _answering(self, client: AsyncClient) -> None:
         """Waits until the Host answers; whether it knows us does not matter yet."""
@@ -190,14 +233,16 @@ class _Cluster:
         except TimeoutError:
             raise HakuRiverError(
                 f"the daemons did not become ready within {_START_SECONDS:g} s",
-                f"their logs are in {self._folder / 'logs'}",
+                f"their logs are in {self._logs}",
             ) from None
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     async def _stop(self) -> None:
-        running = [child for child in self._children if not child.ended.done()]
+        self._end(None)
+        await asyncio.gather(*self._restarts, return_exceptions=True)
+        running = [child for child in self._children.values() if not child.ended.done()]
         if running:
             _say("ending the daemons; tasks go on, and the next `hakuriver up` takes them up again")
         for child in reversed(running):
@@ -215,7 +260,7 @@ class _Cluster:
             "  hakuriver task run -- echo hello",
             "  hakuriver task list",
             "  hakuriver node list",
-            f"logs: {self._folder / 'logs'}",
+            f"logs: {self._logs}",
             "Ctrl-C ends the daemons; tasks go on",
         ]
         _say("\n".join(lines))

@@ -16,6 +16,7 @@ import tomlkit
 from hakuriver.config import Settings
 
 _LOOPBACK = "127.0.0.1"
+_LONGEST_PAUSE = 30.0
 _HEAD = """\
 # Made by `hakuriver up` for this machine alone: everything listens on loopback and lives in this folder.
 # Change what you like; it is read at the next start. `hakuriver config show` prints all settings.
@@ -111,6 +112,11 @@ def runner_daemons(
         environment = _engine(containers=containers) | _prefixed(own)
         plans.append(RunnerPlan(node, Daemon(f"runner-{number}", "hakuriver_agent", config, environment)))
     return plans
+
+
+def pause_before(starts: int) -> float:
+    """Seconds to wait before a daemon that has ended is started again, `starts` times in a row by now."""
+    return min(_LONGEST_PAUSE, 2.0 ** min(starts, 10))
 
 
 def shares(total: int, count: int) -> list[int]:

@@ -7,9 +7,11 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support import engine, settings
@@ -40,7 +42,7 @@ def up(folder: Path, *options: str) -> Iterator[Commands]:
         yield commands
     finally:
         process.send_signal(signal.SIGINT)
-        process.stderr.read()
+        (folder / "said").write_bytes(process.stderr.read())
         assert process.wait(timeout=60) in {0, 130}
 
 
@@ -73,6 +75,36 @@ def test_its_tokens_are_for_their_owner_alone(tmp_path: Path) -> None:
         tokens = list(tmp_path.rglob("*.token"))
         assert tokens
         assert {stat.S_IMODE(token.stat().st_mode) for token in tokens} == {0o600}
+
+
+def runs_again(above: psutil.Process, module: str, before: int) -> bool:
+    with suppress(psutil.NoSuchProcess):  # one that is ending while it is looked at
+        return any(module in child.cmdline() and child.pid != before for child in above.children())
+    return False
+
+
+def test_a_daemon_that_ends_is_started_again(tmp_path: Path) -> None:
+    with up(tmp_path) as run:
+        (above,) = [
+            process
+            for process in psutil.Process().children()
+            if str(tmp_path) in process.cmdline() and "up" in process.cmdline()
+        ]
+        for module in ("hakuriver_agent", "hakuriver_host"):
+            (daemon,) = [child for child in above.children() if module in child.cmdline()]
+            daemon.kill()
+            until(partial(runs_again, above, module, daemon.pid), f"{module} runs again")
+        until(
+            lambda: run("task", "run", "--", "echo", "again").stdout == "again\n",
+            "all works again",
+            within=60,
+        )
+    said = (tmp_path / "said").read_text("utf-8")
+    for name in ("runner-1", "host"):
+        assert (
+            f"the {name} ended by signal 9; its log is {tmp_path}/logs/{name}.log; it is started again in"
+            in said
+        )
 
 
 def test_tasks_outlive_it_and_the_next_one_takes_them_up(tmp_path: Path) -> None:

@@ -40,9 +40,14 @@ from hakuriver_host.services.tasks import Tasks
 MAX_PAGE = 1_000
 
 
-def as_list(value: object) -> object:
+def as_list(value: object) -> list[object]:
     """A parameter that may be repeated comes alone or in a list."""
     return value if isinstance(value, list) else [value]
+
+
+def _states(value: object) -> object:
+    """`killed-oom` is `killed_oom`."""
+    return [part.replace("-", "_") if isinstance(part, str) else part for part in as_list(value)]
 
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
@@ -51,7 +56,7 @@ _Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r
 class TaskQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    status: Annotated[list[TaskState], BeforeValidator(as_list)] = Field(
+    status: Annotated[list[TaskState], BeforeValidator(_states)] = Field(
         default=[], description="May be repeated."
     )
     node: _Text | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from hakuriver.errors import HakuRiverError
+from hakuriver.errors import HakuRiverError, UnreachableError
 from hakuriver.models.runner import AttemptId, AttemptSpec
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.model import Node, Task
@@ -115,14 +115,17 @@ class Dispatcher:
 
     async def _send_starts(self, node: Node) -> None:
         while node.reconciled and (tasks := list(node.to_start.values())[:_STARTS_AT_ONCE]):
+            sent = [task.key for task in tasks]
             answer = await self._nodes.client(node).start([_spec(task) for task in tasks])
             effects = reactor.on_start_results(
                 self._core.cluster, node.name, answer.results, self._core.now()
             )
             answered = {(result.task_id, result.attempt) for result in answer.results}
-            if not answered.issuperset(task.key for task in tasks):
-                log.error("the Runner did not answer for every start", node=node.name)
             await self._core.apply(effects)
+            if missing := len(set(sent) - answered):
+                raise UnreachableError(
+                    f"the Runner did not answer for {missing} of {len(sent)} starts", "see its log"
+                )
 
     async def _send_kills(self, node: Node) -> None:
         while node.reconciled and (keys := list(node.to_kill)):

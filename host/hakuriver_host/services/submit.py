@@ -18,6 +18,7 @@ from hakuriver.models.tasks import (
     MAX_ARGV_BYTES,
     MAX_COUNT,
     NO_CONTAINER,
+    RESERVED_VARIABLES,
     FailedTarget,
     SubmitRequest,
     SubmitResponse,
@@ -233,6 +234,11 @@ def _check(request: SubmitRequest) -> None:
     if request.required_cores == 0:
         raise UsageError(
             "a command holds at least 1 core", "leave out --cores, or give the cores that it uses"
+        )
+    if reserved := sorted(request.env_vars.keys() & RESERVED_VARIABLES):
+        raise UsageError(
+            f"{', '.join(reserved)} cannot be set: the Runner tells it to every task",
+            "use another name for a variable of your own",
         )
     size = (
         len(request.command)

@@ -26,6 +26,20 @@ ENVIRONMENT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?")
 NO_CONTAINER = "NULL"
 """The `--container` that means the process engine."""
 
+RESERVED_VARIABLES = frozenset(
+    {
+        "HAKURIVER_TASK_ID",
+        "HAKURIVER_ATTEMPT",
+        "HAKURIVER_BATCH_ID",
+        "HAKURIVER_TASK_INDEX",
+        "HAKURIVER_NODE",
+        "HAKURIVER_LOCAL_TEMP_DIR",
+        "HAKURIVER_SHARED_DIR",
+        "HAKURIVER_TARGET_NUMA_NODE",
+    }
+)
+"""What the Runner tells every task; a submission cannot set them."""
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 

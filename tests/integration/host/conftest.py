@@ -33,6 +33,9 @@ class ScriptedRunner:
     hostname: str = "node-1"
     starts: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
     acts: asyncio.Queue[tuple[str, dict[str, Any]]] = field(default_factory=asyncio.Queue)
+    ignored: set[str] = field(default_factory=set)
+    """Tasks to whose starts it answers nothing."""
+    calls: int = 0
     authorizations: set[str] = field(default_factory=set)
     logs: dict[str, bytes] = field(default_factory=dict)
 
@@ -49,10 +52,15 @@ class ScriptedRunner:
                     "engines": ["process"],
                 }
             )
+        self.calls += 1
         attempts = (await request.json())["attempts"]
         for attempt in attempts:
             await (self.starts.put(attempt) if name == "start" else self.acts.put((name, attempt)))
-        keys = [{"task_id": attempt["task_id"], "attempt": attempt["attempt"]} for attempt in attempts]
+        keys = [
+            {"task_id": attempt["task_id"], "attempt": attempt["attempt"]}
+            for attempt in attempts
+            if attempt["task_id"] not in self.ignored
+        ]
         outcome = {"outcome": "accepted"} if name == "start" else {"ok": True}
         return JSONResponse({"results": [{**key, **outcome} for key in keys]})
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hakuriver.version import __version__
 from hakuriver_host.db.writer import Changes
+from hakuriver_host.services import dispatch
 from hakuriver_host.services.metrics import METRICS
 
 Task = dict[str, Any]
@@ -270,6 +271,50 @@ class TestCordonAndRemove:
         assert (await bob.request(method, path)).status_code == 403
         unknown = await host.admin.request(method, path.replace("node-1", "no-such"))
         assert (unknown.status_code, unknown.json()["error"]) == (404, "not_found")
+
+
+class TestDispatch:
+    async def test_starts_that_a_runner_leaves_unanswered_are_sent_again_with_pauses(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pauses: list[float] = []
+        real = asyncio.sleep
+
+        async def noted(seconds: float, *result: Any) -> Any:
+            if seconds >= 0.2 and asyncio.current_task().get_name() == "start node-1":  # type: ignore[union-attr]
+                pauses.append(seconds)
+                seconds = 0
+            return await real(seconds, *result)
+
+        await host.node()
+        await host.admin.post("/api/nodes/node-1/cordon")
+        answered, unanswered = await one(host.admin), await one(host.admin)
+        host.runner.ignored.add(unanswered)
+        monkeypatch.setattr(dispatch.asyncio, "sleep", noted)
+        await host.admin.post("/api/nodes/node-1/uncordon")
+        sent = [(await started(host))["task_id"] for _ in range(6)]
+        assert sent == [answered, *[unanswered] * 5], "what was answered for is sent once"
+        assert pauses[:4] == [0.2, 0.4, 0.8, 1.6]
+        host.runner.ignored.clear()
+        while host.app.parts.core.cluster.nodes["node-1"].to_start:
+            await real(0.01)
+        assert len(pauses) <= host.runner.calls
+
+
+class TestSubmission:
+    @pytest.mark.parametrize("name", ["HAKURIVER_TASK_ID", "HAKURIVER_SHARED_DIR"])
+    async def test_what_the_runner_tells_cannot_be_set(self, host: Any, name: str) -> None:
+        refused = await submit(host.admin, env_vars={name: "forged", "A": "1"})
+        assert (refused.status_code, refused.json()["error"]) == (400, "usage")
+        assert name in refused.json()["message"]
+
+    async def test_variables_for_commands_inside_a_task_can_be(self, host: Any) -> None:
+        assert (await submit(host.admin, env_vars={"HAKURIVER_TOKEN": "t"})).status_code == 202
+
+    @pytest.mark.parametrize("state", ["killed-oom", "killed_oom"])
+    async def test_states_may_be_written_with_a_dash(self, host: Any, state: str) -> None:
+        found = await host.admin.get("/api/tasks", params={"status": ["failed", state]})
+        assert (found.status_code, found.json()) == (200, [])
 
 
 class TestMetrics:

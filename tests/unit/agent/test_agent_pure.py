@@ -11,6 +11,7 @@ import pytest
 
 from hakuriver.config import Settings
 from hakuriver.models.runner import JoinResponse
+from hakuriver.models.tasks import RESERVED_VARIABLES
 from hakuriver.states import TaskState
 from hakuriver_agent.attempts import outcome, time_left
 from hakuriver_agent.devices import cpu, numa
@@ -94,6 +95,7 @@ def test_variables_of_hakuriver_go_before_the_tasks_own() -> None:
     assert variables["HAKURIVER_NODE"] == "n1"
     assert variables["HAKURIVER_TARGET_NUMA_NODE"] == "0"
     assert variables["HAKURIVER_TASK_INDEX"] == "3"
+    assert variables.keys() - {"A"} == RESERVED_VARIABLES, "what the Host keeps submissions from setting"
 
 
 def test_the_request_for_a_container() -> None:

@@ -90,6 +90,11 @@ def test_filters_reach_the_host(commands: Commands, host: FakeHost) -> None:
     assert commands(*words.split()).code == 0
     params = host.asked[0].url.params
     assert params.get_list("status") == ["failed", "lost"]
+    for spelt in ("killed-oom", "killed_oom"):
+        commands("task", "list", "-s", spelt)
+        assert host.asked[-1].url.params["status"] == "killed_oom"
+    refused = commands("task", "list", "--status", "dead")
+    assert (refused.code, "killed_oom" in refused.err) == (2, True)
     assert {key: params[key] for key in ("node", "owner", "batch_id", "name")} == {
         "node": "n1",
         "owner": "ada",

@@ -17,6 +17,7 @@ from hakuriver_cli.up_plan import (
     free_ports,
     host_daemon,
     is_free,
+    pause_before,
     runner_daemons,
     shares,
 )
@@ -125,3 +126,7 @@ def test_the_folder_is_its_owners_alone(commands: Commands, tmp_path: Path) -> N
     with _alone(folder):
         assert commands("up", "--dir", str(folder)).code == 5
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_the_pause_before_a_daemon_is_started_again_grows_to_a_limit() -> None:
+    assert [pause_before(starts) for starts in (0, 1, 2, 3, 4, 5, 6, 10**6)] == [1, 2, 4, 8, 16, 30, 30, 30]
