@@ -65,6 +65,7 @@ _PARTS: dict[str, Callable[[], str]] = {
         "status",
         "node",
         "env",
+        "cluster",
         "user",
         "token",
         "whoami",

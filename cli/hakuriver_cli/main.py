@@ -40,6 +40,7 @@ def application() -> App:
     lazy(app, "nodes:app", "node", "Look at nodes, empty and remove them.")
     lazy(app, "cluster:environments", "env", "Look at the environments.")
     lazy(app, "cluster:status", "status", "Show how the cluster is.")
+    lazy(app, "deploy.commands:app", "cluster", "Deploy and administer the cluster by Ansible.")
     lazy(app, "access:users", "user", "Administer users.")
     lazy(app, "access:tokens", "token", "Make, list and revoke tokens.")
     lazy(app, "access:whoami", "whoami", "Show whose token you use.")

@@ -1,0 +1,197 @@
+"""What a bundle holds, and the commands that fill it: pure argument lists, which `bundle` runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.markers import Marker
+
+WHEELS = "wheels"
+PACKAGES = "packages"
+PYTHONS = ("3.11", "3.12", "3.13")
+"""Those of the distributions that nodes may have."""
+DEBIAN_PACKAGES = ("docker.io", "python3-venv", "nfs-common", "ca-certificates", "iptables")
+"""What the roles install with their defaults on a Runner."""
+_SOURCE_ONLY = frozenset({"sdnotify"})
+"""Published as source alone; they hold no compiled code, so any Python makes the wheel."""
+_OLDEST_GLIBC, _NEWEST_GLIBC = 17, 35
+"""The newest is that of the oldest supported distribution, Ubuntu 22.04."""
+_URI = re.compile(r"^'[^']+' (?P<file>\S+\.deb) \d+", re.MULTILINE)
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One entry of a lock: name, version and hashes, and for which machines."""
+
+    name: str
+    text: str
+    marker: str
+
+    def is_for(self, environment: dict[str, str]) -> bool:
+        return not self.marker or Marker(self.marker).evaluate(environment)
+
+
+def bundle_variables(folder: Path) -> dict[str, object]:
+    """The variables with which the playbooks install from a bundle. Each node takes its own distribution's packages."""
+    found: dict[str, object] = {
+        "hakuriver_install_source": "wheelhouse",
+        "hakuriver_install_wheelhouse": str(folder / WHEELS),
+    }
+    if (folder / PACKAGES).is_dir():
+        release = "{{ ansible_facts['distribution_release'] }}"
+        found |= {"docker_source": "packages", "docker_package_dir": f"{folder / PACKAGES}/{release}"}
+    return found
+
+
+def requirements(lock: str) -> list[Requirement]:
+    """The entries of a lock with hashes, as uv writes it."""
+    found = []
+    for entry in re.split(r"\n(?=[A-Za-z0-9])", lock):
+        lines = [line for line in entry.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        if not lines or not (name := _NAME.match(lines[0])):
+            continue
+        head, _, marker = lines[0].removesuffix("\\").partition(";")
+        hashes = [line.strip().removesuffix("\\").strip() for line in lines[1:]]
+        found.append(Requirement(name[0].lower(), " ".join([head.strip(), *hashes]), marker.strip()))
+    return found
+
+
+def chosen(
+    entries: Iterable[Requirement], python: str, machine: str
+) -> tuple[list[Requirement], list[Requirement]]:
+    """What a node with that Python needs: what there are wheels of, and what only source is published of."""
+    environment = _environment(python, machine)
+    wanted = [entry for entry in entries if entry.is_for(environment)]
+    return (
+        [entry for entry in wanted if entry.name not in _SOURCE_ONLY],
+        [entry for entry in wanted if entry.name in _SOURCE_ONLY],
+    )
+
+
+def download(lock: Path, folder: Path, python: str, machine: str) -> list[str]:
+    """Fetches wheels for another Python and maybe another machine than ours."""
+    abi = f"cp{python.replace('.', '')}"
+    words = [
+        *_PIP,
+        "download",
+        "--dest",
+        str(folder),
+        "--no-deps",
+        "--require-hashes",
+        "--requirement",
+        str(lock),
+    ]
+    words += ["--only-binary", ":all:", "--python-version", python, "--implementation", "cp"]
+    for name in (abi, "abi3", "none"):
+        words += ["--abi", name]
+    for platform in _platforms(machine):
+        words += ["--platform", platform]
+    return words
+
+
+def build(lock: Path, folder: Path) -> list[str]:
+    """Makes wheels of what is published as source."""
+    return [
+        *_PIP,
+        "wheel",
+        "--wheel-dir",
+        str(folder),
+        "--no-deps",
+        "--require-hashes",
+        "--requirement",
+        str(lock),
+    ]
+
+
+def own_wheel(checkout: Path, folder: Path) -> list[str]:
+    """Makes our wheel from the repository."""
+    return [*_PIP, "wheel", "--wheel-dir", str(folder), "--no-deps", str(checkout)]
+
+
+def closure(packages: Iterable[str], status: Path) -> list[str]:
+    """Asks apt for the packages and all that they need on a machine that has nothing (`status` is an empty file)."""
+    return [
+        "apt-get",
+        "install",
+        "--print-uris",
+        "--yes",
+        "--no-install-recommends",
+        "-o",
+        f"Dir::State::status={status}",
+        *packages,
+    ]
+
+
+def files_of(printed: str) -> list[tuple[str, str]]:
+    """Names and versions in what `closure` prints."""
+    return [(name, version) for name, version in map(_name_and_version, _URI.findall(printed)) if version]
+
+
+def priorities(packages: Iterable[str]) -> list[str]:
+    return ["apt-cache", "show", "--no-all-versions", *packages]
+
+
+def required(printed: str) -> set[str]:
+    """Those of `apt-cache show` that every installation has: they need not travel."""
+    found = set()
+    for stanza in printed.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
+        if fields.get("Priority") == "required" or fields.get("Essential") == "yes":
+            found.add(fields.get("Package", ""))
+    return found
+
+
+def fetch(packages: Iterable[tuple[str, str]]) -> list[str]:
+    """Downloads packages into the current folder."""
+    return ["apt-get", "download", *(f"{name}={version}" for name, version in packages)]
+
+
+def readme(version: str, pythons: Iterable[str], machine: str, release: str | None) -> str:
+    packages = (
+        f"`{PACKAGES}/{release}` has Debian packages for nodes of that release.\n"
+        if release
+        else "There are no Debian packages: the machine that made this has no apt. Nodes need Docker already.\n"
+    )
+    return (
+        f"# HakuRiver {version}, to install without internet\n\n"
+        f"`{WHEELS}` has HakuRiver and all that it needs, for {machine} and Python {', '.join(pythons)}.\n{packages}\n"
+        "Check it: `sha256sum --check SHA256SUMS`. Install from it:\n\n"
+        "    hakuriver cluster deploy --bundle THIS_FOLDER\n"
+    )
+
+
+def _name_and_version(file: str) -> tuple[str, str]:
+    name, version, *_ = [*file.split("_"), ""]
+    return name, version.replace("%3a", ":")
+
+
+def _environment(python: str, machine: str) -> dict[str, str]:
+    return {
+        "implementation_name": "cpython",
+        "implementation_version": f"{python}.0",
+        "os_name": "posix",
+        "platform_machine": machine,
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": "Linux",
+        "platform_version": "",
+        "python_full_version": f"{python}.0",
+        "python_version": python,
+        "sys_platform": "linux",
+        "extra": "",
+    }
+
+
+def _platforms(machine: str) -> Iterator[str]:
+    yield f"manylinux2014_{machine}"
+    for minor in range(_NEWEST_GLIBC, _OLDEST_GLIBC - 1, -1):
+        yield f"manylinux_2_{minor}_{machine}"
+    yield f"linux_{machine}"
+
+
+_PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]

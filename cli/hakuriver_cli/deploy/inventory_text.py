@@ -1,0 +1,216 @@
+"""Adding a machine to hosts.yml and taking one away, without touching anything else in it.
+
+The file is a person's: comments, order and quotes stay as they are. The YAML parser says at which lines a machine
+belongs; lines are put in or taken out there; and what comes out is parsed again, and has to differ from before by
+that machine alone. A file that cannot be changed so is left, and the person told what to write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_PLAIN = re.compile(r"[A-Za-z_/]([\w./:@+-]*[\w/])?|\d+(\.\d+){3}|0|[1-9]\d*")
+_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "none", "y", "n"}
+
+_Path = tuple[str, ...]
+
+
+def with_machine(text: str, name: str, group: str, variables: Mapping[str, str]) -> str:
+    """The text with the machine as the last one of the group."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no name for a machine", "use letters, digits, dots and hyphens")
+    root = _compose(text)
+    if any(name in _keys(hosts) for _, hosts in _host_maps(root)):
+        raise ConflictError(f"{name} is in the inventory already", "see it with `hakuriver cluster status`")
+    path, entry = _group(root, group)
+    changed = _put(text, entry, name, variables)
+    _verify(text, changed, path, name, variables)
+    return changed
+
+
+def without_machine(text: str, name: str) -> str:
+    """The text without the machine, in whichever groups it is."""
+    root = _compose(text)
+    lines = text.splitlines(keepends=True)
+    spans = [
+        (key.start_mark.line, _last_line(value) + 1)
+        for _, hosts in _host_maps(root)
+        for key, value in hosts.value
+        if key.value == name
+    ]
+    if not spans:
+        raise NotFoundError(
+            f"the inventory has no machine {name}", "see them with `hakuriver cluster status`"
+        )
+    for start, end in sorted(spans, reverse=True):
+        del lines[start:end]
+    changed = "".join(lines)
+    if _pruned(_load(text), name) != _pruned(_load(changed), name) or _has(_load(changed), name):
+        raise _refusal(f"take {name} away")
+    return changed
+
+
+def has_machine(text: str, name: str) -> bool:
+    return any(name in _keys(hosts) for _, hosts in _host_maps(_compose(text)))
+
+
+def _compose(text: str) -> yaml.MappingNode:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"the inventory is no YAML: {_one_line(error)}", "correct it and try again"
+        ) from None
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError("the inventory holds no groups", "write one with `hakuriver cluster init`")
+    return root
+
+
+def _groups(node: yaml.MappingNode, path: _Path = ()) -> Iterator[tuple[_Path, yaml.MappingNode | None]]:
+    """Every group with its path; the body is None where a group is only named."""
+    for key, value in node.value:
+        inner = (*path, str(key.value))
+        yield inner, value if isinstance(value, yaml.MappingNode) else None
+        children = _child(value, "children")
+        if isinstance(children, yaml.MappingNode):
+            yield from _groups(children, (*inner, "children"))
+
+
+def _host_maps(root: yaml.MappingNode) -> Iterator[tuple[_Path, yaml.MappingNode]]:
+    for path, body in _groups(root):
+        hosts = _child(body, "hosts")
+        if isinstance(hosts, yaml.MappingNode):
+            yield (*path, "hosts"), hosts
+
+
+def _group(root: yaml.MappingNode, group: str) -> tuple[_Path, tuple[yaml.Node, yaml.Node]]:
+    """The path to the group's machines, and the entry `hosts:` (key and value) that holds them."""
+    for path, body in _groups(root):
+        if path[-1] == group and body is not None:
+            for key, value in body.value:
+                if key.value == "hosts":
+                    return (*path, "hosts"), (key, value)
+    raise UsageError(
+        f"the inventory has no group {group} with a line `hosts:`",
+        "write the machine into the file by hand, or name another group with --group",
+    )
+
+
+def _put(text: str, entry: tuple[yaml.Node, yaml.Node], name: str, variables: Mapping[str, str]) -> str:
+    key, value = entry
+    lines = text.splitlines(keepends=True)
+    indent = key.start_mark.column + 2
+    at = key.start_mark.line + 1
+    if isinstance(value, yaml.MappingNode) and value.value:
+        if value.flow_style:
+            raise _refusal(f"add {name}")
+        indent = value.value[0][0].start_mark.column
+        at = _last_line(value) + 1
+    elif isinstance(value, yaml.MappingNode):
+        # `hosts: {}`
+        line = lines[key.start_mark.line]
+        lines[key.start_mark.line] = line.replace("{}", "", 1).rstrip() + "\n"
+    if lines and at == len(lines) and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    lines[at:at] = [f"{' ' * indent}{line}\n" for line in _entry(name, variables)]
+    return "".join(lines)
+
+
+def _entry(name: str, variables: Mapping[str, str]) -> list[str]:
+    return [f"{_scalar(name)}:", *(f"  {key}: {_scalar(value)}" for key, value in variables.items())]
+
+
+def _scalar(text: str) -> str:
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    if text.lower() in {"true", "false"}:
+        return text.lower()
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _last_line(node: yaml.Node) -> int:
+    """The line on which its last word stands; a parser ends a mapping only after the comments that follow."""
+    if isinstance(node, yaml.MappingNode) and node.value and not node.flow_style:
+        return max(_last_line(part) for pair in node.value for part in pair)
+    if isinstance(node, yaml.SequenceNode) and node.value and not node.flow_style:
+        return max(_last_line(part) for part in node.value)
+    end = node.end_mark
+    return int(end.line - (1 if end.column == 0 and end.line > node.start_mark.line else 0))
+
+
+def _verify(text: str, changed: str, path: _Path, name: str, variables: Mapping[str, str]) -> None:
+    before, after = _load(text), _load(changed)
+    hosts = _at(after, path)
+    added = hosts.get(name) if isinstance(hosts, dict) else None
+    right = {key: str(value) for key, value in (added or {}).items()} == {
+        key: str(_load(_scalar(value))) for key, value in variables.items()
+    }
+    if not right or _pruned(before, name) != _pruned(after, name):
+        raise _refusal(f"add {name}")
+
+
+def _at(data: Any, path: _Path) -> Any:
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _pruned(data: Any, name: str) -> Any:
+    """The inventory without the machine, and with empty groups of machines alike however they are written."""
+    if not isinstance(data, dict):
+        return data
+    result = {}
+    for key, value in data.items():
+        if key == "hosts":
+            result[key] = {host: own for host, own in (value or {}).items() if host != name}
+        else:
+            result[key] = _pruned(value, name)
+    return result
+
+
+def _has(data: Any, name: str) -> bool:
+    if not isinstance(data, dict):
+        return False
+    return any(name in (value or {}) if key == "hosts" else _has(value, name) for key, value in data.items())
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes `!vault`, `!unsafe` and the like for plain text."""
+
+
+def _text_of(_loader: yaml.SafeLoader, _suffix: str, node: yaml.Node) -> str:
+    return str(node.value)
+
+
+_Loader.add_multi_constructor("!", _text_of)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506  (a safe loader's child)
+
+
+def _child(node: Any, name: str) -> yaml.Node | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == name and isinstance(value, yaml.Node):
+                return value
+    return None
+
+
+def _keys(node: yaml.MappingNode) -> Sequence[str]:
+    return [str(key.value) for key, _ in node.value]
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())
+
+
+def _refusal(what: str) -> HakuRiverError:
+    return HakuRiverError(f"cannot {what} without changing more than that", "edit the inventory by hand")
