@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m bench [containers] [processes] [scale] [idle]`."""
+"""`make bench`, or `python -m bench [containers] [processes] [scale] [idle] [deploy]`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 # The daemons, links and waits of the tests serve here too.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from bench import containers, idle, processes, scale
+from bench import containers, deploy, idle, processes, scale
 from bench.report import show
 
-MEASUREMENTS = (containers, processes, scale, idle)
+MEASUREMENTS = (containers, processes, scale, idle, deploy)
 
 
 def main() -> int:

@@ -9,18 +9,20 @@ Problem = dict[str, str]
 
 
 def account_problems(
-    wanted: Mapping[str, Any], passwd: Mapping[str, Any], groups: Mapping[str, Any]
+    wanted: Iterable[Mapping[str, Any]], passwd: Mapping[str, Any], groups: Mapping[str, Any]
 ) -> list[Problem]:
-    """Why an account cannot be made with the numbers it shall have everywhere.
+    """Why accounts cannot be made with the numbers they shall have everywhere.
 
-    `wanted` has `name`, `uid`, `group`, `gid`; `passwd` and `groups` are what `getent` tells: name to fields, of which
-    the second is the number.
+    Each has `name`, `uid`, `group` and `gid`; without a group of another name, its gid is its uid. `passwd` and `groups`
+    are what `getent` tells: name to fields, of which the second is the number.
     """
-    name, group = str(wanted["name"]), str(wanted.get("group") or wanted["name"])
-    return [
-        *_taken("uid", "user", name, wanted.get("uid"), _numbers(passwd)),
-        *_taken("gid", "group", group, wanted.get("gid"), _numbers(groups)),
-    ]
+    users, teams, found = _numbers(passwd), _numbers(groups), []
+    for one in wanted:
+        name, uid = str(one["name"]), one.get("uid")
+        group = str(one.get("group") or name)
+        gid = one.get("gid") or (uid if not one.get("group") else None)
+        found += [*_taken("uid", "user", name, uid, users), *_taken("gid", "group", group, gid, teams)]
+    return found
 
 
 def _taken(kind: str, noun: str, name: str, number: Any, numbers: Mapping[str, int]) -> list[Problem]:

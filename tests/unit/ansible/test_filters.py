@@ -378,10 +378,12 @@ def test_why_becoming_root_failed(said: str, words: str):
 
 def test_numbers_of_others_are_refused():
     passwd = {"backup": ["x", "34"], "ada": ["x", "2001"]}
-    assert accounts.account_problems({"name": "ada", "uid": 2001}, passwd, {}) == []
-    assert "backup's" in whats(accounts.account_problems({"name": "eve", "uid": 34}, passwd, {}))[0]
-    assert "has the uid 2001" in whats(accounts.account_problems({"name": "ada", "uid": 2002}, passwd, {}))[0]
-    assert accounts.account_problems({"name": "new"}, passwd, {}) == []
+    assert accounts.account_problems([{"name": "ada", "uid": 2001}], passwd, {}) == []
+    assert "backup's" in whats(accounts.account_problems([{"name": "eve", "uid": 34}], passwd, {}))[0]
+    assert (
+        "has the uid 2001" in whats(accounts.account_problems([{"name": "ada", "uid": 2002}], passwd, {}))[0]
+    )
+    assert accounts.account_problems([{"name": "new"}], passwd, {}) == []
 
 
 def test_repeated_accounts_are_refused():
