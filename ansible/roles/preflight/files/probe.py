@@ -190,7 +190,7 @@ def gpu():
 
 def listener(port):
     """Who listens at a TCP port: None, or pid, program, command line and unit, as far as can be seen."""
-    inodes = set()
+    inodes, owners = set(), set()
     loopback = True
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -202,6 +202,7 @@ def listener(port):
             address, number = row[1].rsplit(":", 1)
             if row[3] == "0A" and int(number, 16) == port:
                 inodes.add("socket:[%s]" % row[9])
+                owners.add(int(row[7]))
                 loopback = loopback and is_loopback(address)
     if not inodes:
         return None
@@ -210,7 +211,23 @@ def listener(port):
         try:
             if os.readlink(path) in inodes:
                 found.update(process(path.split("/")[2]))
-                break
+                return found
+        except OSError:
+            continue
+    # In a container even root may not look into the processes of others; the service of the socket's owner is seen.
+    if 0 not in owners:
+        services = {service for service in map(service_of, processes_of(owners)) if service}
+        if len(services) == 1:
+            found["unit"] = services.pop()
+    return found
+
+
+def processes_of(owners):
+    found = []
+    for path in glob.glob("/proc/[0-9]*"):
+        try:
+            if os.stat(path).st_uid in owners:
+                found.append(path.split("/")[2])
         except OSError:
             continue
     return found
@@ -226,6 +243,16 @@ def process(pid):
             command = stream.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()
     except OSError:
         command = ""
+    return {
+        "pid": int(pid),
+        "program": first_line("/proc/%s/comm" % pid),
+        "command": command[:300],
+        "unit": service_of(pid),
+    }
+
+
+def service_of(pid):
+    """The systemd service that the process belongs to; empty for none."""
     unit = ""
     try:
         with open("/proc/%s/cgroup" % pid) as stream:
@@ -235,12 +262,7 @@ def process(pid):
                         unit = part
     except OSError:
         pass
-    return {
-        "pid": int(pid),
-        "program": first_line("/proc/%s/comm" % pid),
-        "command": command[:300],
-        "unit": unit,
-    }
+    return unit
 
 
 def folder(path):
