@@ -137,6 +137,15 @@ def no_yaml(lab: Lab) -> None:
     (lab.inventory / "group_vars" / "all.yml").write_text("a: b: c\n")
 
 
+def no_yaml_of_machines(lab: Lab) -> None:
+    lab.playbook(HEAD + CHANGE)
+    (lab.inventory / "hosts.yml").write_text("all:\n  hosts: [\n")
+
+
+def nobody(lab: Lab) -> None:
+    lab.playbook((HEAD + CHANGE).replace("hosts: all", "hosts: hakuriver_gpu"))
+
+
 @pytest.mark.parametrize(
     ("arrange", "code", "what", "hint"),
     [
@@ -146,7 +155,9 @@ def no_yaml(lab: Lab) -> None:
         (without_python, 1, "there is no Python that Ansible can use", "apt-get install python3"),
         (undefined, 1, "the variable hakuriver_nme is not set", "group_vars"),
         (in_a_vault, 1, "the inventory holds vault secrets", "--ask-vault-pass"),
-        (no_yaml, 1, "is no YAML", "correct"),
+        (no_yaml, 1, "the inventory is no YAML: group_vars/all.yml, line 1: mapping values", "correct"),
+        (no_yaml_of_machines, 1, "the inventory is no YAML: hosts.yml, line 3: ", "correct"),
+        (nobody, 1, "no node of the inventory is meant", "cluster status"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -230,4 +230,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Event | None]] = {
     "runner_retry": _retry,
     "playbook_on_stats": _stats,
     "verbose": _words,
+    "warning": _words,
+    "system_warning": _words,
+    "error": _words,
 }

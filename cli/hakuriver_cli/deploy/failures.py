@@ -7,7 +7,7 @@ words, and anything else shows the end of what the command printed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from hakuriver_cli.deploy.events import Event, Kind
 
 _LIMIT = 300
+_NO_YAML = "a file of the inventory is no YAML"
 
 
 class Failure(BaseModel):
@@ -242,14 +243,14 @@ _CONTROLLER = [
         "try again; vaults may have passwords of their own (ansible-vault view FILE)",
     ),
     _known(
+        r"(YAML parsing failed|Syntax Error while loading YAML|could not be parsed|did not find expected)[:.]?\s*(?P<what>[^\n]*)",
+        f"{_NO_YAML}: {{what}}",
+        "correct the indentation or the quotes there",
+    ),
+    _known(
         r"hosts to target|no hosts matched|Could not match supplied host pattern(, ignoring: (?P<name>\S+))?",
         "no node of the inventory is meant {name}",
         "see the names with `hakuriver cluster status`, and correct --limit",
-    ),
-    _known(
-        r"(YAML parsing failed|Syntax Error while loading YAML|could not be parsed|did not find expected)[:.]?\s*(?P<what>[^\n]*)",
-        "a file of the inventory is no YAML: {what}",
-        "correct the indentation or the quotes there",
     ),
     _known(
         r"'(?P<name>[A-Za-z_]\w*)' is undefined",
@@ -289,6 +290,13 @@ def explain_words(words: str) -> Failure:
     return Failure(
         nodes=[], message=_short(_stripped(line)), hint="use --verbose to see all that Ansible says"
     )
+
+
+def located(failure: Failure, places: Callable[[], Sequence[str]]) -> Failure:
+    """With the file and line that are no YAML, which Ansible does not always say."""
+    if failure.nodes or not failure.message.startswith(_NO_YAML) or not (found := places()):
+        return failure
+    return failure.model_copy(update={"message": f"the inventory is no YAML: {'; '.join(found)}"})
 
 
 def merged(failures: Iterable[Failure]) -> list[Failure]:

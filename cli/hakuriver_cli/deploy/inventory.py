@@ -15,6 +15,7 @@ HOSTS_FILE = "hosts.yml"
 CONTROLLER = ".hakuriver"
 HOST_GROUP = "hakuriver_host"
 RUNNER_GROUP = "hakuriver_runners"
+_YAML = {".yml", ".yaml", ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,19 @@ def controller(inventory: Path) -> Path:
     path = folder(inventory) / CONTROLLER
     path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def flaws(inventory: Path) -> list[str]:
+    """The files of the inventory that are no YAML: where, and why."""
+    from hakuriver_cli.deploy.inventory_text import flaw  # noqa: PLC0415  (needs YAML)
+
+    base = folder(inventory)
+    found = []
+    for path in (inventory, *sorted(base.glob("group_vars/**/*")), *sorted(base.glob("host_vars/**/*"))):
+        if path.is_file() and path.suffix in _YAML:
+            why = flaw(path.read_text("utf-8", "replace"))
+            found += [f"{path.relative_to(base)}, {why}"] if why else []
+    return found
 
 
 def machines(listing: Mapping[str, Any]) -> list[Machine]:

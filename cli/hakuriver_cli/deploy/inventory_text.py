@@ -57,6 +57,20 @@ def without_machine(text: str, name: str) -> str:
     return changed
 
 
+def flaw(text: str) -> str | None:
+    """Where and why the text is no YAML; None when it is, or when it is a vault."""
+    if text.startswith("$ANSIBLE_VAULT"):
+        return None
+    try:
+        yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        return f"{line}{error.problem or error.context}"
+    except yaml.YAMLError as error:
+        return _one_line(error)
+    return None
+
+
 def has_machine(text: str, name: str) -> bool:
     return any(name in _keys(hosts) for _, hosts in _host_maps(_compose(text)))
 

@@ -76,7 +76,7 @@ class Tally:
             self._of_node(event, event.node)
 
     def finish(self, end: End, *, interrupted: bool) -> tuple[Status, list[NodeOutcome], list[Failure]]:
-        """How it ended, node by node, and the failures. Rescued failures are none."""
+        """How it ended, node by node, and the failures. Rescued failures are none; a run without nodes is one."""
         counts = self._stats or self.counts
         nodes = [
             NodeOutcome(node=name, status=_of(found), counts=found) for name, found in sorted(counts.items())
@@ -85,7 +85,7 @@ class Tally:
         failures = merged(f for f in self.failures if not self._stats or not f.nodes or bad & set(f.nodes))
         if interrupted:
             return Status.INTERRUPTED, nodes, failures
-        if end.status == "successful" and not bad:
+        if end.status == "successful" and nodes and not bad:
             return Status.OK, nodes, []
         if not failures:
             failures = [explain_words("\n".join([*self._words, end.words]))]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from hakuriver.errors import HakuRiverError
 from hakuriver.version import __version__
 from hakuriver_cli.deploy import display, events, history, inventory, lock
 from hakuriver_cli.deploy.events import Event
+from hakuriver_cli.deploy.failures import located
 from hakuriver_cli.deploy.outcome import NODES, NodeOutcome, Outcome, Status, Tally, started
 from hakuriver_cli.deploy.play import Play, Secret, arguments
 from hakuriver_cli.deploy.port import Ansible, Job, Message
@@ -92,13 +94,16 @@ class Deployment:
             shown.close()
             shutil.rmtree(private, ignore_errors=True)
         result = tally.finish(end, interrupted=bool(interrupted))
-        outcome.status, outcome.nodes, outcome.failures = result
+        outcome.status, outcome.nodes, failures = result
+        outcome.failures = [
+            located(failure, partial(inventory.flaws, play.inventory)) for failure in failures
+        ]
         outcome.seconds = round((datetime.now(UTC) - outcome.started).total_seconds(), 3)
         record.write(outcome)
 
     def _echo(self, play: Play, event: Event) -> None:
         if event.kind is events.Kind.MESSAGE and (play.verbose or "[WARNING]" in event.text):
-            self.printer.say(event.text)
+            self.printer.say(event.text if play.verbose else event.text.partition("\n")[0])
 
 
 def finish(outcome: Outcome, printer: Printer) -> int:
