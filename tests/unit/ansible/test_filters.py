@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-PLUGINS = Path(__file__).parents[3] / "ansible/plugins/filter"
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"filters_{name}", PLUGINS / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from support.filters import PLUGINS, load
 
 inventory = load("hakuriver")
 preflight = load("hakuriver_preflight")
@@ -70,7 +58,7 @@ def test_a_known_variable_is_never_unknown(names: set[str]):
 
 def test_every_role_documents_its_variables():
     """The repository's own roles can be read, and their defaults pass as known."""
-    roles = inventory.read_roles(str(PLUGINS.parents[1] / "roles"))
+    roles = inventory.read_roles(str(PLUGINS.parent.parent / "roles"))
     known = inventory.documented_variables(roles["specs"])
     assert "preflight_clock_limit" in known
     assert inventory.unknown_variables(known, known, roles["names"]) == []

@@ -1,0 +1,95 @@
+"""What the playbook `check` finds on a machine: where it is not as the inventory says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FREE_MB = 200
+"""With less room than this for its state, a daemon is close to standing still."""
+
+
+def read_facts(lines: Iterable[str]) -> dict[str, str]:
+    """Lines such as `version=0.1.0-abc`; others are left out."""
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def findings(machine: Mapping[str, str], host: Mapping[str, str], wanted: Mapping[str, Any]) -> list[str]:
+    """One sentence for each thing that is wrong, without the machine's name; empty when all is well.
+
+    `machine` and `host` are what tasks/check.yml has read of this machine and of the Host's. `wanted` has `daemons`
+    (`host`, `runner`: a list), `differs` (paths of files that are not what the inventory says), `share`, `state_dir` and
+    `tls`.
+    """
+    return [
+        *_installation(machine, host),
+        *_share(machine, host, wanted["share"]),
+        *_room(machine, wanted["state_dir"]),
+        *(
+            ["the CA of the cluster is missing, or ends within two weeks"]
+            if _ends(machine, "ca", wanted)
+            else []
+        ),
+        *(found for daemon in wanted["daemons"] for found in _daemon(machine, daemon, wanted)),
+        *(f"{path} is not what the inventory says" for path in wanted["differs"]),
+    ]
+
+
+def node_findings(node: Mapping[str, Any] | None, name: str) -> list[str]:
+    """What the Host says against the node: `node` is its line of `hakuriver node list -o json`."""
+    if not node:
+        return [f"the Host does not know a node {name}"]
+    return [
+        *([f"the Host has it as {node['status']}"] if node["status"] != "online" else []),
+        *([str(node["problem"])] if node.get("problem") else []),
+        *(["is cordoned"] if node.get("cordoned") else []),
+    ]
+
+
+def _installation(machine: Mapping[str, str], host: Mapping[str, str]) -> list[str]:
+    version, hosts = machine.get("version"), host.get("version")
+    if not version:
+        return ["HakuRiver is not installed"]
+    return [f"has version {version}, and the Host has {hosts}"] if hosts and version != hosts else []
+
+
+def _share(machine: Mapping[str, str], host: Mapping[str, str], share: str) -> list[str]:
+    marker, hosts = machine.get("marker"), host.get("marker")
+    if not marker:
+        return [f"the share at {share} is not mounted, does not answer, or is not marked by the Host"]
+    return [f"{share} is another share than the Host has"] if hosts and marker != hosts else []
+
+
+def _room(machine: Mapping[str, str], state_dir: str) -> list[str]:
+    free = machine.get("free", "").strip()
+    if not free.isdigit() or int(free) > FREE_MB:
+        return []
+    return [f"only {free} MB are free for {state_dir}"]
+
+
+def _daemon(machine: Mapping[str, str], daemon: str, wanted: Mapping[str, Any]) -> list[str]:
+    unit = f"hakuriver-{daemon}"
+    state, version = machine.get(unit, ""), machine.get(f"{unit}-version", "")
+    found = []
+    if state != "active/enabled":
+        found.append(f"{unit}.service is {state.strip('/') or 'not there'}, not active/enabled")
+    elif version != machine.get("version"):
+        found.append(f"{unit}.service still runs {version}")
+    if machine.get(f"{unit}-reload") == "yes":
+        found.append(f"systemd has not read the new {unit}.service")
+    if _ends(machine, daemon, wanted):
+        found.append(f"the certificate of the {daemon.capitalize()} is missing, or ends within two weeks")
+    return found
+
+
+def _ends(machine: Mapping[str, str], role: str, wanted: Mapping[str, Any]) -> bool:
+    return bool(wanted["tls"]) and not machine.get(f"{role}-ends")
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Any]:
+        return {
+            "hakuriver_read_facts": read_facts,
+            "hakuriver_findings": findings,
+            "hakuriver_node_findings": node_findings,
+        }
