@@ -1,7 +1,16 @@
-"""The variables of the roles, from their argument specs: for the README of each role and for an admin's page."""
+#!/usr/bin/env python3
+"""The variables of the roles, from their argument specs: for the README of each role and for an admin's page.
+
+    python scripts/docs_roles.py            # writes the READMEs
+    python scripts/docs_roles.py --check    # exits with 1 when one is not up to date
+
+`docs_generate.py` does the same, among all that it generates.
+"""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +19,22 @@ import yaml
 from docs_tables import row
 
 ROLES = Path(__file__).resolve().parents[1] / "ansible/roles"
+_TABLE = re.compile(r"(<!-- generated: variables -->\n).*?(<!-- end generated -->)", re.DOTALL)
+
+
+def main(arguments: list[str]) -> int:
+    stale = [path for path in readmes() if readme(path) != path.read_text("utf-8")]
+    for path in stale:
+        if "--check" not in arguments:
+            path.write_text(readme(path), "utf-8")
+        print(path.relative_to(ROLES.parents[1]))
+    return 1 if stale and "--check" in arguments else 0
+
+
+def readme(path: Path) -> str:
+    """A role's README with its table of variables as it should be."""
+    table = variables(path.parent)
+    return _TABLE.sub(lambda match: f"{match[1]}\n{table}\n\n{match[2]}", path.read_text("utf-8"))
 
 
 def readmes() -> list[Path]:
@@ -85,3 +110,7 @@ def _code(value: object) -> str:
         return f"`{' '.join(value.split())}`"
     shown = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
     return f"`{shown}`"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
