@@ -50,7 +50,7 @@ def variables(role: Path) -> str:
         lines.append(row((f"`{name}`", _type(option), given, _meaning(option))))
         lines += [
             row((f"`{key}`", _type(nested), _nested_default(nested), _meaning(nested)))
-            for key, nested in _nested(name, option)
+            for key, nested in nested_of(name, option)
         ]
     return "\n".join(lines)
 
@@ -76,11 +76,12 @@ def _load(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text("utf-8")) or {}
 
 
-def _nested(name: str, option: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def nested_of(name: str, option: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The keys below a variable, as `name[].key` where it is a list."""
     prefix = f"{name}[]" if option.get("type") == "list" else name
     for key, nested in option.get("options", {}).items():
         yield f"{prefix}.{key}", nested
-        yield from _nested(f"{prefix}.{key}", nested)
+        yield from nested_of(f"{prefix}.{key}", nested)
 
 
 def _type(option: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ _STRING = re.compile(r"'[^']*'|\"[^\"]*\"")
 _EXPRESSION = re.compile(r"\{\{(.*?)\}\}|\{%(.*?)%\}", re.DOTALL)
 _BARE = {"when", "changed_when", "failed_when", "until", "that", "assert"}
 """Keys of a task whose values are expressions without braces."""
+_GIVEN = re.compile(r"^[a-z]\w*:")
 
 roles = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
@@ -65,6 +67,32 @@ def test_what_tasks_and_templates_read_is_in_the_specs(role: Path) -> None:
     known = set(docs_roles.options_of(role)) | set(docs_roles.defaults_of(role)) | _set_inside(role) | shared
     read = {word for word in _words_of(role) if word.startswith(f"{role.name}_") and word not in known}
     assert sorted(read) == [], "read, but neither in the specs nor set by the role itself"
+
+
+@roles
+def test_every_variable_is_read_somewhere(role: Path) -> None:
+    """In its own role, or, for what a whole cluster shares, in another or in a playbook."""
+    unread = set(docs_roles.options_of(role)) - _all_words()
+    assert sorted(unread) == [], "in the specs, and nothing reads it"
+
+
+@roles
+def test_every_variable_is_in_the_readme(role: Path) -> None:
+    text = (role / "README.md").read_text("utf-8")
+    options = docs_roles.options_of(role)
+    names = [*options, *(key for name in options for key, _ in docs_roles.nested_of(name, options[name]))]
+    assert [name for name in names if not re.search(rf"^\| `{re.escape(name)}` \|", text, re.MULTILINE)] == []
+
+
+def test_every_readme_is_current() -> None:
+    assert docs_roles.main(["--check"]) == 0, "run `python scripts/docs_roles.py`"
+
+
+def test_what_is_read_of_the_whole_cluster_is_in_some_specs() -> None:
+    known = _filters() | {name for role in ROLES for name in docs_roles.options_of(role)}
+    known |= {name for role in ROLES for name in _set_inside(role)}
+    read = {word for role in ROLES for word in _words_of(role) if word.startswith("hakuriver_")}
+    assert sorted(read - known) == []
 
 
 @roles
@@ -126,6 +154,28 @@ def _handles_a_secret(task: dict[str, Any]) -> bool:
     command = "token" in text and "create" in text and ("command" in text or "shell" in text)
     slurped = "ansible.builtin.slurp" in arguments and bool(re.search(r"token|\.key\b|_key\b", text))
     return command or slurped
+
+
+@functools.cache
+def _all_words() -> frozenset[str]:
+    """What roles, playbooks and templates name, whether as a variable or as the name of another's variable."""
+    files = [
+        path
+        for folder in ("tasks", "handlers", "defaults", "vars", "templates")
+        for path in (_ROOT / "ansible/roles").glob(f"*/{folder}/**/*")
+        if path.is_file()
+    ]
+    files += (_ROOT / "ansible/playbooks").glob("**/*.yml")
+    lines = [line for path in files for line in path.read_text("utf-8").splitlines()]
+    # A line that gives a variable its default does not read it.
+    return frozenset(word for line in lines for word in _WORD.findall(_GIVEN.sub("", line)))
+
+
+def _filters() -> set[str]:
+    found: set[str] = set()
+    for path in (_ROOT / "ansible/plugins/filter").glob("*.py"):
+        found.update(re.findall(r'^ +"(\w+)":', path.read_text("utf-8"), re.MULTILINE))
+    return found
 
 
 def _set_inside(role: Path) -> set[str]:
