@@ -12,14 +12,29 @@ from hakuriver_host.services.metrics import METRICS
 
 ROLE = Path(__file__).resolve().parents[3] / "ansible/roles/monitoring"
 NAMES = {metric.name for metric in METRICS}
+FILES = pytest.mark.parametrize("file", ["files/dashboard.json", "templates/rules.yml.j2"])
 
 
-@pytest.mark.parametrize("file", ["files/dashboard.json", "templates/rules.yml.j2"])
+@FILES
 def test_every_metric_that_is_asked_for_is_served(file: str) -> None:
     text = (ROLE / file).read_text("utf-8")
     asked = {name for name in re.findall(r"\bhakuriver_[a-z_]+\b(?=[{\s\[,)\\]|$)", text) if "{{" not in name}
     assert asked
     assert asked <= NAMES
+
+
+@FILES
+def test_every_label_that_is_asked_for_is_given(file: str) -> None:
+    text = (ROLE / file).read_text("utf-8").replace('\\"', '"')
+    asked = [
+        (name, label)
+        for name, selector in re.findall(r"\b(hakuriver_[a-z_]+)\{([^}]*)\}", text)
+        for label in re.findall(r"(\w+)\s*[=!]", selector)
+    ]
+    assert asked
+    # What is scraped has the label `cluster`, by the scrape configuration.
+    labels = {metric.name: {*metric.labels, "cluster"} for metric in METRICS}
+    assert [(name, label) for name, label in asked if label not in labels[name]] == []
 
 
 def test_the_dashboard_shows_all_metrics_but_those_about_the_host_itself() -> None:
