@@ -2,7 +2,7 @@
 """Writes the generated parts of the documentation, from the code that they describe.
 
 A page holds `<!-- generated: NAME -->` and `<!-- end generated -->`; what stands between is replaced. What stands around
-is written by hand. A test checks that the committed pages equal what this gives.
+is written by hand. So is what the example inventory sets; its comments are those of the roles' specifications. A test checks that the committed pages equal what this gives.
 
     python scripts/docs_generate.py            # writes
     python scripts/docs_generate.py --check    # exits with 1 when a page is not up to date
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from docs_api import endpoints, error_codes, metrics, models, roles
 from docs_commands import commands, other_names
+from docs_example import EXAMPLE, example
 from docs_roles import readmes, variables
 from docs_settings import settings
 from docs_states import states, transitions
@@ -27,9 +28,9 @@ _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end generated -
 
 def main(arguments: list[str]) -> int:
     stale = []
-    for path in [*sorted(DOCS.rglob("*.md")), *readmes()]:
+    for path in [*sorted(DOCS.rglob("*.md")), *readmes(), EXAMPLE]:
         text = path.read_text("utf-8")
-        made = generated(text) if path.is_relative_to(DOCS) else generated_readme(path, text)
+        made = _made(path, text)
         if made == text:
             continue
         stale.append(path)
@@ -38,6 +39,12 @@ def main(arguments: list[str]) -> int:
     for path in stale:
         print(path.relative_to(DOCS.parent))
     return 1 if stale and "--check" in arguments else 0
+
+
+def _made(path: Path, text: str) -> str:
+    if path == EXAMPLE:
+        return example(text)
+    return generated(text) if path.is_relative_to(DOCS) else generated_readme(path, text)
 
 
 def generated(page: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import docs_api
 import docs_commands
+import docs_messages
 import pytest
 from docs_pages import DOCS, ROOT, blocks, command_lines, inline_code, pages
 
@@ -209,7 +210,7 @@ def _check_options(arguments: list[Any], words: list[str], where: str) -> None:
 
 
 def test_every_message_that_troubleshooting_quotes_is_in_the_code() -> None:
-    texts = [text for path in _sources() for text in _strings(path)]
+    texts = [*(text for path in _sources() for text in _strings(path)), *docs_messages.texts()]
     quoted = 0
     for page in (DOCS / "troubleshooting").glob("*.md"):
         for block in blocks(page):
