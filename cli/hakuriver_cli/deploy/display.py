@@ -52,6 +52,7 @@ class _Task:
 
     def __init__(self, event: Event) -> None:
         self.title = event.title
+        self._is_of_variables = event.is_of_variables
         self.ended: dict[Kind, list[str]] = {}
         self.seconds = 0.0
 
@@ -71,7 +72,9 @@ class _Task:
         return f"{self.title}{seconds} … {'; '.join(parts)}"
 
     def is_worth_a_line(self, kinds: frozenset[Kind]) -> bool:
-        return bool(kinds & set(self.ended))
+        """Ansible's own look at the variables of a role is worth one only when it finds something."""
+        ended = set(self.ended)
+        return bool(kinds & ended) and not (self._is_of_variables and ended <= {Kind.OK, Kind.SKIPPED})
 
 
 class Lines:
@@ -82,14 +85,16 @@ class Lines:
     def __init__(self, err: TextIO) -> None:
         self._err = err
         self._task: _Task | None = None
+        self._play = ""
+        """One that no line was written of yet: a play may meet no node."""
 
     def event(self, event: Event) -> None:
         if event.kind in {Kind.TASK, Kind.PLAY, Kind.STATS}:
             self._flush()
         if event.kind is Kind.TASK:
             self._task = _Task(event)
-        elif event.kind is Kind.PLAY and event.play:
-            self._say(f"== {event.play}")
+        elif event.kind is Kind.PLAY:
+            self._play = event.play or ""
         elif event.kind in _ENDED and self._task is not None:
             self._task.take(event)
 
@@ -98,6 +103,9 @@ class Lines:
 
     def _flush(self) -> None:
         if self._task is not None and self._task.is_worth_a_line(self._kinds):
+            if self._play:
+                self._say(f"== {self._play}")
+                self._play = ""
             self._say(self._task.line())
         self._task = None
 

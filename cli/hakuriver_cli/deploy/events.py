@@ -84,7 +84,13 @@ class Event(BaseModel):
     @property
     def title(self) -> str:
         """The task as people see it: `docker: Install the engine`."""
-        return f"{self.role}: {self.task}" if self.role else self.task or ""
+        task = "its variables" if self.is_of_variables else self.task or ""
+        return f"{self.role}: {task}" if self.role else task
+
+    @property
+    def is_of_variables(self) -> bool:
+        """Whether Ansible compares a role's variables with its specification: a task that it adds by itself."""
+        return (self.task or "").startswith("Validating arguments against arg spec")
 
 
 def read(message: Mapping[str, Any]) -> Event | None:

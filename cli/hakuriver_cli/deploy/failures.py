@@ -17,6 +17,7 @@ from hakuriver_cli.deploy.events import Event, Kind
 
 _LIMIT = 300
 _NO_YAML = "a file of the inventory is no YAML"
+_CONSEQUENCE = "nothing was done here, because of "
 
 
 class Failure(BaseModel):
@@ -244,7 +245,7 @@ _CONTROLLER = [
     ),
     _known(
         r"(YAML parsing failed|Syntax Error while loading YAML|could not be parsed|did not find expected)[:.]?\s*(?P<what>[^\n]*)",
-        f"{_NO_YAML}: {{what}}",
+        "a file of the inventory is no YAML: {what}",
         "correct the indentation or the quotes there",
     ),
     _known(
@@ -300,7 +301,7 @@ def located(failure: Failure, places: Callable[[], Sequence[str]]) -> Failure:
 
 
 def merged(failures: Iterable[Failure]) -> list[Failure]:
-    """The same failure of several nodes told once."""
+    """The same failure of several nodes told once, and not what only follows from another node's."""
     found: dict[tuple[str, str, str, bool], Failure] = {}
     for failure in failures:
         key = (failure.task, failure.message, failure.hint, failure.unreachable)
@@ -310,7 +311,8 @@ def merged(failures: Iterable[Failure]) -> list[Failure]:
             found[key] = failure.model_copy(update={"nodes": list(failure.nodes)})
     for failure in found.values():
         failure.nodes.sort()
-    return list(found.values())
+    reasons = [failure for failure in found.values() if not failure.message.startswith(_CONSEQUENCE)]
+    return reasons or list(found.values())
 
 
 def _failure(event: Event, node: str, message: str, hint: str, *, unreachable: bool) -> Failure:

@@ -197,6 +197,13 @@ def test_the_same_failure_is_told_once() -> None:
     assert [failure.line for failure in told] == ["a, b: full", "c: other"]
 
 
+def test_what_only_follows_from_another_nodes_failure_is_left_out() -> None:
+    full = Failure(nodes=["a"], message="full", hint="make room")
+    follows = Failure(nodes=["b"], message="nothing was done here, because of a")
+    assert merged([follows, full]) == [full]
+    assert merged([follows]) == [follows]
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
