@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from packaging.markers import Marker
 
@@ -167,7 +168,7 @@ def readme(version: str, pythons: Iterable[str], machine: str, release: str | No
 
 def _name_and_version(file: str) -> tuple[str, str]:
     name, version, *_ = [*file.split("_"), ""]
-    return name, version.replace("%3a", ":")
+    return name, unquote(version)
 
 
 def _environment(python: str, machine: str) -> dict[str, str]:
