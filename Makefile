@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench setup setup-dev system engine lock clean
+.PHONY: help demo local test check bench setup setup-deploy setup-dev system engine lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/make \1\t\2/' | expand -t 18
@@ -17,6 +17,9 @@ help: ## List the targets
 demo: setup ## Start a Host and a Runner here, run real tasks on them, show what they did
 	@scripts/engine --if-installed || true
 	@$(BIN)/python scripts/demo
+
+local: setup-deploy ## Make this machine a cluster of its own, by Ansible: services that start at boot, for everybody on it
+	@$(BIN)/hakuriver cluster deploy --inventory inventories/local $(DEPLOY)
 
 test: system setup-dev engine ## Install what the tests need and run everything
 	@scripts/run-tests
@@ -29,6 +32,9 @@ bench: system setup-dev engine ## Measure against the figures that the design pr
 
 setup: ## Make the virtual environment that running needs
 	@scripts/setup-venv requirements/runtime.txt
+
+setup-deploy: ## Make the virtual environment that deploying needs
+	@scripts/setup-venv requirements/deploy.txt
 
 setup-dev: ## Make the virtual environment that developing needs
 	@scripts/setup-venv requirements/dev.txt
