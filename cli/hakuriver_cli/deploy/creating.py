@@ -5,19 +5,34 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 
 from hakuriver.errors import ConflictError, UsageError
 from hakuriver_cli.deploy import inventory
-from hakuriver_cli.deploy.new_inventory import Answers, Machine, Share, check, files, machine
+from hakuriver_cli.deploy.new_inventory import (
+    Answers,
+    Machine,
+    Share,
+    absolute,
+    account,
+    check,
+    check_machines,
+    check_share,
+    cluster_name,
+    files,
+    machine,
+)
+from hakuriver_cli.errors import report
 from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.session import Session
 
 Ask = Callable[[str, str], str]
 """A question and what an empty answer means; gives the answer."""
+Parsed = TypeVar("Parsed")
 
 
 def init(
@@ -104,47 +119,76 @@ class _Given:
         )
 
     def _of_machines(self, ask: Ask) -> Answers:
-        name = self._name or ask("Name of the cluster", "hakuriver")
-        host_text = self._host or ask("The Host's machine, NAME or NAME=ADDRESS", "")
-        if not host_text:
-            raise UsageError(
-                "which machine is the Host?", "give --host NAME=ADDRESS, or --local for this machine"
-            )
-        host = machine(host_text)
-        texts = self._runners or tuple(
-            ask("Runners, each NAME or NAME=ADDRESS, with blanks between", host_text).split()
-        )
-        runners = tuple(
-            host if one.name == host.name and "=" not in text else one for text, one in _machines(texts)
-        )
+        name = self._name or _asked(ask, "Name of the cluster", "hakuriver", cluster_name)
+        question = "The Host's machine, NAME or NAME=ADDRESS"
+        host = _host(self._host) if self._host else _asked(ask, question, "", _host)
+        given = " ".join(self._runners)
+        question = "Runners, each NAME or NAME=ADDRESS, with blanks between"
+        read = partial(_runners, host=host)
+        runners = read(given) if given else _asked(ask, question, _written_as(host), read)
         alone = {one.name for one in runners} == {host.name}
-        kind = self._share or _share(
-            ask("Shared storage: nfs, existing, glusterfs, sshfs or local", "local" if alone else "nfs")
-        )
+        kinds = "local, existing, nfs, glusterfs or sshfs" if alone else "nfs, existing, glusterfs or sshfs"
+        usual = "local" if alone else "nfs"
+        share = self._share or _asked(ask, f"Shared storage: {kinds}", usual, partial(_share, alone=alone))
         return check(
             Answers(
                 name=name,
                 host=host,
                 runners=runners,
-                ssh_user=self._ssh_user or ask("Who ssh logs in as", "root"),
-                share=kind,
-                share_path=self._share_path or ask("Where every machine sees the share", "/mnt/hakuriver"),
+                ssh_user=self._ssh_user or _asked(ask, "Who ssh logs in as", "root", account),
+                share=share,
+                share_path=self._share_path
+                or _asked(ask, "Where every machine sees the share", "/mnt/hakuriver", absolute),
                 tls=self._tls,
                 users=self._users
-                or tuple(ask("Accounts to make on all machines, with blanks between", "").split()),
+                or _asked(ask, "Accounts to make on all machines, with blanks between", "", _accounts),
             )
         )
 
 
-def _machines(texts: tuple[str, ...]) -> list[tuple[str, Machine]]:
-    return [(text, machine(text)) for text in texts]
+def _asked(ask: Ask, question: str, default: str, read: Callable[[str], Parsed]) -> Parsed:
+    """The answer, understood. A person who was asked may try again; who gave no answer gets the error."""
+    while True:
+        answer = ask(question, default)
+        try:
+            return read(answer)
+        except UsageError as error:
+            if ask is not _ask:
+                raise
+            report(error)
 
 
-def _share(text: str) -> Share:
+def _host(text: str) -> Machine:
+    if not text:
+        raise UsageError(
+            "which machine is the Host?", "give --host NAME=ADDRESS, or --local for this machine"
+        )
+    return machine(text)
+
+
+def _runners(text: str, host: Machine) -> tuple[Machine, ...]:
+    """The Host's machine is named without its address."""
+    words = [(word, machine(word)) for word in text.split()]
+    found = tuple(host if one.name == host.name and "=" not in word else one for word, one in words)
+    check_machines(host, found)
+    return found
+
+
+def _accounts(text: str) -> tuple[str, ...]:
+    return tuple(map(account, text.split()))
+
+
+def _written_as(one: Machine) -> str:
+    return one.name if one.address in {None, one.name} else f"{one.name}={one.address}"
+
+
+def _share(text: str, *, alone: bool) -> Share:
     try:
-        return Share(text.strip())
+        found = Share(text.strip())
     except ValueError:
         raise UsageError(f"{text!r} is no kind of share", f"choose one of {', '.join(Share)}") from None
+    check_share(found, alone=alone)
+    return found
 
 
 def _ask(question: str, default: str) -> str:

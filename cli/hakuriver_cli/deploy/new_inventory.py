@@ -63,31 +63,54 @@ def machine(text: str) -> Machine:
 
 def check(answers: Answers) -> Answers:
     """Raises UsageError for what cannot be a cluster."""
-    if not _NAME.fullmatch(answers.name):
-        raise UsageError(f"{answers.name!r} is no name for a cluster", "use letters, digits and hyphens")
-    if not answers.runners:
-        raise UsageError("a cluster needs a Runner", "the Host's machine may be one: give it again")
-    if not _USER.fullmatch(answers.ssh_user):
-        raise UsageError(f"{answers.ssh_user!r} is no name of a user", "give the user that ssh logs in as")
-    if not PurePosixPath(answers.share_path).is_absolute():
-        raise UsageError(f"{answers.share_path!r} is no absolute path", "start it with /")
-    if answers.share is Share.LOCAL and {m.name for m in answers.runners} != {answers.host.name}:
-        raise UsageError("a local folder serves one machine alone", "choose nfs, or another kind of share")
+    cluster_name(answers.name)
+    check_machines(answers.host, answers.runners)
+    account(answers.ssh_user)
+    absolute(answers.share_path)
+    check_share(answers.share, alone={one.name for one in answers.runners} == {answers.host.name})
     for user in answers.users:
-        if not _USER.fullmatch(user):
-            raise UsageError(f"{user!r} is no name of a user", "use lower-case letters, digits and hyphens")
+        account(user)
+    return answers
+
+
+def cluster_name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise UsageError(f"{text!r} is no name for a cluster", "use letters, digits and hyphens")
+    return text
+
+
+def account(text: str) -> str:
+    if not _USER.fullmatch(text):
+        raise UsageError(f"{text!r} is no name of a user", "use lower-case letters, digits and hyphens")
+    return text
+
+
+def absolute(text: str) -> str:
+    if not PurePosixPath(text).is_absolute():
+        raise UsageError(f"{text!r} is no absolute path", "start it with /")
+    return text
+
+
+def check_share(share: Share, *, alone: bool) -> None:
+    if share is Share.LOCAL and not alone:
+        raise UsageError("a local folder serves one machine alone", "choose nfs, or another kind of share")
+
+
+def check_machines(host: Machine, runners: tuple[Machine, ...]) -> None:
+    """No two with one name, and no two with one address."""
+    if not runners:
+        raise UsageError("a cluster needs a Runner", "the Host's machine may be one: give it again")
     addresses: dict[str | None, str] = {}
-    for one in (answers.host, *answers.runners):
+    for one in (host, *runners):
         other = addresses.setdefault(one.address, one.name)
         if other != one.name:
             raise UsageError(
                 f"{other} and {one.name} have the same address: {one.address}", "correct one of them"
             )
     names: dict[str, str | None] = {}
-    for one in (answers.host, *answers.runners):
+    for one in (host, *runners):
         if names.setdefault(one.name, one.address) != one.address:
             raise UsageError(f"two machines are called {one.name}", "give each a name of its own")
-    return answers
 
 
 def files(answers: Answers) -> dict[str, str]:
@@ -155,9 +178,17 @@ ansible_become: {"false" if answers.ssh_user == "root" else "true"}
 """
 
 
+_HERE = """\
+hakuriver_host_address: 127.0.0.1
+hakuriver_node_address: 127.0.0.1
+# Nobody but this machine calls the daemons.
+hakuriver_host_bind: 127.0.0.1
+hakuriver_runner_bind: 127.0.0.1"""
+
+
 def _cluster(answers: Answers) -> str:
-    address = "" if answers.host.address is None else answers.host.address
-    reach = f"# hakuriver_host_address: {address}" if address else 'hakuriver_host_address: "127.0.0.1"'
+    address = answers.host.address
+    reach = f"# hakuriver_host_address: {address}" if address else _HERE
     return f"""\
 # The cluster's name, for people.
 hakuriver_cluster_name: {answers.name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,46 @@ def test_init_refuses_what_cannot_be(commands: Commands, tmp_path: Path, words: 
     assert done.code == 2
     assert what in done.err
     assert not (tmp_path / "lab").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_init_asks_and_asks_again(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [
+        "lab",
+        "",
+        "head=10.0.0.1",
+        "node-1=10.0.0.1",
+        "head node-1=10.0.0.2",
+        "ftp",
+        "local",
+        "",
+        "ada",
+    ]
+    monkeypatch.setattr("sys.stdin", Terminal("\n".join([*answers, "mnt", "/data", "bob eve", ""])))
+    done = commands("cluster", "init", str(tmp_path / "lab"))
+    assert done.code == 0, done.err
+    errors = [line for line in done.err.splitlines() if "error: " in line]
+    wrong = ("which machine", "same address", "no kind of share", "serves one machine", "no absolute path")
+    assert all(what in line for what, line in zip(wrong, errors, strict=True)), errors
+    groups = yaml.safe_load((tmp_path / "lab/hosts.yml").read_text())["hakuriver"]["children"]
+    assert groups["hakuriver_runners"]["hosts"] == {"head": None, "node-1": {"ansible_host": "10.0.0.2"}}
+    variables = yaml.safe_load((tmp_path / "lab/group_vars/all.yml").read_text())
+    assert variables["shared_storage_type"] == "nfs"
+    assert variables["ansible_user"] == "ada"
+    assert variables["hakuriver_shared_dir"] == "/data"
+    assert [one["name"] for one in variables["users_accounts"]] == ["bob", "eve"]
+
+
+def test_init_does_not_wait_for_answers_that_do_not_come(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("lab\n"))
+    done = commands("cluster", "init", str(tmp_path / "lab"))
+    assert done.code == 2
+    assert "no answer came" in done.err
