@@ -198,6 +198,8 @@ hakuriver_cluster_name: {answers.name}
 # hakuriver_runner_port: 8001
 # Encrypt and authenticate all connections, by certificates of a CA that is made in .hakuriver beside this inventory.
 hakuriver_tls: {"true" if answers.tls else "false"}
+# Fetch the administrator's token into .hakuriver, so that `hakuriver cluster status` can ask the Host.
+hakuriver_host_fetch_admin_token: true
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -20,7 +21,11 @@ from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.output import Column, Format, View
 from hakuriver_cli.session import Session
 
+if TYPE_CHECKING:
+    from hakuriver import Client
+
 _SHOWN = 5
+_FETCH = "hakuriver_host_fetch_admin_token"
 
 
 class Row(BaseModel):
@@ -55,7 +60,7 @@ class Standing(BaseModel):
     inventory_url: str
     """Where the Host answers by the inventory."""
     host_url: str
-    """Where your configuration asks."""
+    """Where it was asked: by what a deployment left beside the inventory, else by your configuration."""
     host_version: str | None
     lock: lock.Holder | None
     machines: list[Row]
@@ -133,22 +138,35 @@ def _machines(reader: Ansible, found: Path, vault_password_file: Path | None) ->
 def _standing(session: Session, found: Path, machines: list[Machine]) -> Standing:
     controller = inventory.controller(found)
     holder = lock.holder(controller)
+    url = inventory.host_url(machines)
     nodes: list[NodeInfo] | None = None
     version = None
+    client = _client(session, controller, url)
     try:
-        version = session.client.cluster().version
-        nodes = session.client.nodes()
+        version = client.cluster().version
+        nodes = client.nodes()
     except HakuRiverError as error:
         session.printer.say(f"the Host was not asked: {error.message}")
+        session.printer.say(f"set {_FETCH}: true in the inventory and deploy, or configure your own access")
     return Standing(
         inventory=str(found),
-        inventory_url=inventory.host_url(machines),
-        host_url=session.settings.host_url,
+        inventory_url=url,
+        host_url=client.url,
         host_version=version,
         lock=holder,
         machines=compared(machines, nodes, version),
         deployments=[deployed(outcome, holder) for outcome in history.deployments(controller, _SHOWN)],
     )
+
+
+def _client(session: Session, controller: Path, url: str) -> Client:
+    """Asks with the token and the CA that a deployment left beside the inventory, else as your configuration says."""
+    from hakuriver.client import Client  # noqa: PLC0415  (loaded only by commands that need it)
+
+    token, ca = controller / "admin.token", controller / "ca" / "ca.pem"
+    if not url or not token.is_file():
+        return session.client
+    return Client(url, token.read_text("ascii").strip(), ca_file=ca if ca.is_file() else None)
 
 
 def _show(session: Session, standing: Standing) -> None:
@@ -165,7 +183,7 @@ def _show(session: Session, standing: Standing) -> None:
     printer.say(f"inventory: {standing.inventory}")
     if standing.inventory_url != standing.host_url:
         printer.say(
-            f"the Host of the inventory is {standing.inventory_url}, your configuration asks {standing.host_url}"
+            f"the Host of the inventory is {standing.inventory_url}, asked was that of your configuration: {standing.host_url}"
         )
     if standing.lock:
         printer.say(f"a deployment goes on: {standing.lock}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -10,9 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+from hakuriver.client import Client
 from hakuriver.models.nodes import ClusterStatus, NodeInfo
 from hakuriver.states import NodeState
 from hakuriver_cli.deploy import history, lock, port
@@ -370,6 +373,31 @@ def test_status_compares_the_inventory_with_the_host(
     table = commands("cluster", "status")
     assert "deploy" in table.out
     assert f"inventory: {inventory / 'hosts.yml'}" in table.err
+
+
+def test_status_asks_with_what_the_deployment_fetched(
+    commands: Commands,
+    ansible: FakeAnsible,
+    host: FakeHost,
+    inventory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (inventory / ".hakuriver").mkdir(mode=0o700)
+    (inventory / ".hakuriver" / "admin.token").write_text("fetched\n")
+    transport = httpx.MockTransport(host)
+    monkeypatch.setattr("hakuriver.client.Client", functools.partial(Client, transport=transport))
+    ansible.listing = {
+        "_meta": {"hostvars": {"head": {"ansible_host": "10.0.0.1"}, "node-1": {}}},
+        "hakuriver_host": {"hosts": ["head"]},
+        "hakuriver_runners": {"hosts": ["node-1"]},
+    }
+    host.on("GET", "/api/cluster", CLUSTER)
+    host.on("GET", "/api/nodes", [node("node-1")])
+    done = commands("cluster", "status", "-o", "json")
+    assert done.code == 0, done.err
+    assert done.json["host_url"] == "https://10.0.0.1:8000"
+    assert {request.url.host for request in host.asked} == {"10.0.0.1"}
+    assert {request.headers["authorization"] for request in host.asked} == {"Bearer fetched"}
 
 
 def test_status_without_a_host_shows_what_is_known(
