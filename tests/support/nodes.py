@@ -59,8 +59,11 @@ class Nodes:
     The first is the Host and a Runner too, the others are Runners.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], image: str = READY_IMAGE) -> None:
+    def __init__(
+        self, folder: Path, names: Sequence[str], image: str = READY_IMAGE, *, internet: bool = True
+    ) -> None:
         self.names = list(names)
+        self._internet = internet
         self._folder = folder
         self._image = image
         self._prefix = f"hk{os.getpid()}-{next(_numbers)}"
@@ -71,7 +74,7 @@ class Nodes:
         """Until all of them are up and reached by ssh. `variables` are those of the whole inventory."""
         self._make("scripts/node-image", "scripts/wheelhouse")
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key))
-        _run("docker", "network", "create", self._prefix)
+        _run("docker", "network", "create", *([] if self._internet else ["--internal"]), self._prefix)
         for name in self.names:
             _run("docker", "run", "--detach", *self._options(name), self._image)
         for name in self.names:
@@ -110,6 +113,10 @@ class Nodes:
     def run(self, name: str, *command: str, given: str | None = None) -> str:
         """What a command says on that node."""
         return _run("docker", "exec", "--interactive", f"{self._prefix}-{name}", *command, given=given)
+
+    def bring(self, name: str, file: Path, target: str) -> None:
+        """Copies a file to that node."""
+        _run("docker", "cp", str(file), f"{self._prefix}-{name}:{target}")
 
     def remove(self) -> None:
         for name in self.names:

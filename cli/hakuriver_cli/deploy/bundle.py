@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -131,12 +131,18 @@ class _Bundler:
         self._tell("fetching Debian packages")
         folder = part / self._plan.PACKAGES / release
         folder.mkdir(parents=True)
-        with tempfile.NamedTemporaryFile() as empty:
-            printed = _run(self._plan.closure([*self._plan.DEBIAN_PACKAGES, *extra], Path(empty.name)))
-        found = self._plan.files_of(printed)
-        spare = self._plan.required(_run(self._plan.priorities([name for name, _ in found])))
-        _run(self._plan.fetch([(name, version) for name, version in found if name not in spare]), folder)
+        everywhere = self._needed(self._plan.required(_run(self._plan.available())))
+        found = self._needed([*self._plan.DEBIAN_PACKAGES, *extra])
+        _run(self._plan.fetch(sorted(found - everywhere)), folder)
         return release
+
+    def _needed(self, packages: Sequence[str]) -> set[tuple[str, str]]:
+        """The packages and all that they need, with versions."""
+        with tempfile.TemporaryDirectory() as name:
+            empty = Path(name)
+            (empty / "status").touch()
+            (empty / "archives" / "partial").mkdir(parents=True)
+            return set(self._plan.files_of(_run(self._plan.closure(packages, empty))))
 
 
 def sums(folder: Path) -> str:

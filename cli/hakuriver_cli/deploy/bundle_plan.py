@@ -114,8 +114,12 @@ def own_wheel(checkout: Path, folder: Path) -> list[str]:
     return [*_PIP, "wheel", "--wheel-dir", str(folder), "--no-deps", str(checkout)]
 
 
-def closure(packages: Iterable[str], status: Path) -> list[str]:
-    """Asks apt for the packages and all that they need on a machine that has nothing (`status` is an empty file)."""
+def closure(packages: Iterable[str], empty: Path) -> list[str]:
+    """Asks apt for the packages and all that they need on a machine that has nothing.
+
+    `empty` is a folder with an empty file `status` and an empty folder `archives/partial`: apt leaves out what it has
+    fetched before.
+    """
     return [
         "apt-get",
         "install",
@@ -123,7 +127,9 @@ def closure(packages: Iterable[str], status: Path) -> list[str]:
         "--yes",
         "--no-install-recommends",
         "-o",
-        f"Dir::State::status={status}",
+        f"Dir::State::status={empty / 'status'}",
+        "-o",
+        f"Dir::Cache::archives={empty / 'archives'}",
         *packages,
     ]
 
@@ -133,18 +139,21 @@ def files_of(printed: str) -> list[tuple[str, str]]:
     return [(name, version) for name, version in map(_name_and_version, _URI.findall(printed)) if version]
 
 
-def priorities(packages: Iterable[str]) -> list[str]:
-    return ["apt-cache", "show", "--no-all-versions", *packages]
+def available() -> list[str]:
+    """Asks apt for all packages that it knows."""
+    return ["apt-cache", "dumpavail"]
 
 
-def required(printed: str) -> set[str]:
-    """Those of `apt-cache show` that every installation has: they need not travel."""
+def required(printed: str) -> list[str]:
+    """Those of `available` that every installation has: what they need, need not travel."""
     found = set()
     for stanza in printed.split("\n\n"):
+        if "\nPriority: required" not in stanza and "\nEssential: yes" not in stanza:
+            continue
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
         if fields.get("Priority") == "required" or fields.get("Essential") == "yes":
-            found.add(fields.get("Package", ""))
-    return found
+            found.add(fields["Package"])
+    return sorted(found)
 
 
 def fetch(packages: Iterable[tuple[str, str]]) -> list[str]:

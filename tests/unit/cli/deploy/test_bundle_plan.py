@@ -92,7 +92,7 @@ def test_what_apt_prints_names_packages_and_versions() -> None:
 
 
 def test_what_every_installation_has_does_not_travel() -> None:
-    assert bundle_plan.required(SHOWN) == {"libc6", "tar"}
+    assert bundle_plan.required(SHOWN) == ["libc6", "tar"]
 
 
 def test_a_bundle_without_packages_leaves_docker_to_the_inventory(tmp_path: Path) -> None:

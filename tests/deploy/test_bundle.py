@@ -1,0 +1,74 @@
+"""A folder that a machine with internet fills, and a bare node without internet that becomes a cluster by it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy import use
+from support import nodes
+from support.commands import Commands
+from support.nodes import Nodes
+
+pytestmark = pytest.mark.deploy
+
+RELEASE = "bookworm"
+"""Of the node's image; packages are those of the machine that makes the bundle."""
+
+
+@pytest.fixture
+def hakuriver(tmp_path: Path) -> Commands:
+    (tmp_path / "client.toml").touch()
+    return Commands({"HAKURIVER_CONFIG": str(tmp_path / "client.toml")})
+
+
+@pytest.fixture
+def bundle(hakuriver: Commands, tmp_path: Path) -> Path:
+    """With wheels for the node's Python alone, and packages for a machine like this one."""
+    if platform.freedesktop_os_release().get("VERSION_CODENAME") != RELEASE or not shutil.which("apt-get"):
+        pytest.skip(f"packages for nodes are fetched by apt of Debian {RELEASE}")
+    folder = tmp_path / "bundle"
+    made = hakuriver("cluster", "bundle", str(folder), "--python", "3.11", within=300)
+    assert made.code == 0, made.stderr
+    assert made.stdout.split() == [str(folder)]
+    return folder
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Nodes]:
+    machines = Nodes(tmp_path / "nodes", ["head"], nodes.IMAGE, internet=False)
+    (tmp_path / "nodes").mkdir()
+    with nodes.running(machines, use.VARIABLES):
+        yield machines
+
+
+def test_a_bare_node_without_internet_becomes_a_cluster(
+    bundle: Path, node: Nodes, hakuriver: Commands
+) -> None:
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=bundle, check=True)
+    reached = "timeout 5 bash -c '</dev/tcp/deb.debian.org/80' 2>/dev/null && echo yes || echo no"
+    assert node.run("head", "sh", "-c", reached) == "no"
+    assert node.run("head", "sh", "-c", "command -v docker || echo none") == "none"
+    words = ("cluster", "deploy", "--bundle", str(bundle), "--inventory", str(node.inventory))
+    done = hakuriver(*words, within=300)
+    assert done.code == 0, done.stderr
+    assert use.run_a_task(node, "head") == "head"
+    again = hakuriver(*words, within=120)
+    assert "nothing was changed" in again.stderr
+
+
+def test_a_bundle_is_whole_or_not_there(hakuriver: Commands, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_FIND_LINKS": ""}
+    wheel = tmp_path / "hakuriver_cluster-0.1.0-py3-none-any.whl"
+    wheel.touch()
+    words = ("cluster", "bundle", str(folder), "--wheel", str(wheel), "--python", "3.11", "--no-packages")
+    hakuriver(*words, environment={**nowhere, "PIP_CACHE_DIR": str(tmp_path / "cache")}).assert_refused(
+        1, "pip failed", "check the way to the internet"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir() if "bundle" in path.name) == []
