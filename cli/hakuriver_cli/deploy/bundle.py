@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from hakuriver.errors import ConflictError, HakuRiverError, UsageError
 from hakuriver.version import __version__
-from hakuriver_cli.deploy import content
+from hakuriver_cli.deploy import bundle_apt, content
 from hakuriver_cli.deploy.port import check_installed
 from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.output import Format, Printer
@@ -41,6 +41,10 @@ def bundle(
     machine: Annotated[
         str | None, Parameter(help="What nodes are, x86_64 or aarch64; like this machine when left out.")
     ] = None,
+    release: Annotated[
+        tuple[Literal["bookworm", "trixie", "jammy", "noble"], ...],
+        Parameter(help="A release that nodes have; like this machine when left out; may be repeated."),
+    ] = (),
     package: Annotated[
         tuple[str, ...],
         Parameter(help="A Debian package to take along beside those that the roles need; may be repeated."),
@@ -50,8 +54,8 @@ def bundle(
 ) -> None:
     """Collect all that a cluster without internet needs: HakuRiver, its libraries, and Debian packages.
 
-    Run it on a machine with internet. Debian packages are of that machine's own release and architecture: where nodes
-    have another, make a bundle on a machine like them, and put its folder below `packages` beside this one's.
+    Run it on a machine with internet. Packages for nodes like that machine come from its own sources; for others, named
+    by --release and --machine, from those of Debian and Ubuntu. That takes apt, and the keys that they are signed with.
     """
     check_installed()
     folder = directory.expanduser().absolute()
@@ -60,7 +64,7 @@ def bundle(
     printer = Printer(common.output or Format.TABLE)
     with Progress(printer.err) as progress:
         bundler = _Bundler(folder, machine or platform.machine(), python, progress.update)
-        bundler.fill(wheel, () if no_packages else package, no_packages)
+        bundler.fill(wheel, () if no_packages else _releases(release), package)
     printer.say(f"install from it: hakuriver cluster deploy --bundle {directory}")
     printer.out.write(f"{folder}\n")
 
@@ -77,7 +81,7 @@ class _Bundler:
         self._pythons = pythons
         self._tell = tell
 
-    def fill(self, wheel: Path | None, extra: tuple[str, ...], no_packages: bool) -> None:
+    def fill(self, wheel: Path | None, releases: tuple[str, ...], extra: tuple[str, ...]) -> None:
         """Into a folder beside it first: what stands under the name is whole."""
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{self._folder.name}-", dir=self._folder.parent))
@@ -88,8 +92,9 @@ class _Bundler:
             for python in self._pythons:
                 self._tell(f"fetching the libraries for Python {python}")
                 self._libraries(python, wheels)
-            release = None if no_packages else self._packages(part, extra)
-            text = self._plan.readme(__version__, self._pythons, self._machine, release)
+            for release in releases:
+                self._packages(release, part / self._plan.PACKAGES / release, extra)
+            text = self._plan.readme(__version__, self._pythons, self._machine, releases)
             (part / "README.md").write_text(text, "utf-8")
             (part / "SHA256SUMS").write_text(sums(part), "ascii")
             part.chmod(0o755)
@@ -123,26 +128,33 @@ class _Bundler:
                     path.write_text("".join(f"{entry.text}\n" for entry in source), "utf-8")
                     _run(self._plan.build(path, wheels))
 
-    def _packages(self, part: Path, extra: tuple[str, ...]) -> str | None:
-        """The packages' release; None where there is no apt, or the nodes are of another architecture."""
-        release = _release()
-        if release is None or shutil.which("apt-get") is None or self._machine != platform.machine():
-            return None
-        self._tell("fetching Debian packages")
-        folder = part / self._plan.PACKAGES / release
+    def _packages(self, release: str, folder: Path, extra: tuple[str, ...]) -> None:
+        self._tell(f"fetching Debian packages for {release}")
         folder.mkdir(parents=True)
-        everywhere = self._needed(self._plan.required(_run(self._plan.available())))
-        found = self._needed([*self._plan.DEBIAN_PACKAGES, *extra])
-        _run(self._plan.fetch(sorted(found - everywhere)), folder)
-        return release
-
-    def _needed(self, packages: Sequence[str]) -> set[tuple[str, str]]:
-        """The packages and all that they need, with versions."""
+        own = release == _own_release() and self._machine == platform.machine()
         with tempfile.TemporaryDirectory() as name:
-            empty = Path(name)
-            (empty / "status").touch()
-            (empty / "archives" / "partial").mkdir(parents=True)
-            return set(self._plan.files_of(_run(self._plan.closure(packages, empty))))
+            given = self._nothing(Path(name), release, own_sources=own)
+            every = bundle_apt.required(_run(bundle_apt.available(given)))
+            everywhere = self._needed(every, given)
+            found = self._needed(bundle_apt.wanted(release, extra), given)
+            _run(bundle_apt.fetch(sorted(found - everywhere), given), folder)
+
+    def _nothing(self, root: Path, release: str, *, own_sources: bool) -> list[str]:
+        """The options by which apt sees a machine that has nothing."""
+        (root / "status").touch()
+        for name in bundle_apt.folders():
+            (root / name).mkdir(parents=True)
+        given = bundle_apt.options(root, self._machine, own_sources=own_sources)
+        if not own_sources:
+            _require_keyring(release)
+            (root / "sources.list").write_text(bundle_apt.sources(release, self._machine), "ascii")
+            _run(bundle_apt.update(given))
+        return given
+
+    @staticmethod
+    def _needed(packages: Sequence[str], given: list[str]) -> set[tuple[str, str]]:
+        """The packages and all that they need, with versions."""
+        return set(bundle_apt.files_of(_run(bundle_apt.closure(packages, given))))
 
 
 def sums(folder: Path) -> str:
@@ -175,11 +187,34 @@ def _run(argv: list[str], folder: Path | None = None) -> str:
     return done.stdout
 
 
-def _release() -> str | None:
+def _releases(named: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are named, else that of this machine; none where there is no apt to ask."""
+    if shutil.which("apt-get") is None:
+        if named:
+            raise HakuRiverError(
+                "there is no apt here to fetch packages with", "make the bundle on a Debian or Ubuntu"
+            )
+        return ()
+    own = _own_release()
+    return named or ((own,) if own else ())
+
+
+def _own_release() -> str | None:
     try:
         return platform.freedesktop_os_release().get("VERSION_CODENAME")
     except OSError:
         return None
+
+
+def _require_keyring(name: str) -> None:
+    release = bundle_apt.RELEASES.get(name)
+    if release is None:
+        raise UsageError(f"where the packages of {name} are is not known", "give --release, or --no-packages")
+    if not Path(release.keyring).is_file():
+        raise HakuRiverError(
+            f"the keys that packages of {name} are signed with are not here: {release.keyring}",
+            f"install the package {release.keyring_package}, or make the bundle on a machine like the nodes",
+        )
 
 
 def _require_empty(folder: Path) -> None:

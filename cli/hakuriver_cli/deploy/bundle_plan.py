@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 from packaging.markers import Marker
 
@@ -15,13 +14,10 @@ WHEELS = "wheels"
 PACKAGES = "packages"
 PYTHONS = ("3.11", "3.12", "3.13")
 """Those of the distributions that nodes may have."""
-DEBIAN_PACKAGES = ("docker.io", "python3-venv", "nfs-common", "ca-certificates", "iptables")
-"""What the roles install with their defaults on a Runner."""
 _SOURCE_ONLY = frozenset({"sdnotify"})
 """Published as source alone; they hold no compiled code, so any Python makes the wheel."""
 _OLDEST_GLIBC, _NEWEST_GLIBC = 17, 35
 """The newest is that of the oldest supported distribution, Ubuntu 22.04."""
-_URI = re.compile(r"^'[^']+' (?P<file>\S+\.deb) \d+", re.MULTILINE)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -114,58 +110,12 @@ def own_wheel(checkout: Path, folder: Path) -> list[str]:
     return [*_PIP, "wheel", "--wheel-dir", str(folder), "--no-deps", str(checkout)]
 
 
-def closure(packages: Iterable[str], empty: Path) -> list[str]:
-    """Asks apt for the packages and all that they need on a machine that has nothing.
-
-    `empty` is a folder with an empty file `status` and an empty folder `archives/partial`: apt leaves out what it has
-    fetched before.
-    """
-    return [
-        "apt-get",
-        "install",
-        "--print-uris",
-        "--yes",
-        "--no-install-recommends",
-        "-o",
-        f"Dir::State::status={empty / 'status'}",
-        "-o",
-        f"Dir::Cache::archives={empty / 'archives'}",
-        *packages,
-    ]
-
-
-def files_of(printed: str) -> list[tuple[str, str]]:
-    """Names and versions in what `closure` prints."""
-    return [(name, version) for name, version in map(_name_and_version, _URI.findall(printed)) if version]
-
-
-def available() -> list[str]:
-    """Asks apt for all packages that it knows."""
-    return ["apt-cache", "dumpavail"]
-
-
-def required(printed: str) -> list[str]:
-    """Those of `available` that every installation has: what they need, need not travel."""
-    found = set()
-    for stanza in printed.split("\n\n"):
-        if "\nPriority: required" not in stanza and "\nEssential: yes" not in stanza:
-            continue
-        fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
-        if fields.get("Priority") == "required" or fields.get("Essential") == "yes":
-            found.add(fields["Package"])
-    return sorted(found)
-
-
-def fetch(packages: Iterable[tuple[str, str]]) -> list[str]:
-    """Downloads packages into the current folder."""
-    return ["apt-get", "download", *(f"{name}={version}" for name, version in packages)]
-
-
-def readme(version: str, pythons: Iterable[str], machine: str, release: str | None) -> str:
+def readme(version: str, pythons: Iterable[str], machine: str, releases: Iterable[str]) -> str:
+    folders = ", ".join(f"`{PACKAGES}/{release}`" for release in releases)
     packages = (
-        f"`{PACKAGES}/{release}` has Debian packages for nodes of that release.\n"
-        if release
-        else "There are no Debian packages: the machine that made this has no apt. Nodes need Docker already.\n"
+        f"{folders}: Debian packages for nodes of these releases. A node takes those of its own.\n"
+        if folders
+        else "There are no Debian packages: nodes need Docker already.\n"
     )
     return (
         f"# HakuRiver {version}, to install without internet\n\n"
@@ -173,11 +123,6 @@ def readme(version: str, pythons: Iterable[str], machine: str, release: str | No
         "Check it: `sha256sum --check SHA256SUMS`. Install from it:\n\n"
         "    hakuriver cluster deploy --bundle THIS_FOLDER\n"
     )
-
-
-def _name_and_version(file: str) -> tuple[str, str]:
-    name, version, *_ = [*file.split("_"), ""]
-    return name, unquote(version)
 
 
 def _environment(python: str, machine: str) -> dict[str, str]:

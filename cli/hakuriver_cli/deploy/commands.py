@@ -78,8 +78,10 @@ def add_node(
     from hakuriver_cli.deploy.members import Members  # noqa: PLC0415  (needs YAML)
 
     found = find_inventory(playing.inventory)
-    given, own = source(wheel, bundle), default_source(found)
-    play = play_of(playing, found, "add-node", "add-node", limit=name, variables=given, defaults=own)
+    given, own = {**source(wheel, bundle), "node": name}, default_source(found)
+    # The Host's machine as well: its firewall lets the new one in.
+    both = f"{name},{inventory.HOST_GROUP}"
+    play = play_of(playing, found, "add-node", "add-node", limit=both, variables=given, defaults=own)
     printer = _printer(common)
     with Members(found, printer.say, keep=not playing.check) as members:
         members.add(name, group, own_variables(address, user, var))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hakuriver_cli.deploy import bundle_plan, content
+from hakuriver_cli.deploy import bundle_apt, bundle_plan, content
 from hakuriver_cli.deploy.bundle import sums
 
 LOCK = """\
@@ -88,11 +88,38 @@ def test_wheels_are_fetched_by_their_hashes_for_another_python() -> None:
 
 
 def test_what_apt_prints_names_packages_and_versions() -> None:
-    assert bundle_plan.files_of(PRINTED) == [("docker.io", "20.10+dfsg1-2"), ("iptables", "1:1.8.9-2")]
+    assert bundle_apt.files_of(PRINTED) == [("docker.io", "20.10+dfsg1-2"), ("iptables", "1:1.8.9-2")]
 
 
 def test_what_every_installation_has_does_not_travel() -> None:
-    assert bundle_plan.required(SHOWN) == ["libc6", "tar"]
+    assert bundle_apt.required(SHOWN) == ["libc6", "tar"]
+
+
+@pytest.mark.parametrize("release", ["bookworm", "trixie", "jammy", "noble"])
+def test_another_release_has_sources_that_are_signed(release: str) -> None:
+    lines = bundle_apt.sources(release, "x86_64").splitlines()
+    suites = [line.split()[3] for line in lines]
+    assert suites == [release, f"{release}-updates", f"{release}-security"]
+    assert all(line.startswith("deb [signed-by=/usr/share/keyrings/") for line in lines)
+
+
+def test_other_machines_have_their_packages_elsewhere() -> None:
+    assert "ports.ubuntu.com" in bundle_apt.sources("noble", "aarch64")
+    assert "deb.debian.org" in bundle_apt.sources("trixie", "aarch64")
+
+
+def test_each_release_is_asked_for_what_the_roles_install_there() -> None:
+    assert "docker-cli" in bundle_apt.wanted("trixie", [])
+    assert "python3.11-venv" in bundle_apt.wanted("jammy", [])
+    assert bundle_apt.wanted("sid", ["htop"]) == [*bundle_apt.PACKAGES, "htop"]
+
+
+def test_apt_sees_a_machine_that_has_nothing() -> None:
+    own = bundle_apt.options(Path("/r"), "x86_64", own_sources=True)
+    assert "Dir::State::status=/r/status" in own
+    assert not [word for word in own if "SourceList" in word]
+    other = bundle_apt.options(Path("/r"), "aarch64", own_sources=False)
+    assert {"Dir::Etc::SourceList=/r/sources.list", "APT::Architecture=arm64"} <= set(other)
 
 
 def test_a_bundle_without_packages_leaves_docker_to_the_inventory(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_ctrl_c_stops_tells_and_gives_the_lock_back(
     assert str(outcome.status) == "interrupted"
 
 
-def test_add_node_writes_the_machine_and_plays_it_alone(
+def test_add_node_writes_the_machine_and_plays_it_and_the_host_alone(
     commands: Commands, ansible: FakeAnsible, inventory: Path
 ) -> None:
     before = (inventory / "hosts.yml").read_text()
@@ -232,7 +232,10 @@ def test_add_node_writes_the_machine_and_plays_it_alone(
     runners = yaml.safe_load(hosts)["hakuriver"]["children"]["hakuriver_runners"]["hosts"]
     assert runners["node-2"] == {"ansible_host": "10.0.0.12", "ansible_user": "ada", "rack": 7}
     (job,) = ansible.jobs
-    assert (job.playbook, job.arguments) == ("playbooks/add-node.yml", ["--limit", "node-2"])
+    assert (job.playbook, job.arguments[:2]) == (
+        "playbooks/add-node.yml",
+        ["--limit", "node-2,hakuriver_host"],
+    )
     assert commands("cluster", *words).code == 0
     assert (inventory / "hosts.yml").read_text() == hosts
 
