@@ -101,6 +101,21 @@ def test_json_has_the_outcome_and_its_events(lab: Lab) -> None:
     assert {"kind": "changed", "node": "node-1", "task": "Change"}.items() <= outcome["events"][2].items()
 
 
+def test_a_look_ahead_shows_how_files_would_change_and_changes_none(lab: Lab) -> None:
+    target = lab.folder / "{{ inventory_hostname }}.txt"
+    lab.playbook(
+        HEAD + f"    - {{name: Write, ansible.builtin.copy: {{content: new, dest: '{target}'}}}}\n"
+    )
+    (lab.folder / "head.txt").write_text("old\n")
+    done = lab.cluster("deploy", "--check", "--diff")
+    assert done.code == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert {"head: -old", "head: +new", "node-1: +new"} <= set(lines)
+    assert "changed: head node-1" in done.stderr
+    assert (lab.folder / "head.txt").read_text() == "old\n"
+    assert not (lab.folder / "node-1.txt").exists()
+
+
 def broken(lab: Lab) -> None:
     lab.playbook(HEAD + "    - {name: Break, ansible.builtin.command: sh -c 'echo no luck >&2; exit 3'}\n")
 

@@ -77,6 +77,11 @@ class _Task:
         return bool(kinds & ended) and not (self._is_of_variables and ended <= {Kind.OK, Kind.SKIPPED})
 
 
+def _diff(event: Event) -> list[str]:
+    """Each line with its node: the nodes' own come one after the other."""
+    return [f"{event.node}: {line}" for line in event.text.splitlines() if line.strip()]
+
+
 class Lines:
     """A line for each play and task, when it has ended on all nodes."""
 
@@ -95,17 +100,24 @@ class Lines:
             self._task = _Task(event)
         elif event.kind is Kind.PLAY:
             self._play = event.play or ""
+        elif event.kind is Kind.DIFF:
+            self._begin_play()
+            for line in _diff(event):
+                self._say(line)
         elif event.kind in _ENDED and self._task is not None:
             self._task.take(event)
 
     def close(self) -> None:
         self._flush()
 
+    def _begin_play(self) -> None:
+        if self._play:
+            self._say(f"== {self._play}")
+            self._play = ""
+
     def _flush(self) -> None:
         if self._task is not None and self._task.is_worth_a_line(self._kinds):
-            if self._play:
-                self._say(f"== {self._play}")
-                self._play = ""
+            self._begin_play()
             self._say(self._task.line())
         self._task = None
 
@@ -154,6 +166,8 @@ class Terminal:
             self._task = _Task(event)
         elif event.kind is Kind.PLAY:
             self._play = event.play or ""
+        elif event.kind is Kind.DIFF:
+            self._print("\n".join(map(printable, _diff(event))))
         if event.node and (event.kind in _ENDED or event.kind is Kind.START):
             self._nodes.setdefault(event.node, _Node()).take(event, monotonic())
             if event.kind in _ENDED and self._task is not None:
@@ -175,10 +189,13 @@ class Terminal:
     def _flush(self) -> None:
         if self._task is not None and self._task.is_worth_a_line(_SHOWN_ON_TERMINAL):
             bad = self._task.is_worth_a_line(frozenset({Kind.FAILED, Kind.UNREACHABLE}))
-            from rich.text import Text  # noqa: PLC0415
-
-            self._console.print(Text(printable(self._task.line()), style="red" if bad else ""))
+            self._print(printable(self._task.line()), style="red" if bad else "")
         self._task = None
+
+    def _print(self, text: str, style: str = "") -> None:
+        from rich.text import Text  # noqa: PLC0415
+
+        self._console.print(Text(text, style=style))
 
     def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
         from rich.table import Table  # noqa: PLC0415

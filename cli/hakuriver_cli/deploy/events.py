@@ -48,6 +48,8 @@ class Kind(StrEnum):
     """One round of a loop failed; the task's own failure follows."""
     UNREACHABLE = "unreachable"
     RETRY = "retry"
+    DIFF = "diff"
+    """How a file changes, or would."""
     MESSAGE = "message"
     """Words of Ansible's own, outside of any task."""
     STATS = "stats"
@@ -198,6 +200,13 @@ def _retry(message: Mapping[str, Any]) -> Event:
     return _event(Kind.RETRY, message)
 
 
+def _diff(message: Mapping[str, Any]) -> Event | None:
+    """Of this event Ansible gives the task in a form of its own; the one that is going on is known."""
+    text = plain(message).strip("\n")
+    node = _data(message).get("host")
+    return Event(kind=Kind.DIFF, time=_time(message.get("created")), node=node, text=text) if text else None
+
+
 def _complaint(message: Mapping[str, Any]) -> str:
     """What Ansible itself says is wrong; what it says between two events comes with the earlier one."""
     found = _COMPLAINT.search(plain(message))
@@ -234,6 +243,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Event | None]] = {
     "runner_on_unreachable": _unreachable,
     "runner_item_on_failed": _item,
     "runner_retry": _retry,
+    "runner_on_file_diff": _diff,
     "playbook_on_stats": _stats,
     "verbose": _words,
     "warning": _words,

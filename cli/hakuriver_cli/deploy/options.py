@@ -49,9 +49,9 @@ class Playing:
         bool,
         Parameter(name=("--check", "-C"), group=ANSIBLE, help="Say what would change, and change nothing."),
     ] = False
-    diff: Annotated[
-        bool, Parameter(name=("--diff", "-D"), group=ANSIBLE, help="Keep in the output how files change.")
-    ] = False
+    diff: Annotated[bool, Parameter(name=("--diff", "-D"), group=ANSIBLE, help="Show how files change.")] = (
+        False
+    )
     tags: Annotated[
         tuple[str, ...],
         Parameter(name=("--tags", "-t"), group=ANSIBLE, help="Only these parts: the names of roles."),

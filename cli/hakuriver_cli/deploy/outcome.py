@@ -68,7 +68,7 @@ class Tally:
         self._played = False
 
     def take(self, event: Event) -> None:
-        if event.text:
+        if event.text and event.kind is not Kind.DIFF:
             self._words = [*self._words[-_WORDS_KEPT:], event.text]
         if event.kind is Kind.STATS:
             self._stats = event.stats

@@ -32,6 +32,8 @@ from hakuriver_cli.output import Format, Printer
 INTERRUPTED = 130
 _UNREACHABLE = 6
 _FAILED = 1
+_NOT_OURS = "noop task does not support when conditional"
+"""Ansible warns so of a task that it puts in by itself."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Asker = Callable[[Secret], str]
@@ -102,7 +104,8 @@ class Deployment:
         record.write(outcome)
 
     def _echo(self, play: Play, event: Event) -> None:
-        if event.kind is events.Kind.MESSAGE and (play.verbose or "[WARNING]" in event.text):
+        shown = "[WARNING]" in event.text and _NOT_OURS not in event.text
+        if event.kind is events.Kind.MESSAGE and (play.verbose or shown):
             self.printer.say(event.text if play.verbose else event.text.partition("\n")[0])
 
 
@@ -134,7 +137,9 @@ def exit_code(outcome: Outcome) -> int:
 
 def _summary(outcome: Outcome) -> str:
     changed = [_changes(node) for node in outcome.nodes if node.counts.changed]
-    done = f"changed: {', '.join(changed)}" if changed else "nothing was changed"
+    word = "would change" if "--check" in outcome.options else "changed"
+    nothing = "nothing would change" if "--check" in outcome.options else "nothing was changed"
+    done = f"{word}: {', '.join(changed)}" if changed else nothing
     if outcome.status is Status.INTERRUPTED:
         return (
             f"stopped; {done}. The same command goes on from there: what is done already is left as it is\n"

@@ -61,6 +61,20 @@ def test_names_cannot_write_to_the_terminal() -> None:
     assert "\x1b" not in line
 
 
+def test_how_a_file_changes_is_shown_with_its_node() -> None:
+    change = event(Kind.DIFF, node="node-1", text="--- before\n+++ after\n@@ -1 +1 @@\n-a\n+b\n")
+    shown = task("Write", node_1=Kind.CHANGED)
+    assert lines(event(Kind.PLAY, play="Prepare"), shown[0], change, *shown[1:]) == [
+        "== Prepare",
+        "node-1: --- before",
+        "node-1: +++ after",
+        "node-1: @@ -1 +1 @@",
+        "node-1: -a",
+        "node-1: +b",
+        "Write … changed: node-1",
+    ]
+
+
 def test_a_terminal_has_lines_of_what_changed_or_failed() -> None:
     err = io.StringIO()
     shown = Terminal(err)
