@@ -136,10 +136,7 @@ def exit_code(outcome: Outcome) -> int:
 
 
 def _summary(outcome: Outcome) -> str:
-    changed = [_changes(node) for node in outcome.nodes if node.counts.changed]
-    word = "would change" if "--check" in outcome.options else "changed"
-    nothing = "nothing would change" if "--check" in outcome.options else "nothing was changed"
-    done = f"{word}: {', '.join(changed)}" if changed else nothing
+    done = _done(outcome)
     if outcome.status is Status.INTERRUPTED:
         return (
             f"stopped; {done}. The same command goes on from there: what is done already is left as it is\n"
@@ -147,6 +144,16 @@ def _summary(outcome: Outcome) -> str:
         )
     ended = "done" if outcome.status is Status.OK else "failed"
     return f"{ended} in {outcome.seconds:.0f} s; {done}\nhistory: {outcome.history}"
+
+
+def _done(outcome: Outcome) -> str:
+    """What was changed. `check` plays tasks that would change something, to see whether they would."""
+    changed = [_changes(node) for node in outcome.nodes if node.counts.changed]
+    if "--check" in outcome.options:
+        return f"would change: {', '.join(changed)}" if changed else "nothing would change"
+    if not changed or outcome.what == "check":
+        return "nothing was changed"
+    return f"changed: {', '.join(changed)}"
 
 
 def _changes(node: NodeOutcome) -> str:

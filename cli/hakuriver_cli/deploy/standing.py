@@ -107,7 +107,7 @@ def deployed(outcome: Outcome, holder: lock.Holder | None) -> Deployed:
     if outcome.status is Status.RUNNING and holder is None and outcome.what not in {"check", "logs"}:
         status = "broken off"
     return Deployed(
-        what=outcome.what,
+        what=f"{outcome.what} --check" if "--check" in outcome.options else outcome.what,
         status=status,
         started=outcome.started,
         seconds=outcome.seconds,
