@@ -224,9 +224,9 @@ def drain_variables(timeout: str | None, *, kill: bool) -> dict[str, object]:
     """How long the tasks of a node that goes may take."""
     found: dict[str, object] = {}
     if timeout is not None:
-        found["remove_timeout"] = f"{parse_duration(timeout)}s"
+        found["hakuriver_remove_timeout"] = f"{parse_duration(timeout)}s"
     if kill:
-        found["remove_kill"] = True
+        found["hakuriver_remove_kill"] = True
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import socket
 import sys
 from collections.abc import Callable
@@ -115,6 +116,7 @@ class _Given:
                 share_path=self._share_path or "/srv/hakuriver",
                 tls=self._tls,
                 users=self._users,
+                numbers={user: pwd.getpwnam(user).pw_uid for user in self._users if _has_account(user)},
             )
         )
 
@@ -176,6 +178,13 @@ def _runners(text: str, host: Machine) -> tuple[Machine, ...]:
 
 def _accounts(text: str) -> tuple[str, ...]:
     return tuple(map(account, text.split()))
+
+
+def _has_account(user: str) -> bool:
+    try:
+        return pwd.getpwnam(user).pw_uid > 0
+    except KeyError:
+        return False
 
 
 def _written_as(one: Machine) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -46,6 +48,8 @@ class Answers:
     share_path: str = "/mnt/hakuriver"
     tls: bool = True
     users: tuple[str, ...] = field(default=())
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """The uids of those users who have an account already; they keep it."""
 
     @property
     def local(self) -> bool:
@@ -221,6 +225,7 @@ def _users(answers: Answers) -> str:
 #     uid: 2001
 """
     lines = ["# People's accounts on all machines, with the same numbers everywhere.", "users_accounts:"]
-    for number, user in enumerate(answers.users, start=2001):
-        lines += [f"  - name: {user}", f"    uid: {number}"]
+    free = (number for number in itertools.count(2001) if number not in answers.numbers.values())
+    for user in answers.users:
+        lines += [f"  - name: {user}", f"    uid: {answers.numbers.get(user) or next(free)}"]
     return "\n".join(lines) + "\n"

@@ -269,7 +269,7 @@ def test_remove_node_takes_the_machine_out_when_it_is_gone(
 def test_remove_node_says_how_long_tasks_may_take(commands: Commands, ansible: FakeAnsible) -> None:
     seen = Seen(ansible)
     assert commands("cluster", "remove-node", "node-1", "--yes", "--timeout", "2h", "--kill").code == 0
-    assert seen.variables == {"remove_timeout": "7200s", "remove_kill": True}
+    assert seen.variables == {"hakuriver_remove_timeout": "7200s", "hakuriver_remove_kill": True}
 
 
 def test_remove_node_keeps_it_when_it_failed(

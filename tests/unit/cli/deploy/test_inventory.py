@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,11 @@ def test_init_does_not_wait_for_answers_that_do_not_come(
     done = commands("cluster", "init", str(tmp_path / "lab"))
     assert done.code == 2
     assert "no answer came" in done.err
+
+
+def test_who_has_an_account_keeps_its_number(commands: Commands, tmp_path: Path) -> None:
+    account = next(one for one in pwd.getpwall() if one.pw_uid > 0)
+    users = f"--local --user {account.pw_name} --user nobody-yet"
+    assert commands("cluster", "init", str(tmp_path / "lab"), *users.split()).code == 0
+    variables = yaml.safe_load((tmp_path / "lab/group_vars/all.yml").read_text())
+    assert [one["uid"] for one in variables["users_accounts"]] == [account.pw_uid, 2001]
