@@ -149,9 +149,9 @@ class Lab:
             "HAKURIVER_CONFIG": str(folder / "client.toml"),
             "NO_COLOR": "1",
         }
-        command = [Path(sys.executable).parent / "hakuriver", "cluster", "deploy", *options]
+        program = str(Path(sys.executable).parent / "hakuriver")
         return subprocess.run(
-            [*command, "--inventory", self.nodes.inventory],
+            [program, "cluster", "deploy", *options, "--inventory", str(self.nodes.inventory)],
             input=given,
             capture_output=True,
             text=True,
