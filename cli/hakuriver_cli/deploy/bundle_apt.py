@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -33,26 +33,26 @@ class Release:
     """For other machines than x86_64, where they are elsewhere."""
 
 
-_DEBIAN = {
-    "archive": "http://deb.debian.org/debian",
-    "security": "http://deb.debian.org/debian-security",
-    "components": "main",
-    "keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "keyring_package": "debian-archive-keyring",
-}
-_UBUNTU = {
-    "archive": "http://archive.ubuntu.com/ubuntu",
-    "security": "http://security.ubuntu.com/ubuntu",
-    "components": "main universe",
-    "keyring": "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
-    "keyring_package": "ubuntu-archive-keyring or ubuntu-keyring",
-    "other_archive": "http://ports.ubuntu.com/ubuntu-ports",
-}
+_DEBIAN = Release(
+    archive="http://deb.debian.org/debian",
+    security="http://deb.debian.org/debian-security",
+    components="main",
+    keyring="/usr/share/keyrings/debian-archive-keyring.gpg",
+    keyring_package="debian-archive-keyring",
+)
+_UBUNTU = Release(
+    archive="http://archive.ubuntu.com/ubuntu",
+    security="http://security.ubuntu.com/ubuntu",
+    components="main universe",
+    keyring="/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    keyring_package="ubuntu-archive-keyring or ubuntu-keyring",
+    other_archive="http://ports.ubuntu.com/ubuntu-ports",
+)
 RELEASES = {
-    "bookworm": Release(**_DEBIAN),
-    "trixie": Release(**_DEBIAN, more=("docker-cli",)),
-    "jammy": Release(**_UBUNTU, more=("python3.11", "python3.11-venv")),
-    "noble": Release(**_UBUNTU),
+    "bookworm": _DEBIAN,
+    "trixie": replace(_DEBIAN, more=("docker-cli",)),
+    "jammy": replace(_UBUNTU, more=("python3.11", "python3.11-venv")),
+    "noble": _UBUNTU,
 }
 
 
