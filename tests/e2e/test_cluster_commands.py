@@ -103,9 +103,7 @@ def test_json_has_the_outcome_and_its_events(lab: Lab) -> None:
 
 def test_a_look_ahead_shows_how_files_would_change_and_changes_none(lab: Lab) -> None:
     target = lab.folder / "{{ inventory_hostname }}.txt"
-    lab.playbook(
-        HEAD + f"    - {{name: Write, ansible.builtin.copy: {{content: new, dest: '{target}'}}}}\n"
-    )
+    lab.playbook(HEAD + f"    - {{name: Write, ansible.builtin.copy: {{content: new, dest: '{target}'}}}}\n")
     (lab.folder / "head.txt").write_text("old\n")
     done = lab.cluster("deploy", "--check", "--diff")
     assert done.code == 0, done.stderr
@@ -261,7 +259,7 @@ def test_an_added_machine_is_written_played_and_removed_again(lab: Lab) -> None:
     assert made.code == 0, made.stderr
     where = ("--inventory", str(lab.folder / "new"))
     for name in ("add-node", "remove-node"):
-        lab.playbook(HEAD + CHANGE, name)
+        lab.playbook((HEAD + CHANGE).replace("hosts: all", "hosts: hakuriver_runners"), name)
     own = ("--var", "ansible_connection=local", "--var", f"ansible_python_interpreter={sys.executable}")
     hosts = lab.folder / "new" / "hosts.yml"
     before = hosts.read_text()
