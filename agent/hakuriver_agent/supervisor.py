@@ -116,6 +116,8 @@ class Supervisor:
                 results.append(_action(named, f"it has ended ({attempt.report.status})"))
             else:
                 attempt.kill_requested = True
+                # At once: a start that is on its way would go on while the kill is written.
+                attempt.launch.cancel()
                 stopping.append(attempt)
                 results.append(_action(named))
         if stopping:

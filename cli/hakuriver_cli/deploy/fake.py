@@ -41,7 +41,9 @@ class FakeAnsible:
             on_message({"counter": counter, "uuid": str(counter), "created": _AT, "pid": 1, **message})
         if self.waits:
             self.waiting.set()
-            self._stopped.wait()
+            # A signal that comes right before a wait without an end would not be noticed until another one comes.
+            while not self._stopped.wait(0.1):
+                pass
             return End("failed")
         return End(self.ends or ("failed" if bad else "successful"))
 

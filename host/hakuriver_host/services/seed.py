@@ -132,7 +132,9 @@ def _busybox(scratch: Path) -> Path:
         package = next(scratch.glob("busybox-static_*.deb"))
         _run(["dpkg-deb", "-x", package.name, "root"], scratch)
         # Other files of the package have that name too.
-        return next(path for path in (scratch / "root").rglob("busybox") if path.is_file() and _is_static(path))
+        return next(
+            path for path in (scratch / "root").rglob("busybox") if path.is_file() and _is_static(path)
+        )
     except (subprocess.SubprocessError, OSError, StopIteration):
         raise SeedError("no image can be pulled, and busybox-static cannot be fetched; install it") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hakuriver.models.runner import AttemptId, Verdict, VerdictAction
 from hakuriver.states import TaskState
 from hakuriver_agent.engines.fake import FakeEngine
+from hakuriver_agent.engines.port import Key
 from unit.agent.agent_doubles import Node, eventually, named, node, spec
 
 
@@ -118,6 +120,25 @@ async def test_a_kill_while_it_is_written_wins(machine: Node) -> None:
         (killed,) = await life.supervisor.kill([named(given)])
         assert killed.ok
         await starting
+        assert (await life.post.final(given)).status is TaskState.KILLED
+        assert machine.world.starts == []
+
+
+async def test_a_kill_that_is_written_late_wins(machine: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with machine.life() as life:
+        given = spec()
+        starting = asyncio.create_task(life.supervisor.start([given]))
+        await asyncio.sleep(0)
+        write = life.journal.request_kill
+
+        async def write_late(keys: Iterable[Key]) -> None:
+            await starting
+            for _ in range(100):
+                await asyncio.sleep(0)
+            await write(keys)
+
+        monkeypatch.setattr(life.journal, "request_kill", write_late)
+        assert (await life.supervisor.kill([named(given)]))[0].ok
         assert (await life.post.final(given)).status is TaskState.KILLED
         assert machine.world.starts == []
 
