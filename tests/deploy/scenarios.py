@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-
-from support.nodes import ROOT, environment
+from support.nodes import ROOT, environment, told
 
 _SHOWN = 12_000
 """Characters of the output that a failure shows: the play that failed and the one before it."""
@@ -16,18 +14,5 @@ def names() -> list[str]:
 
 def play(scenario: str) -> None:
     """The whole sequence of the scenario; its nodes are removed whatever happens."""
-    done = molecule("test", "--scenario-name", scenario)
+    done = told(["molecule", "test", "--scenario-name", scenario], environment())
     assert done.returncode == 0, f"the scenario {scenario} failed:\n{done.stdout[-_SHOWN:]}"
-
-
-def molecule(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["molecule", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 import pytest
 
-from support.nodes import ROOT, environment
+from support.nodes import ROOT, play_environment
 
 
 @pytest.mark.parametrize(
@@ -19,7 +18,7 @@ def test_it_is_clean(command: list[str]) -> None:
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**environment(), "ANSIBLE_CONFIG": os.fspath(ROOT / "ansible/ansible.cfg")},
+        env=play_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -99,16 +99,7 @@ class Nodes:
         return ["ansible-playbook", "--inventory", str(self.inventory), *options, str(path)]
 
     def play(self, playbook: str, *options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(playbook, *options),
-            cwd=ROOT,
-            env=play_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        return told(self.command(playbook, *options), play_environment())
 
     def run(self, name: str, *command: str, given: str | None = None) -> str:
         """What a command says on that node."""
@@ -174,6 +165,20 @@ def running(nodes: Nodes, variables: Mapping[str, Any] | None = None) -> Iterato
         yield nodes
     finally:
         nodes.remove()
+
+
+def told(command: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs it at the root; all that it says, in its order, is in `stdout`."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
 
 
 def play_environment() -> dict[str, str]:
