@@ -33,6 +33,7 @@ from hakuriver_agent.engines.docker_request import (
     split_mount,
 )
 from hakuriver_agent.engines.init_process import ignores_sigterm
+from hakuriver_agent.engines.memory_kills import engine_missed, kernel_kills
 from hakuriver_agent.engines.port import (
     Adopted,
     Ended,
@@ -129,24 +130,25 @@ class DockerEngine(Engine):
         image, digest = await self._images(lambda: self._environments.image(spec, launch))
         async with self._starting:
             launch.check()
+            kills = kernel_kills()
             try:
                 started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
             except _NoImageError:
                 self._environments.forget(image)
                 image, digest = await self._images(lambda: self._environments.image(spec, launch))
                 started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
-        self._watch(spec.key, look=spec.memory_bytes is not None)
+        self._watch(spec.key, kills, look=spec.memory_bytes is not None)
         return Started(started, container_name(spec.key), digest)
 
     async def adopt(self, spec: AttemptSpec) -> Adopted | None:
-        name = container_name(spec.key)
+        name, kills = container_name(spec.key), kernel_kills()
         info = await self._door.call(lambda: self._door.inspect(name))
         if info is None or info["Config"]["Labels"].get(LABEL_RUNNER) != self._place.runner:
             return None
         if info["State"]["Status"] == "created":
             return None
         await self._door.call(lambda: self._output(spec).follow())
-        self._watch(spec.key)
+        self._watch(spec.key, kills)
         started = Started(moment(info["State"]["StartedAt"]), name, info["Image"])
         return Adopted(started, info["State"]["Status"] == "paused")
 
@@ -253,11 +255,12 @@ class DockerEngine(Engine):
         self._outputs[spec.key] = output
         return output
 
-    def _watch(self, key: Key, look: bool = True) -> None:
+    def _watch(self, key: Key, kills: int | None, look: bool = True) -> None:
         """Has a thread wait for the end of a started container.
 
-        `look` says whether there is more to know of an exit code 0: what the kernel killed for want of memory, when
-        there is a limit, or when it began and ended, when this life did not see it.
+        `kills` is the kernel's count of before it was started or adopted. `look` says whether there is more to know of
+        an exit code 0: what the kernel killed for want of memory, when there is a limit, or when it began and ended,
+        when this life did not see it.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ended] = loop.create_future()
@@ -268,13 +271,13 @@ class DockerEngine(Engine):
                 future.set_result(ended)
 
         def work() -> None:
-            ended = self._until_end(key, look)
+            ended = self._until_end(key, kills, look)
             if ended is not None and not loop.is_closed():
                 loop.call_soon_threadsafe(settle, ended)
 
         threading.Thread(target=work, name=f"wait {container_name(key)}", daemon=True).start()
 
-    def _until_end(self, key: Key, look: bool) -> Ended | None:
+    def _until_end(self, key: Key, kills: int | None, look: bool) -> Ended | None:
         """In a thread: waits for the end, over engines that come and go; none when the Runner ends first."""
         name, output, hiccup = container_name(key), self._outputs[key], False
         while not self._closed.is_set():
@@ -284,6 +287,7 @@ class DockerEngine(Engine):
                     if not look and not hiccup and answer["StatusCode"] == 0 and not answer.get("Error"):
                         return Ended(0, datetime.now(UTC), message=output.finish(hiccup=False))
                     info = self._door.inspect(name)
+                    oom = info is not None and self._out_of_memory(info, kills)
             except EngineUnavailableError as error:
                 if not hiccup:
                     log.warning(
@@ -293,13 +297,28 @@ class DockerEngine(Engine):
                 self._closed.wait(RETRY_SECONDS)
                 continue
             except ContainerGoneError:
-                info = None
+                info, oom = None, False
             if info is None:
                 output.abandon()
                 return Ended(None, datetime.now(UTC), message=_GONE)
             if not info["State"]["Running"] and not info["State"]["Restarting"]:
-                return ended(info["State"], output.finish(hiccup) or (_AWAY if hiccup else None))
+                lost = output.finish(hiccup) or (_AWAY if hiccup else None)
+                return ended(info["State"], lost, oom=oom)
         return None
+
+    def _out_of_memory(self, info: dict[str, Any], kills: int | None) -> bool:
+        """In a thread. Whether the kernel killed one of an ended container's processes for want of memory."""
+        state = info["State"]
+        if state["OOMKilled"] or state["Running"]:
+            return bool(state["OOMKilled"])
+        started, finished = moment(state["StartedAt"]), moment(state["FinishedAt"])
+        return engine_missed(
+            int(state["ExitCode"]),
+            finished - started,
+            kills,
+            kernel_kills(),
+            lambda: self._door.told_of_memory(info["Id"], started, finished),
+        )
 
     def _terminate(self, key: Key) -> None:
         """SIGTERM; and SIGKILL at once where the container's first process has no handler for it.

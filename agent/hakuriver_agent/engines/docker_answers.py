@@ -20,9 +20,8 @@ def failure(spec: AttemptSpec, error: Any) -> Exception:
     return start_failure(spec.command, text)
 
 
-def ended(state: dict[str, Any], lost: str | None) -> Ended:
+def ended(state: dict[str, Any], lost: str | None, *, oom: bool) -> Ended:
     message = lost
-    oom = bool(state["OOMKilled"])
     if state.get("Error"):
         message = str(state["Error"])
     return Ended(

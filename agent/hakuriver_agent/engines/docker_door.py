@@ -9,6 +9,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from hakuriver_agent.engines.port import EngineUnavailableError
 from hakuriver_agent.threads import in_thread
 
 CALL_SECONDS = 60.0
+LATE_EVENT_SECONDS = 2
 DEFAULT_URL = "unix:///var/run/docker.sock"
 
 T = TypeVar("T")
@@ -87,6 +89,20 @@ class DockerDoor:
         except NotFound:
             return None
         return info
+
+    def told_of_memory(self, container: str, started: datetime, ended: datetime) -> bool:
+        """Whether the engine has an event for a container's want of memory, or gets one soon after its end.
+
+        The times are the engine's own. It keeps its last 256 events.
+        """
+        events = self.client().events(
+            since=int(started.timestamp()),
+            until=int(ended.timestamp()) + LATE_EVENT_SECONDS,
+            filters={"type": ["container"], "event": ["oom"], "container": [container]},
+            decode=True,
+        )
+        with contextlib.closing(events):
+            return next(iter(events), None) is not None
 
     def quietly(self, call: Callable[..., Any], *arguments: str) -> None:
         """What a container that has ended, or is so already, refuses is no error."""
