@@ -244,7 +244,11 @@ class TestSqlite:
         add(archive, tarfile.TarInfo("host.key"))
         assert "twice" in refused(archive, tmp_path)
 
-    @pytest.mark.parametrize("content", [b"", b"a letter\n" * 100, gzip.compress(b"a letter\n" * 100)])
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"a letter\n" * 100, gzip.compress(b"a letter\n" * 100)],
+        ids=["empty", "text", "compressed text"],
+    )
     def test_what_is_no_archive(self, database_url: str, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "letter").write_bytes(content)
         refused(tmp_path / "letter", tmp_path)
