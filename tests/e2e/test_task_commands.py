@@ -55,6 +55,21 @@ def test_interrupting_run_kills_the_task(cluster: Cluster) -> None:
     assert cluster.api.wait_final(task.task_id).status == TaskState.KILLED
 
 
+def test_interrupting_run_while_the_host_is_restarted_kills_the_task(cluster: Cluster) -> None:
+    process = cluster.run.start("task", "run", "--name", "cut-off", *script("echo here; exec sleep 600"))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == b"here\n"
+    (task,) = cluster.api.tasks(name="cut-off")
+    cluster.host.kill()
+    process.send_signal(signal.SIGINT)
+    assert b"killing" in process.stderr.readline()
+    cluster.start_host()
+    assert process.wait(timeout=60) != 0
+    assert cluster.api.wait_final(task.task_id).status == TaskState.KILLED
+    cluster.wait_online()
+
+
 def test_submit_prints_the_id_alone_where_it_is_piped_to_a_command(cluster: Cluster) -> None:
     assert submit(cluster, "--", "true").isdecimal()
 

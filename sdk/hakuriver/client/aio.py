@@ -54,6 +54,8 @@ class AsyncClient:
     ) -> None:
         self._address = wire.address(url, token, ca_file=ca_file, timeout=timeout, patience=patience)
         self._http = httpx.AsyncClient(**self._address.options(), transport=transport)
+        self._stood = False
+        """Whether the Host has answered this client before."""
 
     @classmethod
     def from_settings(cls, settings: Settings, config_file: Path | None = None) -> Self:
@@ -137,9 +139,9 @@ class AsyncClient:
     async def resume(self, task_id: int) -> Message:
         return await self._send(calls.resume(task_id))
 
-    async def retry(self, task_id: int) -> SubmitResponse:
-        """Submits what a task that has ended asked for once more, as a new task."""
-        return await self._send(calls.retry(task_id))
+    async def retry(self, task_id: int, *, idempotency_key: str | None = None) -> SubmitResponse:
+        """Submits what a task that has ended asked for once more, as a new task; with a key, as `submit`."""
+        return await self._send(calls.retry(task_id, idempotency_key or uuid4().hex))
 
     async def log(
         self,
@@ -245,7 +247,9 @@ class AsyncClient:
         return await self._send(calls.whoami())
 
     async def _send(self, call: calls.Call[T]) -> T:
-        retries = wire.Retries(self._address.patience, time.monotonic, repeatable=call.repeatable)
+        retries = wire.Retries(
+            self._address.patience, time.monotonic, repeatable=call.repeatable, stood=self._stood
+        )
         while True:
             try:
                 response = await self._http.request(**wire.request_arguments(call))
@@ -255,11 +259,12 @@ class AsyncClient:
                     raise self._unreachable(error) from error
                 await asyncio.sleep(pause)
             else:
+                self._stood = True
                 wire.check(response, self.url)
                 return call.read(response)
 
     async def _stream(self, cursor: Cursor[T]) -> AsyncGenerator[T]:
-        retries = wire.Retries(self._address.patience, time.monotonic)
+        retries = wire.Retries(self._address.patience, time.monotonic, stood=self._stood)
         while not cursor.done:
             try:
                 async with aclosing(self._connected(cursor, retries)) as items:
@@ -275,6 +280,7 @@ class AsyncClient:
         """The items of one connection; a connection that ends before its time counts as lost."""
         arguments = wire.stream_arguments(cursor.call(), self._address.timeout)
         async with self._http.stream(**arguments) as response:
+            self._stood = True
             if not response.is_success:
                 await response.aread()
             wire.check(response, self.url)

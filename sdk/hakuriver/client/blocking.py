@@ -53,6 +53,8 @@ class Client:
     ) -> None:
         self._address = wire.address(url, token, ca_file=ca_file, timeout=timeout, patience=patience)
         self._http = httpx.Client(**self._address.options(), transport=transport)
+        self._stood = False
+        """Whether the Host has answered this client before."""
 
     @classmethod
     def from_settings(cls, settings: Settings, config_file: Path | None = None) -> Self:
@@ -135,9 +137,9 @@ class Client:
     def resume(self, task_id: int) -> Message:
         return self._send(calls.resume(task_id))
 
-    def retry(self, task_id: int) -> SubmitResponse:
-        """Submits what a task that has ended asked for once more, as a new task."""
-        return self._send(calls.retry(task_id))
+    def retry(self, task_id: int, *, idempotency_key: str | None = None) -> SubmitResponse:
+        """Submits what a task that has ended asked for once more, as a new task; with a key, as `submit`."""
+        return self._send(calls.retry(task_id, idempotency_key or uuid4().hex))
 
     def log(
         self,
@@ -239,7 +241,9 @@ class Client:
         return self._send(calls.whoami())
 
     def _send(self, call: calls.Call[T]) -> T:
-        retries = wire.Retries(self._address.patience, time.monotonic, repeatable=call.repeatable)
+        retries = wire.Retries(
+            self._address.patience, time.monotonic, repeatable=call.repeatable, stood=self._stood
+        )
         while True:
             try:
                 response = self._http.request(**wire.request_arguments(call))
@@ -249,11 +253,12 @@ class Client:
                     raise self._unreachable(error) from error
                 time.sleep(pause)
             else:
+                self._stood = True
                 wire.check(response, self.url)
                 return call.read(response)
 
     def _stream(self, cursor: Cursor[T]) -> Generator[T]:
-        retries = wire.Retries(self._address.patience, time.monotonic)
+        retries = wire.Retries(self._address.patience, time.monotonic, stood=self._stood)
         while not cursor.done:
             try:
                 yield from self._connected(cursor, retries)
@@ -267,6 +272,7 @@ class Client:
         """The items of one connection; a connection that ends before its time counts as lost."""
         arguments = wire.stream_arguments(cursor.call(), self._address.timeout)
         with self._http.stream(**arguments) as response:
+            self._stood = True
             if not response.is_success:
                 response.read()
             wire.check(response, self.url)

@@ -135,7 +135,7 @@ def explain(task_id: int) -> Call[TaskExplanation]:
 
 
 def kill(task_id: int) -> Call[Message]:
-    return Call("POST", f"/api/kill/{task_id}", _model(Message))
+    return Call("POST", f"/api/kill/{task_id}", _model(Message), repeatable=True)
 
 
 def pause(task_id: int) -> Call[Message]:
@@ -146,8 +146,14 @@ def resume(task_id: int) -> Call[Message]:
     return Call("POST", f"/api/command/{task_id}/resume", _model(Message))
 
 
-def retry(task_id: int) -> Call[SubmitResponse]:
-    return Call("POST", f"/api/retry/{task_id}", _model(SubmitResponse))
+def retry(task_id: int, idempotency_key: str) -> Call[SubmitResponse]:
+    return Call(
+        "POST",
+        f"/api/retry/{task_id}",
+        _model(SubmitResponse),
+        headers={IDEMPOTENCY_HEADER: idempotency_key},
+        repeatable=True,
+    )
 
 
 def log(

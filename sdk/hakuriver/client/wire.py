@@ -222,12 +222,17 @@ def _words(error: BaseException) -> str:
 
 
 class Retries:
-    """When to try again: only after a connection has once stood, and for no longer than `patience` seconds on end."""
+    """When to try again: only after a connection has once stood, and for no longer than `patience` seconds on end.
 
-    def __init__(self, patience: float, clock: Callable[[], float], *, repeatable: bool = True) -> None:
+    `stood`: the Host has answered before, so that one which cannot be reached now is being restarted.
+    """
+
+    def __init__(
+        self, patience: float, clock: Callable[[], float], *, repeatable: bool = True, stood: bool = False
+    ) -> None:
         self._patience = patience if repeatable else 0.0
         self._clock = clock
-        self._stood = False
+        self._stood = stood
         self._end: float | None = None
         self._delay = _FIRST_DELAY
 

@@ -44,10 +44,8 @@ def test_a_part_of_a_log_says_where_to_read_on() -> None:
 @pytest.mark.parametrize(
     ("call", "method", "path"),
     [
-        (calls.kill(5), "POST", "/api/kill/5"),
         (calls.pause(5), "POST", "/api/command/5/pause"),
         (calls.resume(5), "POST", "/api/command/5/resume"),
-        (calls.retry(5), "POST", "/api/retry/5"),
         (calls.task(5), "GET", "/api/status/5"),
         (calls.explain(5), "GET", "/api/explain/5"),
         (calls.nodes(), "GET", "/api/nodes"),
@@ -63,6 +61,13 @@ def test_a_part_of_a_log_says_where_to_read_on() -> None:
 def test_paths(call: calls.Call[object], method: str, path: str) -> None:
     assert (call.method, call.path) == (method, path)
     assert call.repeatable == (method == "GET")
+
+
+def test_calls_that_change_tasks_once_however_often_they_come_may_be_said_again() -> None:
+    kill, retry = calls.kill(5), calls.retry(5, "key")
+    assert (kill.method, kill.path, kill.repeatable) == ("POST", "/api/kill/5", True)
+    assert (retry.method, retry.path, retry.repeatable) == ("POST", "/api/retry/5", True)
+    assert retry.headers == {"Idempotency-Key": "key"}
 
 
 def test_what_a_node_is_to_do_may_be_said_again() -> None:

@@ -22,7 +22,7 @@ from hakuriver.errors import (
     UsageError,
     VersionError,
 )
-from hakuriver.models.tasks import TaskEvent
+from hakuriver.models.tasks import Message, TaskEvent
 from hakuriver.states import TaskState
 from hakuriver.version import VERSION_HEADER, __version__
 from unit.sdk.wire_samples import detail, event, made, sse_event, sse_log, stream
@@ -152,8 +152,28 @@ def test_two_submissions_have_two_keys(kind: Kind) -> None:
 def test_what_is_not_safe_to_repeat_is_not_repeated(kind: Kind) -> None:
     host = Script(httpx.ReadError("reset"))
     with pytest.raises(UnreachableError, match="lost"):
-        kind(host).call("kill", 11)
+        kind(host).call("pause", 11)
     assert len(host.asked) == 1
+
+
+def test_a_kill_is_sent_again(kind: Kind) -> None:
+    host = Script(httpx.ReadError("reset"), httpx.ConnectError("refused"), ok(Message(message="killed")))
+    assert kind(host).call("kill", 11).message == "killed"
+
+
+def test_a_retry_is_sent_again_with_the_same_key(kind: Kind) -> None:
+    host = Script(httpx.ReadError("reset"), ok(made(12)))
+    assert kind(host).call("retry", 11).task_ids == [12]
+    first, second = [request.headers["Idempotency-Key"] for request in host.asked]
+    assert first == second
+
+
+def test_a_host_that_has_answered_before_is_waited_for(kind: Kind) -> None:
+    """It is being restarted; a client whose Host was never there has the wrong address."""
+    host = Script(ok(made(11)), httpx.ConnectError("refused"), ok(Message(message="killed")))
+    client = kind(host)
+    client.call("submit", command="true")
+    assert client.call("kill", 11).message == "killed"
 
 
 def test_a_host_that_was_never_there_is_an_error_at_once(kind: Kind) -> None:
