@@ -27,7 +27,7 @@ def list_nodes(*, watch: Watch = False, common: Common = COMMON) -> int:
     if watch:
         from hakuriver_cli.watch import watch_rows  # noqa: PLC0415
 
-        return watch_rows(session, session.client.nodes, views.NODES, events=False)
+        return watch_rows(session, lambda client: client.nodes(), views.NODES, events=False)
     session.printer.rows(session.client.nodes(), views.NODES)
     return 0
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +17,9 @@ from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
 from hakuriver_cli.tree import lazy, new_app
+
+if TYPE_CHECKING:
+    from hakuriver.client import AsyncClient
 
 app = new_app("task", "Submit, follow and control tasks.")
 lazy(app, "attach:run", "run", "Run a command and stay with it.")
@@ -111,19 +114,23 @@ def list_tasks(
         raise UsageError(f"--limit {limit} is below zero", "give how many to show, or 0 for all")
     session = Session(common)
 
-    def fetch() -> list[TaskSummary]:
-        found = session.client.iter_tasks(
-            page=min(limit, _PAGE) or _PAGE, status=status, node=node, owner=owner, batch_id=batch, name=name
-        )
-        return list(islice(found, limit or None))
-
-    view = views.TASKS
+    filters: dict[str, Any] = {
+        "page": min(limit, _PAGE) or _PAGE,
+        "status": status,
+        "node": node,
+        "owner": owner,
+        "batch_id": batch,
+        "name": name,
+    }
     if watch:
-        from hakuriver_cli.watch import watch_rows  # noqa: PLC0415
+        from hakuriver_cli.watch import first, watch_rows  # noqa: PLC0415  (loads the client for asyncio)
 
-        return watch_rows(session, fetch, view, events=True)
-    found = fetch()
-    session.printer.rows(found, view)
+        def fetch(client: AsyncClient) -> Awaitable[list[TaskSummary]]:
+            return first(client.iter_tasks(**filters), limit or None)
+
+        return watch_rows(session, fetch, views.TASKS, events=True)
+    found = list(islice(session.client.iter_tasks(**filters), limit or None))
+    session.printer.rows(found, views.TASKS)
     if limit and len(found) == limit and session.printer.err.isatty():
         session.printer.say(f"(the newest {limit}; --limit 0 shows all)")
     return 0

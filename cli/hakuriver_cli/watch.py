@@ -6,7 +6,7 @@ On a terminal the list stays in its place; elsewhere each state of it is printed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -17,24 +17,40 @@ from hakuriver_cli.output import Format, Printer, View
 from hakuriver_cli.session import Session
 
 T = TypeVar("T", bound=BaseModel)
+Fetch = Callable[[AsyncClient], Awaitable[Sequence[T]]]
 
 _EVERY_SECONDS = 2.0
 _AT_MOST_EVERY_SECONDS = 0.25
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
-def watch_rows(session: Session, fetch: Callable[[], Sequence[T]], view: View[T], *, events: bool) -> int:
+def watch_rows(session: Session, fetch: Fetch[T], view: View[T], *, events: bool) -> int:
     """Prints until it is interrupted. With `events`, changes of tasks lead to a new look at once."""
     asyncio.run(_watch(session, fetch, view, events=events))
     return 0
 
 
-async def _watch(session: Session, fetch: Callable[[], Sequence[T]], view: View[T], *, events: bool) -> None:
+async def first(items: AsyncGenerator[T], limit: int | None) -> list[T]:
+    """The first `limit` items, or all."""
+    found: list[T] = []
+    async with aclosing(items):
+        async for item in items:
+            found.append(item)
+            if len(found) == limit:
+                break
+    return found
+
+
+async def _watch(session: Session, fetch: Fetch[T], view: View[T], *, events: bool) -> None:
     changed = asyncio.Event()
-    async with session.async_client() as client, asyncio.TaskGroup() as group:
-        if events:
-            group.create_task(_note_changes(client, changed))
-        group.create_task(_print_again(session.printer, fetch, view, changed))
+    try:
+        async with session.async_client() as client, asyncio.TaskGroup() as group:
+            if events:
+                group.create_task(_note_changes(client, changed))
+            group.create_task(_print_again(session.printer, client, fetch, view, changed))
+    except BaseExceptionGroup as failed:
+        # Both tasks may meet the same trouble; it is told once, as in a command that does not watch.
+        raise failed.exceptions[0] from None
 
 
 async def _note_changes(client: AsyncClient, changed: asyncio.Event) -> None:
@@ -44,12 +60,12 @@ async def _note_changes(client: AsyncClient, changed: asyncio.Event) -> None:
 
 
 async def _print_again(
-    printer: Printer, fetch: Callable[[], Sequence[T]], view: View[T], changed: asyncio.Event
+    printer: Printer, client: AsyncClient, fetch: Fetch[T], view: View[T], changed: asyncio.Event
 ) -> None:
     last: list[T] | None = None
     while True:
         changed.clear()
-        found = list(await asyncio.to_thread(fetch))
+        found = list(await fetch(client))
         clear = printer.out.isatty() and printer.form in {Format.TABLE, Format.WIDE}
         if clear or found != last:
             printer.out.write(_CLEAR if clear else "")
