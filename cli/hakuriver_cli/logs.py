@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Annotated, BinaryIO
 
 from cyclopts import Parameter
 
 from hakuriver.client import AsyncClient, Client
-from hakuriver.client.calls import Stream
-from hakuriver.errors import UsageError
+from hakuriver.client.calls import LogPart, Stream
+from hakuriver.errors import NotFoundError, UsageError
 from hakuriver_cli.options import COMMON, Attempt, Common, TaskIds
 from hakuriver_cli.session import Session
 
@@ -22,6 +22,9 @@ Follow = Annotated[
 ]
 Tail = Annotated[int | None, Parameter(name=("--tail", "-n"), help="Only the last so many lines.")]
 Sink = tuple[Stream, BinaryIO]
+
+BLOCK = 64 * 1024
+"""Bytes to read at once when looking for the last lines."""
 
 
 def logs(
@@ -85,35 +88,57 @@ def _print(
         raise UsageError(f"--tail {tail} is below zero", "give how many lines to print")
 
     def one(task_id: int) -> None:
-        offsets = {}
-        for stream, sink in sinks:
-            offsets[stream] = (
-                0
-                if follow and tail is None
-                else _present(session.client, task_id, stream, sink, tail, attempt)
-            )
+        present = {
+            stream: None
+            if follow and tail is None
+            else _present(session.client, task_id, stream, sink, tail, attempt, follow=follow)
+            for stream, sink in sinks
+        }
         if follow:
-            asyncio.run(_follow(session, task_id, sinks, offsets, attempt))
+            asyncio.run(_follow(session, task_id, sinks, present, attempt))
 
     return session.for_each(task_ids, one)
 
 
 def _present(
-    client: Client, task_id: int, stream: Stream, sink: BinaryIO, tail: int | None, attempt: int | None
-) -> int:
-    """Prints what is there now; gives the offset of what comes later."""
-    end = 0
+    client: Client,
+    task_id: int,
+    stream: Stream,
+    sink: BinaryIO,
+    tail: int | None,
+    attempt: int | None,
+    *,
+    follow: bool,
+) -> LogPart | None:
+    """Prints what is there now; gives the last part of it. None where nothing is there yet, and `follow` waits."""
+    last = None
+    try:
+        if tail is None:
+            for last in client.parts(task_id, stream, attempt=attempt):
+                _write(sink, last.data)
+        else:
+            last, pieces = _end_of(client, task_id, stream, tail, attempt)
+            for line in last_lines(pieces, tail):
+                _write(sink, line)
+    except NotFoundError:
+        if not follow:
+            raise
+    return last
 
-    def pieces() -> Iterator[bytes]:
-        nonlocal end
-        for part in client.parts(task_id, stream, attempt=attempt):
-            end = part.next_offset
-            yield part.data
 
-    for piece in pieces() if tail is None else last_lines(pieces(), tail):
-        sink.write(piece)
-        sink.flush()
-    return end
+def _end_of(
+    client: Client, task_id: int, stream: Stream, lines: int, attempt: int | None
+) -> tuple[LogPart, deque[bytes]]:
+    """The last part, and pieces that hold at least so many lines: read from the end on, so little of a large log."""
+    last = client.log(task_id, stream, offset=-BLOCK, attempt=attempt)
+    pieces, newlines = deque([last.data]), last.data.count(b"\n")
+    start = last.next_offset - len(last.data)
+    while start > 0 and newlines <= lines:
+        end, start = start, max(0, start - BLOCK)
+        piece = client.log(task_id, stream, offset=start, limit=end - start, attempt=last.attempt).data
+        pieces.appendleft(piece)
+        newlines += piece.count(b"\n")
+    return last, pieces
 
 
 def last_lines(pieces: Iterable[bytes], count: int) -> list[bytes]:
@@ -132,19 +157,28 @@ async def _follow(
     session: Session,
     task_id: int,
     sinks: list[Sink],
-    offsets: dict[Stream, int],
+    present: dict[Stream, LogPart | None],
     attempt: int | None,
 ) -> None:
     async with session.async_client() as client:
         await asyncio.gather(
-            *(_copy(client, task_id, stream, sink, offsets[stream], attempt) for stream, sink in sinks)
+            *(_copy(client, task_id, stream, sink, attempt, present[stream]) for stream, sink in sinks)
         )
 
 
 async def _copy(
-    client: AsyncClient, task_id: int, stream: Stream, sink: BinaryIO, offset: int, attempt: int | None
+    client: AsyncClient,
+    task_id: int,
+    stream: Stream,
+    sink: BinaryIO,
+    attempt: int | None,
+    after: LogPart | None,
 ) -> None:
-    async with aclosing(client.follow(task_id, stream, offset=offset, attempt=attempt)) as parts:
+    async with aclosing(client.follow(task_id, stream, attempt=attempt, after=after)) as parts:
         async for part in parts:
-            sink.write(part)
-            sink.flush()
+            _write(sink, part)
+
+
+def _write(sink: BinaryIO, data: bytes) -> None:
+    sink.write(data)
+    sink.flush()

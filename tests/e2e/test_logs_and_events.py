@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from itertools import takewhile
+from pathlib import Path
 
 from hakuriver.states import TaskState
 from support.cluster import Cluster
@@ -15,6 +16,9 @@ def test_a_log_is_read_in_pieces_by_offset(cluster: Cluster) -> None:
     cluster.api.wait_final(task)
     first = cluster.api.call("GET", f"/api/task/{task}/stdout", params={"offset": 0, "limit": 4})
     assert (first.content, first.headers["X-Next-Offset"]) == (b"0123", "4")
+    assert first.headers["X-Attempt"] == "1"
+    last = cluster.api.call("GET", f"/api/task/{task}/stdout", params={"offset": -3})
+    assert (last.content, last.headers["X-Next-Offset"]) == (b"789", "10")
     assert cluster.api.log(task, offset=4) == b"456789"
     assert cluster.api.log(task, offset=10) == b""
 
@@ -58,6 +62,51 @@ def test_following_goes_on_from_an_offset(cluster: Cluster) -> None:
             data for name, _, data in takewhile(lambda event: event[0] != "end", events) if name == "log"
         ]
     assert b"".join(base64.b64decode(chunk["data"]) for chunk in chunks) == b"789"
+
+
+_TWICE = 'echo "try $HAKURIVER_ATTEMPT"; until [ -e %s.$HAKURIVER_ATTEMPT ]; do sleep 0.02; done; exit 1'
+
+
+def test_followers_get_every_attempt_whole(cluster: Cluster) -> None:
+    gate = cluster.shared / "attempts-gate"
+    task = cluster.api.submit_one("sh", "-c", _TWICE % gate, max_retries=1)
+    process = cluster.run.start("task", "logs", "--follow", str(task))
+    assert process.stdout is not None
+    for attempt in (1, 2):
+        assert process.stdout.readline() == f"try {attempt}\n".encode()
+        Path(f"{gate}.{attempt}").touch()
+    assert process.stdout.read() == b""
+    assert process.wait(timeout=30) == 0
+
+
+def test_a_follower_that_comes_back_gets_the_attempts_that_it_missed(cluster: Cluster) -> None:
+    text = "echo try $HAKURIVER_ATTEMPT; exit 1"
+    task = cluster.api.submit_one("sh", "-c", text, max_retries=2)
+    cluster.api.wait_final(task)
+    cluster.api.client.headers["Last-Event-ID"] = "1:4"
+    try:
+        with cluster.api.events(f"/api/task/{task}/stdout", follow="true", offset=0) as events:
+            seen = [(identity, data) for name, identity, data in events if name == "log"]
+    finally:
+        del cluster.api.client.headers["Last-Event-ID"]
+    assert [(data["attempt"], base64.b64decode(data["data"])) for _, data in seen] == [
+        (1, b"1\n"),
+        (2, b"try 2\n"),
+        (3, b"try 3\n"),
+    ]
+    assert [identity for identity, _ in seen] == ["1:6", "2:6", "3:6"]
+
+
+def test_a_place_that_is_none_is_refused(cluster: Cluster) -> None:
+    task = cluster.api.submit_one("true")
+    for wrong in ("7", "0:7", "1:-7", "1:" + "9" * 30, "x"):
+        answer = cluster.api.call(
+            "GET",
+            f"/api/task/{task}/stdout",
+            params={"follow": "true"},
+            headers={"Last-Event-ID": wrong},
+        )
+        assert (answer.status_code, answer.json()["error"]) == (400, "usage"), wrong
 
 
 def test_a_large_log_comes_through_whole(cluster: Cluster) -> None:

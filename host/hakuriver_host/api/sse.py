@@ -13,7 +13,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 MEDIA_TYPE = "text/event-stream"
 
 
-def encode(event: str, data: BaseModel, event_id: int | None = None) -> bytes:
+def encode(event: str, data: BaseModel, event_id: int | str | None = None) -> bytes:
     """One event. The JSON has no line breaks, so one `data` line holds it."""
     identity = "" if event_id is None else f"id: {event_id}\n"
     return f"event: {event}\n{identity}data: {data.model_dump_json()}\n\n".encode()

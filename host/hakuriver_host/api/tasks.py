@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from hakuriver.errors import (
     UnreachableError,
     UsageError,
 )
-from hakuriver.ids import MAX_ID, parse_id
+from hakuriver.ids import MAX_ID
 from hakuriver.models.base import TaskId
 from hakuriver.models.tasks import (
     LogChunk,
@@ -24,6 +25,7 @@ from hakuriver.models.tasks import (
     SubmitRequest,
     SubmitResponse,
     TaskDetail,
+    TaskEvent,
     TaskExplanation,
     TaskSummary,
 )
@@ -32,12 +34,14 @@ from hakuriver_host.api import sse
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.db.repository import TaskFilter
 from hakuriver_host.services.access import Permission
-from hakuriver_host.services.logs import MAX_READ, Logs
+from hakuriver_host.services.logs import MAX_READ, Logs, Place
 from hakuriver_host.services.paths import Stream
 from hakuriver_host.services.submit import Submissions
 from hakuriver_host.services.tasks import Tasks
 
 MAX_PAGE = 1_000
+_EVENT_ID = re.compile(r"([1-9][0-9]{0,8}):([0-9]{1,18})")
+"""Attempt, and offset of what follows."""
 
 
 def as_list(value: object) -> list[object]:
@@ -120,12 +124,13 @@ def task_endpoints(tasks: Tasks, submissions: Submissions, logs: Logs) -> list[E
         query: LogQuery = call.query
         row = await tasks.owned_row(call.task_id, call.principal)
         if query.follow:
-            start = _start(query.offset, call.headers.get("last-event-id"))
-            return sse.response(_events(logs, row.task_id, query.attempt, stream, start))
-        offset = query.offset or 0
-        data = await logs.read(row.task_id, query.attempt or row.attempt, stream, offset, query.limit)
-        headers = {"X-Next-Offset": str(offset + len(data))} if offset >= 0 else {}
-        return Response(data, media_type="application/octet-stream", headers=headers)
+            start = _start(query, call.headers.get("last-event-id"))
+            following = logs.follow(row.task_id, stream, start, only=query.attempt is not None)
+            return sse.response(_events(following))
+        attempt = max(1, query.attempt or row.attempt)
+        piece = await logs.read(row.task_id, attempt, stream, query.offset or 0, query.limit)
+        headers = {"X-Next-Offset": str(piece.offset + len(piece.data)), "X-Attempt": str(attempt)}
+        return Response(piece.data, media_type="application/octet-stream", headers=headers)
 
     found = (NotFoundError,)
     return [
@@ -203,7 +208,7 @@ def task_endpoints(tasks: Tasks, submissions: Submissions, logs: Logs) -> list[E
             query=LogQuery,
             errors=(NotFoundError, StorageError),
             media_type=f"application/octet-stream, {sse.MEDIA_TYPE}",
-            headers={"X-Next-Offset": "Where to read on."},
+            headers={"X-Next-Offset": "Where to read on", "X-Attempt": "which attempt wrote it."},
         ),
     ]
 
@@ -222,25 +227,31 @@ def _stream(name: str) -> Stream:
     raise NotFoundError(f"there is no stream {name!r}", "stdout and stderr are")
 
 
-def _start(offset: int | None, last_event_id: str | None) -> int:
-    """Where to begin: what the query says, else after what the follower saw last."""
-    if offset is not None and offset < 0:
+def _start(query: LogQuery, last_event_id: str | None) -> Place:
+    """Where to begin: after what the follower saw last, else where the query says.
+
+    In this order because a browser that reconnects repeats its query, and adds the id.
+    """
+    if last_event_id:
+        seen = _EVENT_ID.fullmatch(last_event_id)
+        if seen is None:
+            raise UsageError(
+                f"{last_event_id[:40]!r} is not the id of a piece of a log", "give the last `id` that came"
+            )
+        return Place(int(seen[1]), int(seen[2]))
+    if query.offset is not None and query.offset < 0:
         raise UsageError(
             "a log is followed from an offset of 0 or more",
             "read its end first, and follow from X-Next-Offset",
         )
-    if offset is None and last_event_id:
-        return parse_id(last_event_id)
-    return offset or 0
+    return Place(query.attempt, query.offset or 0)
 
 
-async def _events(
-    logs: Logs, task_id: int, attempt: int | None, stream: Stream, offset: int
-) -> AsyncIterator[bytes]:
-    async for item in logs.follow(task_id, attempt, stream, offset):
+async def _events(following: AsyncIterator[LogChunk | TaskEvent | None]) -> AsyncIterator[bytes]:
+    async for item in following:
         if item is None:
             yield sse.KEEP_ALIVE
         elif isinstance(item, LogChunk):
-            yield sse.encode("log", item, item.next_offset)
+            yield sse.encode("log", item, f"{item.attempt}:{item.next_offset}")
         else:
             yield sse.encode("end", item)

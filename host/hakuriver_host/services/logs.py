@@ -10,6 +10,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 from hakuriver.errors import HakuRiverError, NotFoundError, StorageError
 from hakuriver.models.tasks import LogChunk, TaskEvent
@@ -25,12 +26,26 @@ MAX_READ = 16 * 1024 * 1024
 _LOOK_AGAIN_SECONDS = 1.0
 
 
+class Place(NamedTuple):
+    """Where a follower is: the next byte of one attempt's log. Without an attempt, of the latest."""
+
+    attempt: int | None
+    offset: int
+
+
+class Piece(NamedTuple):
+    """What was read, and where it begins."""
+
+    offset: int
+    data: bytes
+
+
 class Logs:
     def __init__(self, core: Core, nodes: Nodes) -> None:
         self._core = core
         self._nodes = nodes
 
-    async def read(self, task_id: int, attempt: int, stream: Stream, offset: int, limit: int | None) -> bytes:
+    async def read(self, task_id: int, attempt: int, stream: Stream, offset: int, limit: int | None) -> Piece:
         """Bytes from `offset` on; a negative one counts from the end.
 
         Raises:
@@ -42,43 +57,49 @@ class Logs:
         return await asyncio.to_thread(_read, path, offset, min(limit or MAX_READ, MAX_READ), task_id)
 
     async def follow(
-        self, task_id: int, attempt: int | None, stream: Stream, offset: int
+        self, task_id: int, stream: Stream, start: Place, *, only: bool
     ) -> AsyncIterator[LogChunk | TaskEvent | None]:
         """Chunks as they come, then the final event. None now and then, when nothing comes.
 
-        Without `attempt` it follows the latest, and goes on with the next one when the task is retried.
+        A start without an attempt is in the latest. It goes on with every attempt after it, unless `only` that one is
+        asked for.
         """
+        number, offset = start
         with self._core.bus.follow(task_id=task_id) as follower:
             while True:
                 follower.take()
                 live = self._core.cluster.tasks.get(task_id)
                 present = live if live is not None and live.state not in FINAL else None
-                number = attempt or await self._latest(task_id, present)
+                if number is None:
+                    number = await self._latest(task_id)
                 async for chunk in self._live(present, number, stream, offset):
                     offset = chunk.next_offset
                     yield chunk
+                # Asked before the rest is read: an attempt that is over then has written all that it ever will.
+                superseded = not only and await self._latest(task_id) > number
+                over = self._is_over(task_id)
                 async for chunk in self._rest(task_id, number, stream, offset):
                     offset = chunk.next_offset
                     yield chunk
-                if self._core.cluster.tasks.get(task_id) is None or (
-                    live is not None and live.state is TaskState.LOST
-                ):
-                    async for chunk in self._rest(task_id, number, stream, offset):
-                        offset = chunk.next_offset
-                        yield chunk
+                if superseded:
+                    number, offset = number + 1, 0
+                elif over:
                     yield await self._final_event(task_id, follower)
                     return
-                if attempt is None and number and live is not None and live.attempt > number:
-                    offset = 0
                 elif not await self._wait(follower, live):
                     yield None
+
+    def _is_over(self, task_id: int) -> bool:
+        task = self._core.cluster.tasks.get(task_id)
+        return task is None or task.state is TaskState.LOST
 
     async def _wait(self, follower: Follower, live: Task | None) -> bool:
         """Until something happens to the task. A task that runs and cannot be followed at its Runner is looked at each second."""
         running = live is not None and live.state in {TaskState.RUNNING, TaskState.PAUSED}
         return await follower.wait(_LOOK_AGAIN_SECONDS if running else 15.0)
 
-    async def _latest(self, task_id: int, live: Task | None) -> int:
+    async def _latest(self, task_id: int) -> int:
+        live = self._core.cluster.tasks.get(task_id)
         if live is not None:
             return live.attempt
         found = await asyncio.to_thread(self._core.repository.task, task_id)
@@ -102,7 +123,7 @@ class Logs:
             async for data in self._nodes.client(node).log(
                 f"{task.task_id}/{attempt}/{stream}", offset, follow=True
             ):
-                yield _chunk(offset, data)
+                yield _chunk(attempt, offset, data)
                 offset += len(data)
         except HakuRiverError:
             return
@@ -113,12 +134,12 @@ class Logs:
             return
         while True:
             try:
-                data = await self.read(task_id, attempt, stream, offset, CHUNK)
+                data = (await self.read(task_id, attempt, stream, offset, CHUNK)).data
             except NotFoundError:
                 return
             if not data:
                 return
-            yield _chunk(offset, data)
+            yield _chunk(attempt, offset, data)
             offset += len(data)
 
     async def _final_event(self, task_id: int, follower: Follower) -> TaskEvent:
@@ -135,18 +156,19 @@ class Logs:
         return self._core.settings.paths.shared_dir / log_path(task_id, max(1, attempt), stream)
 
 
-def _chunk(offset: int, data: bytes) -> LogChunk:
-    return LogChunk(offset=offset, next_offset=offset + len(data), data=base64.b64encode(data).decode())
+def _chunk(attempt: int, offset: int, data: bytes) -> LogChunk:
+    text = base64.b64encode(data).decode()
+    return LogChunk(attempt=attempt, offset=offset, next_offset=offset + len(data), data=text)
 
 
-def _read(path: Path, offset: int, limit: int, task_id: int) -> bytes:
+def _read(path: Path, offset: int, limit: int, task_id: int) -> Piece:
     try:
         with path.open("rb") as file:
             if offset < 0:
                 size = file.seek(0, 2)
                 offset = max(0, size + offset)
             file.seek(offset)
-            return file.read(limit)
+            return Piece(offset, file.read(limit))
     except FileNotFoundError:
         raise NotFoundError(
             f"task {task_id} has written nothing yet", "it begins when the task runs; --follow waits for it"

@@ -163,16 +163,25 @@ class Client:
     def parts(
         self, task_id: int, stream: calls.Stream, *, offset: int = 0, attempt: int | None = None
     ) -> Generator[calls.LogPart]:
-        """What is there now, piece by piece."""
+        """What is there now, piece by piece, all of one attempt."""
         while (part := self.log(task_id, stream, offset=offset, attempt=attempt)).data:
             yield part
-            offset = part.next_offset
+            offset, attempt = part.next_offset, part.attempt or attempt
 
     def follow(
-        self, task_id: int, stream: calls.Stream = "stdout", *, offset: int = 0, attempt: int | None = None
+        self,
+        task_id: int,
+        stream: calls.Stream = "stdout",
+        *,
+        offset: int = 0,
+        attempt: int | None = None,
+        after: calls.LogPart | None = None,
     ) -> Generator[bytes]:
-        """The log from `offset` on, as it is written, until it has ended."""
-        return self._stream(LogCursor(task_id, stream, offset, attempt))
+        """The log from `offset` on, or `after` a part that was read, as it is written, until the task has ended.
+
+        Without `attempt` it begins in the latest and goes on with those that follow when the task is tried again.
+        """
+        return self._stream(LogCursor(task_id, stream, offset, attempt, after))
 
     def events(
         self, since: int | None = None, *, task_id: int | None = None, batch_id: int | None = None

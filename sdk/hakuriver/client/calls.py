@@ -45,6 +45,7 @@ _SHOWN_LENGTH = 60
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 CURSOR_HEADER = "X-Next-Cursor"
 OFFSET_HEADER = "X-Next-Offset"
+ATTEMPT_HEADER = "X-Attempt"
 
 
 class Answer(Protocol):
@@ -69,10 +70,11 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class LogPart:
-    """A piece of a log: its bytes, and the offset of what follows it."""
+    """A piece of a log: its bytes, the offset of what follows it, and the attempt that wrote it."""
 
     data: bytes
     next_offset: int
+    attempt: int | None = None
 
 
 def submit_request(fields: Mapping[str, Any], names: Mapping[str, str] = _NO_NAMES) -> SubmitRequest:
@@ -230,10 +232,13 @@ def whoami() -> Call[WhoAmI]:
     return _get("/api/whoami", WhoAmI)
 
 
-def follow_log(task_id: int, stream: Stream, *, offset: int, attempt: int | None) -> Call[None]:
-    """The log as server-sent events, from `offset` on."""
+def follow_log(
+    task_id: int, stream: Stream, *, offset: int, attempt: int | None, seen: int | None = None
+) -> Call[None]:
+    """The log as server-sent events, from `offset` on: in `attempt` alone, or in `seen` and those after it."""
     params = _params(follow="true", offset=offset, attempt=attempt)
-    return Call("GET", f"/api/task/{task_id}/{stream}", _nothing, params=params, headers=_SSE)
+    headers = _SSE if seen is None else {**_SSE, "Last-Event-ID": f"{seen}:{offset}"}
+    return Call("GET", f"/api/task/{task_id}/{stream}", _nothing, params=params, headers=headers)
 
 
 def events(since: int | None, *, task_id: int | None = None, batch_id: int | None = None) -> Call[None]:
@@ -290,9 +295,9 @@ def _task_list(answer: Answer) -> TaskList:
 
 def _log_part(offset: int) -> Callable[[Answer], LogPart]:
     def read(answer: Answer) -> LogPart:
-        following = answer.headers.get(OFFSET_HEADER, "")
+        following, attempt = answer.headers.get(OFFSET_HEADER, ""), answer.headers.get(ATTEMPT_HEADER, "")
         end = int(following) if following.isdecimal() else offset + len(answer.content)
-        return LogPart(answer.content, end)
+        return LogPart(answer.content, end, int(attempt) if attempt.isdecimal() else None)
 
     return read
 

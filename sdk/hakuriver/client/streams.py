@@ -29,21 +29,35 @@ class Cursor(Protocol, Generic[T_co]):
 
 
 class LogCursor:
-    """Follows one log; gives its bytes. `end` is the event that the log ended with."""
+    """Follows the log of one attempt, or of the latest and those after it; gives its bytes.
 
-    def __init__(self, task_id: int, stream: calls.Stream, offset: int, attempt: int | None) -> None:
-        self.offset = offset
+    `after` is what was read already. `end` is the event that the log ended with.
+    """
+
+    def __init__(
+        self,
+        task_id: int,
+        stream: calls.Stream,
+        offset: int = 0,
+        attempt: int | None = None,
+        after: calls.LogPart | None = None,
+    ) -> None:
         self.end: TaskEvent | None = None
         self._task_id = task_id
         self._stream = stream
         self._attempt = attempt
+        self._offset = after.next_offset if after else offset
+        self._seen = after.attempt if after else None
+        """The attempt that `_offset` is of; none before anything came."""
 
     @property
     def done(self) -> bool:
         return self.end is not None
 
     def call(self) -> calls.Call[None]:
-        return calls.follow_log(self._task_id, self._stream, offset=self.offset, attempt=self._attempt)
+        return calls.follow_log(
+            self._task_id, self._stream, offset=self._offset, attempt=self._attempt, seen=self._seen
+        )
 
     def take(self, event: ServerEvent) -> bytes | None:
         if event.event == "end":
@@ -51,9 +65,12 @@ class LogCursor:
         if event.event != "log":
             return None
         chunk = calls.read_json(LogChunk, event.data)
-        data = _decode(chunk.data)
-        skip = self.offset - chunk.offset
-        self.offset = max(self.offset, chunk.next_offset)
+        if self._seen is not None and chunk.attempt < self._seen:
+            return None
+        if chunk.attempt != self._seen:
+            self._seen, self._offset = chunk.attempt, chunk.offset
+        data, skip = _decode(chunk.data), self._offset - chunk.offset
+        self._offset = max(self._offset, chunk.next_offset)
         return (data[skip:] if skip > 0 else data) or None
 
 

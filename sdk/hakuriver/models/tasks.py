@@ -273,6 +273,8 @@ class Message(PeerModel):
 class LogChunk(PeerModel):
     """A piece of a log, as it travels in a `log` event."""
 
+    attempt: int = 1
+    """Which attempt wrote it: each has a log of its own."""
     offset: int
     """Of its first byte in the log."""
     next_offset: int

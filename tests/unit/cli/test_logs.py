@@ -5,7 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from hakuriver.errors import NotFoundError
 from hakuriver.states import TaskState
+from hakuriver_cli import logs
 from hakuriver_cli.logs import last_lines
 from unit.cli.conftest import Commands, FakeHost
 from unit.sdk.wire_samples import event, sse_event, sse_log
@@ -18,17 +20,22 @@ def serve(host: FakeHost, stream: str, data: bytes, task_id: int = 11) -> None:
     """Gives at most three bytes at once, or follows from the offset to the end."""
 
     def answer(request: httpx.Request) -> httpx.Response:
-        offset = int(request.url.params["offset"])
-        if request.url.params.get("follow"):
+        query = request.url.params
+        offset = int(query["offset"])
+        if query.get("follow"):
             end = sse_event(event(9, TaskState.COMPLETED), "end")
             return events(sse_log(offset, data[offset:]), end)
-        return httpx.Response(200, content=data[offset : offset + 3])
+        start = max(0, len(data) + offset) if offset < 0 else offset
+        found = data[start : start + min(3, int(query.get("limit", 3)))]
+        headers = {"X-Next-Offset": str(start + len(found)), "X-Attempt": "1"}
+        return httpx.Response(200, content=found, headers=headers)
 
     host.on("GET", f"/api/task/{task_id}/{stream}", answer)
 
 
 @pytest.fixture(autouse=True)
-def _logs(host: FakeHost) -> None:
+def _logs(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "BLOCK", 3)
     serve(host, "stdout", OUT)
     serve(host, "stderr", ERR)
 
@@ -54,6 +61,31 @@ def _logs(host: FakeHost) -> None:
 def test_bytes_are_printed_as_they_are(commands: Commands, words: str, out: bytes, err: bytes) -> None:
     done = commands("task", *words.split())
     assert (done.code, done.raw, done.err.encode()) == (0, out, err)
+
+
+def test_the_last_line_of_a_large_log_is_read_from_its_end(commands: Commands, host: FakeHost) -> None:
+    serve(host, "stdout", b"0123456789" * 100 + b"\nab\n")
+    assert commands("task", "stdout", "11", "--tail", "1").raw == b"ab\n"
+    assert [request.url.params["offset"] for request in host.asked] == ["-3", "998"]
+
+
+def test_following_the_tail_of_nothing_waits_for_something(commands: Commands, host: FakeHost) -> None:
+    """A task that waits has written nothing yet, which is no error for one who follows."""
+
+    def answer(request: httpx.Request) -> httpx.Response | NotFoundError:
+        if request.url.params.get("follow"):
+            return events(sse_log(0, b"ab"), sse_event(event(9, TaskState.COMPLETED), "end"))
+        return NotFoundError("nothing yet")
+
+    host.on("GET", "/api/task/11/stdout", answer)
+    done = commands("task", "stdout", "11", "--tail", "1", "--follow")
+    assert (done.code, done.raw, done.err) == (0, b"ab", "")
+    assert commands("task", "stdout", "11", "--tail", "1").code == 3
+
+
+def test_following_the_tail_goes_on_in_the_attempt_that_it_is_of(commands: Commands, host: FakeHost) -> None:
+    commands("task", "stdout", "11", "--tail", "1", "--follow")
+    assert host.asked[-1].headers["Last-Event-ID"] == f"1:{len(OUT)}"
 
 
 def test_several_tasks_one_after_the_other(commands: Commands, host: FakeHost) -> None:

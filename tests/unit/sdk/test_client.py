@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 import hakuriver
-from hakuriver.client import AsyncClient, Client, wire
+from hakuriver.client import AsyncClient, Client, LogPart, wire
 from hakuriver.client.waiting import Waiting
 from hakuriver.config import Settings
 from hakuriver.errors import (
@@ -241,6 +241,38 @@ def test_bytes_that_come_twice_are_given_once(kind: Kind) -> None:
     end = sse_event(event(9, TaskState.COMPLETED), "end")
     host = Script(stream(sse_log(0, b"abc"), sse_log(1, b"bcd"), sse_log(0, b"ab"), end))
     assert kind(host).take("follow", 11) == [b"abc", b"d"]
+
+
+def test_every_attempt_is_given_whole(kind: Kind) -> None:
+    """Each begins at 0 again, below where the one before it ended."""
+    end = sse_event(event(9, TaskState.COMPLETED, attempt=3), "end")
+    host = Script(
+        stream(sse_log(0, b"first"), sse_log(0, b"se", 2), error=httpx.ReadError("reset")),
+        stream(sse_log(0, b"first"), sse_log(2, b"cond", 2), sse_log(0, b"third", 3), end),
+    )
+    assert kind(host).take("follow", 11) == [b"first", b"se", b"cond", b"third"]
+    assert "Last-Event-ID" not in host.asked[0].headers
+    assert host.asked[1].headers["Last-Event-ID"] == "2:2"
+
+
+def test_following_after_a_part_goes_on_in_its_attempt(kind: Kind) -> None:
+    headers = {"X-Next-Offset": "5", "X-Attempt": "2"}
+    end = sse_event(event(9, TaskState.COMPLETED, attempt=2), "end")
+    host = Script(httpx.Response(200, content=b"abcde", headers=headers), stream(sse_log(5, b"f", 2), end))
+    client = kind(host)
+    part = client.call("log", 11, "stdout")
+    assert part == LogPart(b"abcde", 5, 2)
+    assert client.take("follow", 11, after=part) == [b"f"]
+    assert host.asked[1].headers["Last-Event-ID"] == "2:5"
+
+
+def test_all_pieces_of_a_log_are_of_one_attempt(kind: Kind) -> None:
+    host = Script(
+        httpx.Response(200, content=b"ab", headers={"X-Next-Offset": "2", "X-Attempt": "1"}),
+        httpx.Response(200, content=b""),
+    )
+    assert kind(host).call("stdout", 11) == b"ab"
+    assert [request.url.params.get("attempt") for request in host.asked] == [None, "1"]
 
 
 def test_events_resume_after_the_last_that_was_seen(kind: Kind) -> None:

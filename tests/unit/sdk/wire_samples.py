@@ -75,9 +75,10 @@ def sse_event(item: TaskEvent, name: str = "task") -> bytes:
     return f"event: {name}\nid: {item.sequence}\ndata: {item.model_dump_json()}\n\n".encode()
 
 
-def sse_log(offset: int, data: bytes) -> bytes:
-    chunk = LogChunk(offset=offset, next_offset=offset + len(data), data=base64.b64encode(data).decode())
-    return f"event: log\nid: {chunk.next_offset}\ndata: {chunk.model_dump_json()}\n\n".encode()
+def sse_log(offset: int, data: bytes, attempt: int = 1) -> bytes:
+    text = base64.b64encode(data).decode()
+    chunk = LogChunk(attempt=attempt, offset=offset, next_offset=offset + len(data), data=text)
+    return f"event: log\nid: {attempt}:{chunk.next_offset}\ndata: {chunk.model_dump_json()}\n\n".encode()
 
 
 def stream(*pieces: bytes, error: Exception | None = None) -> httpx.Response:
