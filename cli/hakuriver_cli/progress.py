@@ -1,4 +1,4 @@
-"""A line on stderr that says what goes on, shown on a terminal only, and gone before real output comes."""
+"""Lines on stderr that say what goes on, shown on a terminal only, and gone before real output comes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 from hakuriver_cli.output import printable
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
     from rich.status import Status
 
 
@@ -45,3 +46,33 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class Counter:
+    """A bar that says how many of `total` are done."""
+
+    def __init__(self, err: TextIO, total: int, what: str) -> None:
+        self._bar: Bar | None = None
+        if err.isatty():
+            from rich.console import Console  # noqa: PLC0415  (loaded only on a terminal)
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+            from rich.progress import Progress as Bar  # noqa: PLC0415
+
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn())
+            self._bar = Bar(*columns, console=Console(file=err), transient=True)
+            self._task = self._bar.add_task("", total=total)
+
+    def update(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

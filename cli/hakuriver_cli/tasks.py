@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
 from hakuriver.errors import ConflictError, UsageError
-from hakuriver.models.tasks import Message, SubmitResponse, TaskDetail, TaskEvent, TaskSummary
+from hakuriver.models.tasks import (
+    Message,
+    SubmitResponse,
+    TaskDetail,
+    TaskEvent,
+    TaskExplanation,
+    TaskSummary,
+)
 from hakuriver.states import TaskState
 from hakuriver_cli import task_views as views
 from hakuriver_cli.options import COMMON, Common, OptionalId, States, TaskIdOption, TaskIds, Watch
-from hakuriver_cli.output import Format
+from hakuriver_cli.output import Format, View
+from hakuriver_cli.progress import Counter
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
 from hakuriver_cli.tree import lazy, new_app
 
 if TYPE_CHECKING:
     from hakuriver.client import AsyncClient
+
+Shown = TypeVar("Shown", TaskDetail, TaskExplanation)
 
 app = new_app("task", "Submit, follow and control tasks.")
 lazy(app, "attach:run", "run", "Run a command and stay with it.")
@@ -72,8 +82,9 @@ def report_made(session: Session, made: SubmitResponse) -> int:
 
 
 def wait_for(session: Session, task_ids: list[int], *, show: bool) -> int:
-    ended = list(session.client.wait(task_ids).values())
-    if show:
+    with Counter(session.printer.err, len(task_ids), "tasks have ended") as counter:
+        ended = list(session.client.wait(task_ids, told=counter.update).values())
+    if show and ended:
         session.printer.rows(ended, views.ENDED)
     for event in ended:
         if not show and (code_of(event) or session.printer.err.isatty()):
@@ -140,29 +151,42 @@ def list_tasks(
 def status(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
     """Show all that is known of tasks, their history included."""
     session = Session(common)
-    view = views.TASK
-    if len(task_ids) == 1:
-        session.printer.record(session.client.task(task_ids[0]), view)
-        return 0
-    found: list[TaskDetail] = []
-    code = session.for_each(task_ids, lambda task_id: found.append(session.client.task(task_id)))
-    if session.printer.form in {Format.JSON, Format.NAME}:
-        session.printer.rows(found, view)
-    else:
-        for detail in found:
-            session.printer.record(detail, view)
-            session.printer.out.write("\n")
-    return code
+    return _show_each(session, task_ids, session.client.task, views.TASK)
 
 
 @app.command
-def explain(task_id: TaskIdOption, /, *, common: Common = COMMON) -> None:
-    """Say why a task waits, node by node."""
+def explain(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+    """Say why tasks wait, node by node."""
     session = Session(common)
-    told = session.client.explain(task_id)
-    session.printer.record(told, views.EXPLANATION)
-    if told.nodes and session.printer.form in {Format.TABLE, Format.WIDE}:
-        session.printer.rows(told.nodes, views.VERDICTS)
+
+    def verdicts(told: TaskExplanation) -> None:
+        if told.nodes:
+            session.printer.rows(told.nodes, views.VERDICTS)
+
+    return _show_each(session, task_ids, session.client.explain, views.EXPLANATION, verdicts)
+
+
+def _show_each(
+    session: Session,
+    task_ids: list[int],
+    ask: Callable[[int], Shown],
+    view: View[Shown],
+    below: Callable[[Shown], None] = lambda _: None,
+) -> int:
+    """One is an object in JSON, several an array; for people one comes after the other, with what goes `below` it."""
+    printer = session.printer
+    found: list[Shown] = []
+    code = session.for_each(task_ids, lambda task_id: found.append(ask(task_id)))
+    if printer.form is Format.NAME or (printer.form is Format.JSON and len(task_ids) > 1):
+        printer.rows(found, view)
+        return code
+    for number, item in enumerate(found):
+        if number:
+            printer.out.write("\n")
+        printer.record(item, view)
+        if printer.form is not Format.JSON:
+            below(item)
+    return code
 
 
 @app.command
@@ -172,7 +196,10 @@ def wait(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
     Of several tasks the exit code is 0 if all completed, else the first other code in the order given. A task that
     ended without an exit code (killed before it ran, lost) counts as 1.
     """
-    return wait_for(Session(common), task_ids, show=True)
+    session = Session(common)
+    known: list[int] = []
+    code = session.for_each(task_ids, lambda task_id: known.append(session.client.task(task_id).task_id))
+    return wait_for(session, known, show=True) or code
 
 
 @app.command
@@ -202,7 +229,8 @@ def retry(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
     session = Session(common, default=Format.NAME)
     made: list[SubmitResponse] = []
     code = session.for_each(task_ids, lambda task_id: made.append(session.client.retry(task_id)))
-    session.printer.rows(made, views.SUBMITTED)
+    if made:
+        session.printer.rows(made, views.SUBMITTED)
     return code
 
 

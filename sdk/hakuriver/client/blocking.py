@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -189,9 +189,14 @@ class Client:
         """Changes of state after the one numbered `since`; without it, from now on. It does not end by itself."""
         return self._stream(EventCursor(since, task_id=task_id, batch_id=batch_id))
 
-    def wait(self, task_ids: Iterable[int]) -> dict[int, TaskEvent]:
-        """Waits until all have ended; gives the final event of each, in the order given. Follows, polls nothing."""
-        waiting = Waiting(task_ids)
+    def wait(
+        self, task_ids: Iterable[int], *, told: Callable[[int], None] | None = None
+    ) -> dict[int, TaskEvent]:
+        """Waits until all have ended; gives the final event of each, in the order given. Follows, polls nothing.
+
+        `told` is called with how many have ended so far.
+        """
+        waiting = Waiting(task_ids, told)
         while remaining := waiting.remaining:
             cursor = waiting.next_cursor(self.task(remaining[0]))
             if cursor is not None:

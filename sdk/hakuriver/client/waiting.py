@@ -6,7 +6,7 @@ so nothing is missed whatever the moment at which waiting begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from hakuriver.client.streams import EventCursor
 from hakuriver.models.tasks import TaskDetail, TaskEvent
@@ -14,10 +14,11 @@ from hakuriver.states import FINAL
 
 
 class Waiting:
-    """Collects the last event of each task. `ended` holds those that are final."""
+    """Collects the last event of each task. `ended` holds those that are final; `told` is called with their number."""
 
-    def __init__(self, task_ids: Iterable[int]) -> None:
+    def __init__(self, task_ids: Iterable[int], told: Callable[[int], None] | None = None) -> None:
         self.ended: dict[int, TaskEvent] = {}
+        self._told = told
         self._order = dict.fromkeys(task_ids)
         self._open: set[int] = set()
 
@@ -33,6 +34,7 @@ class Waiting:
         """How to go on, given the first task that remains; none when it has ended already."""
         if detail.status in FINAL:
             self.ended[detail.task_id] = _last_event(detail)
+            self._tell()
             return None
         self._open = {detail.task_id}
         if len(self.remaining) == 1:
@@ -48,7 +50,12 @@ class Waiting:
             else:
                 self.ended.pop(event.task_id, None)
                 self._open.add(event.task_id)
+            self._tell()
         return not self._open
+
+    def _tell(self) -> None:
+        if self._told is not None:
+            self._told(len(self.ended))
 
 
 def _last_event(detail: TaskDetail) -> TaskEvent:

@@ -118,6 +118,29 @@ def test_explain_names_each_node(commands: Commands, host: FakeHost) -> None:
     told = TaskExplanation(task_id=11, status=TaskState.PENDING, summary="waits", nodes=[verdict])
     host.on("GET", "/api/explain/11", told)
     assert "2 of 2 cores are held" in commands("task", "explain", "11").out
+    assert commands("task", "explain", "11", "-o", "json").json["nodes"][0]["node"] == "n1"
+
+
+def test_explain_of_several_tells_of_each(commands: Commands, host: FakeHost) -> None:
+    for task_id in (11, 12):
+        told = TaskExplanation(task_id=task_id, status=TaskState.PENDING, summary=f"{task_id} waits")
+        host.on("GET", f"/api/explain/{task_id}", told)
+    done = commands("task", "explain", "11", "5", "12")
+    assert (done.code, done.err.count("error: ")) == (3, 1)
+    assert "11 waits" in done.out
+    assert "12 waits" in done.out
+    several = commands("task", "explain", "11", "12", "-o", "json").json
+    assert [told["summary"] for told in several] == ["11 waits", "12 waits"]
+    assert commands("task", "explain", "11", "12", "-o", "name").out == "11\n12\n"
+
+
+def test_wait_waits_for_those_that_there_are(commands: Commands, host: FakeHost) -> None:
+    host.on("GET", "/api/status/11", detail(TaskState.COMPLETED, exit_code=0))
+    done = commands("task", "wait", "5", "11", "-o", "name")
+    assert (done.code, done.out) == (3, "11\n")
+    assert "error: there is no /api/status/5" in done.err
+    only = commands("task", "wait", "5")
+    assert (only.code, only.out) == (3, "")
 
 
 @pytest.mark.parametrize(

@@ -312,7 +312,9 @@ def test_waiting_for_a_batch_uses_one_stream_and_keeps_the_order(kind: Kind) -> 
         event(5, TaskState.COMPLETED, task_id=11, exit_code=0),
     ]
     host = Script(ok(detail()), stream(*map(sse_event, changes)))
-    assert list(kind(host).call("wait", [11, 12])) == [11, 12]
+    told: list[int] = []
+    assert list(kind(host).call("wait", [11, 12], told=told.append)) == [11, 12]
+    assert told == [0, 0, 1, 2]
     assert host.asked[1].url.params["batch_id"] == "10"
 
 
