@@ -26,6 +26,7 @@ from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.output import Format, Printer
 from hakuriver_cli.progress import Progress
 from hakuriver_cli.session import Session
+from hakuriver_cli.sinks import JsonLines, Raw, Sink, json_line
 from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
 from hakuriver_cli.tasks import CommandLine, code_of, ending, report_made
 
@@ -45,7 +46,8 @@ def run(
     """Run a command and stay with it: its output comes here as it is written, and the exit code is its own.
 
     Ctrl-C kills the task and waits for its end; a second Ctrl-C leaves it to that. A task that ended without an exit
-    code counts as 1, or as 130 after Ctrl-C.
+    code counts as 1, or as 130 after Ctrl-C. With -o json each line of output is an object on stdout (task_id, attempt,
+    stream, text), and so is at last the event that ended each task.
     """
     session = Session(common, default=Format.NAME)
     request = request_of(options, command_line)
@@ -82,6 +84,7 @@ class Attachment:
         self._printer = printer
         self._out = out or sys.stdout.buffer
         self._err = err or sys.stderr.buffer
+        self._in_json = printer.form is Format.JSON
         self._progress = Progress(printer.err)
         self._ended: dict[int, TaskEvent] = {}
         self._logs: dict[tuple[int, int], asyncio.Task[None]] = {}
@@ -149,12 +152,13 @@ class Attachment:
         )
 
     async def _copy(self, task_id: int, attempt: int, stream: Stream, target: BinaryIO) -> None:
+        sink: Sink = JsonLines(self._printer.out, task_id, stream) if self._in_json else Raw(target)
         try:
-            async with aclosing(self._client.follow(task_id, stream, attempt=attempt)) as parts:
+            async with aclosing(self._client.follow_parts(task_id, stream, attempt=attempt)) as parts:
                 async for part in parts:
                     self._progress.stop()
-                    target.write(part)
-                    target.flush()
+                    sink.take(part)
+            sink.end()
         except NotFoundError:
             return
         except HakuRiverError as error:
@@ -194,6 +198,9 @@ class Attachment:
     def _code(self) -> int:
         codes = [code_of(self._ended[task_id]) for task_id in self._made.task_ids]
         code = next((code for code in codes if code), 0)
+        if self._in_json:
+            for task_id in self._made.task_ids:
+                json_line(self._printer.out, self._ended[task_id].model_dump(mode="json"))
         for event in self._ended.values():
             if (
                 event.exit_code is None

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from pydantic import BaseModel
 
 from hakuriver.errors import HakuRiverError, UsageError
 from hakuriver_cli.options import COMMON, Common
-from hakuriver_cli.output import Format
+from hakuriver_cli.output import Column, Format, View
 from hakuriver_cli.session import Session
 from hakuriver_cli.tree import new_app
 from hakuriver_cli.units import Role, UnitPlan, unit_text
@@ -32,6 +33,22 @@ _START = """\
 # `hakuriver config show` prints what is in effect, `hakuriver config check` looks for mistakes.
 
 """
+
+
+class Written(BaseModel):
+    """A file that was asked for; not written where it was there already."""
+
+    path: Path
+    written: bool
+
+
+WRITTEN: View[Written] = View(
+    name=lambda file: str(file.path),
+    columns=[
+        Column("FILE", lambda file: str(file.path)),
+        Column("WRITTEN", lambda file: "yes" if file.written else "no"),
+    ],
+)
 
 
 @config.command
@@ -78,17 +95,19 @@ def init_config(*, common: Common = COMMON) -> None:
     from hakuriver.config import Settings, config_path  # noqa: PLC0415  (loaded when it is needed)
     from hakuriver_cli.toml import settings_text  # noqa: PLC0415
 
-    printer = Session(common).printer
+    printer = Session(common, default=Format.NAME).printer
     path = config_path(common.config)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = Written(path=path, written=True)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(_START + settings_text(Settings.model_construct(), inactive=True))
     except FileExistsError:
+        made.written = False
         printer.say("it is there already, and left as it is")
     else:
         printer.say("written; set network.host_reachable_address and paths.shared_dir in it")
-    printer.out.write(f"{path}\n")
+    printer.record(made, WRITTEN)
 
 
 @init.command
@@ -116,11 +135,11 @@ def service(
         raise UsageError("no unit is named", "give --host, --runner or --all")
     given: dict[Role, Path | None] = {"host": host_config, "runner": runner_config}
     plans = [_plan(role, given[role] or common.config) for role in roles]
-    printer = Session(common).printer
+    printer = Session(common, default=Format.NAME).printer
     output_dir.mkdir(parents=True, exist_ok=True)
     for plan in plans:
         (output_dir / plan.file_name).write_text(unit_text(plan), "utf-8")
-        printer.out.write(f"{output_dir / plan.file_name}\n")
+    printer.rows([Written(path=output_dir / plan.file_name, written=True) for plan in plans], WRITTEN)
     printer.say("\n".join(_installed(plans) if _may_install() else _advice(plans, output_dir)))
 
 

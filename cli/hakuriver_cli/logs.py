@@ -7,7 +7,8 @@ import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import aclosing
-from typing import Annotated, BinaryIO
+from dataclasses import replace
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -15,14 +16,14 @@ from hakuriver.client import AsyncClient, Client
 from hakuriver.client.calls import LogPart, Stream
 from hakuriver.errors import NotFoundError, UsageError
 from hakuriver_cli.options import COMMON, Attempt, Common, TaskIds
+from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
+from hakuriver_cli.sinks import JsonLines, Raw, Sink
 
 Follow = Annotated[
     bool, Parameter(name=("--follow", "-f"), help="Go on as it is written, until the task ends.")
 ]
 Tail = Annotated[int | None, Parameter(name=("--tail", "-n"), help="Only the last so many lines.")]
-Sink = tuple[Stream, BinaryIO]
-
 BLOCK = 64 * 1024
 """Bytes to read at once when looking for the last lines."""
 
@@ -39,12 +40,14 @@ def logs(
     attempt: Attempt = None,
     common: Common = COMMON,
 ) -> int:
-    """Print what tasks wrote: their stdout to stdout, their stderr to stderr."""
-    out, err = sys.stdout.buffer, sys.stderr.buffer
-    sinks: list[Sink] = [("stdout", out), ("stderr", err)]
+    """Print what tasks wrote: their stdout to stdout, their stderr to stderr.
+
+    With -o json all goes to stdout, as one object for each line: task_id, attempt, stream and text.
+    """
+    streams: tuple[Stream, ...] = ("stdout", "stderr")
     if stdout != stderr and not both:
-        sinks = [("stdout", out)] if stdout else [("stderr", out)]
-    return _print(Session(common), task_ids, sinks, follow=follow, tail=tail, attempt=attempt)
+        streams = ("stdout",) if stdout else ("stderr",)
+    return _print(Session(common), task_ids, streams, follow=follow, tail=tail, attempt=attempt)
 
 
 def stdout(
@@ -57,8 +60,7 @@ def stdout(
     common: Common = COMMON,
 ) -> int:
     """Print the stdout of tasks, byte by byte."""
-    sinks: list[Sink] = [("stdout", sys.stdout.buffer)]
-    return _print(Session(common), task_ids, sinks, follow=follow, tail=tail, attempt=attempt)
+    return _print(Session(common), task_ids, ("stdout",), follow=follow, tail=tail, attempt=attempt)
 
 
 def stderr(
@@ -71,14 +73,13 @@ def stderr(
     common: Common = COMMON,
 ) -> int:
     """Print the stderr of tasks, byte by byte, to stdout."""
-    sinks: list[Sink] = [("stderr", sys.stdout.buffer)]
-    return _print(Session(common), task_ids, sinks, follow=follow, tail=tail, attempt=attempt)
+    return _print(Session(common), task_ids, ("stderr",), follow=follow, tail=tail, attempt=attempt)
 
 
 def _print(
     session: Session,
     task_ids: list[int],
-    sinks: list[Sink],
+    streams: tuple[Stream, ...],
     *,
     follow: bool,
     tail: int | None,
@@ -88,23 +89,33 @@ def _print(
         raise UsageError(f"--tail {tail} is below zero", "give how many lines to print")
 
     def one(task_id: int) -> None:
+        sinks = {stream: _sink(session, task_id, stream, alone=len(streams) == 1) for stream in streams}
         present = {
             stream: None
             if follow and tail is None
             else _present(session.client, task_id, stream, sink, tail, attempt, follow=follow)
-            for stream, sink in sinks
+            for stream, sink in sinks.items()
         }
         if follow:
             asyncio.run(_follow(session, task_id, sinks, present, attempt))
+        for sink in sinks.values():
+            sink.end()
 
     return session.for_each(task_ids, one)
+
+
+def _sink(session: Session, task_id: int, stream: Stream, *, alone: bool) -> Sink:
+    """Each stream to its own; one that is asked for alone to stdout."""
+    if session.printer.form is Format.JSON:
+        return JsonLines(session.printer.out, task_id, stream)
+    return Raw(sys.stdout.buffer if alone or stream == "stdout" else sys.stderr.buffer)
 
 
 def _present(
     client: Client,
     task_id: int,
     stream: Stream,
-    sink: BinaryIO,
+    sink: Sink,
     tail: int | None,
     attempt: int | None,
     *,
@@ -115,11 +126,11 @@ def _present(
     try:
         if tail is None:
             for last in client.parts(task_id, stream, attempt=attempt):
-                _write(sink, last.data)
+                sink.take(last)
         else:
             last, pieces = _end_of(client, task_id, stream, tail, attempt)
             for line in last_lines(pieces, tail):
-                _write(sink, line)
+                sink.take(replace(last, data=line))
     except NotFoundError:
         if not follow:
             raise
@@ -156,13 +167,16 @@ def last_lines(pieces: Iterable[bytes], count: int) -> list[bytes]:
 async def _follow(
     session: Session,
     task_id: int,
-    sinks: list[Sink],
+    sinks: dict[Stream, Sink],
     present: dict[Stream, LogPart | None],
     attempt: int | None,
 ) -> None:
     async with session.async_client() as client:
         await asyncio.gather(
-            *(_copy(client, task_id, stream, sink, attempt, present[stream]) for stream, sink in sinks)
+            *(
+                _copy(client, task_id, stream, sink, attempt, present[stream])
+                for stream, sink in sinks.items()
+            )
         )
 
 
@@ -170,15 +184,10 @@ async def _copy(
     client: AsyncClient,
     task_id: int,
     stream: Stream,
-    sink: BinaryIO,
+    sink: Sink,
     attempt: int | None,
     after: LogPart | None,
 ) -> None:
-    async with aclosing(client.follow(task_id, stream, attempt=attempt, after=after)) as parts:
+    async with aclosing(client.follow_parts(task_id, stream, attempt=attempt, after=after)) as parts:
         async for part in parts:
-            _write(sink, part)
-
-
-def _write(sink: BinaryIO, data: bytes) -> None:
-    sink.write(data)
-    sink.flush()
+            sink.take(part)

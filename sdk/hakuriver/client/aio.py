@@ -174,7 +174,7 @@ class AsyncClient:
             yield part
             offset, attempt = part.next_offset, part.attempt or attempt
 
-    def follow(
+    async def follow(
         self,
         task_id: int,
         stream: calls.Stream = "stdout",
@@ -187,6 +187,21 @@ class AsyncClient:
 
         Without `attempt` it begins in the latest and goes on with those that follow when the task is tried again.
         """
+        following = self.follow_parts(task_id, stream, offset=offset, attempt=attempt, after=after)
+        async with aclosing(following) as parts:
+            async for part in parts:
+                yield part.data
+
+    def follow_parts(
+        self,
+        task_id: int,
+        stream: calls.Stream = "stdout",
+        *,
+        offset: int = 0,
+        attempt: int | None = None,
+        after: calls.LogPart | None = None,
+    ) -> AsyncGenerator[calls.LogPart]:
+        """As `follow`, each piece with the attempt that wrote it."""
         return self._stream(LogCursor(task_id, stream, offset, attempt, after))
 
     def events(

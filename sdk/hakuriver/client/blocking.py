@@ -181,6 +181,19 @@ class Client:
 
         Without `attempt` it begins in the latest and goes on with those that follow when the task is tried again.
         """
+        for part in self.follow_parts(task_id, stream, offset=offset, attempt=attempt, after=after):
+            yield part.data
+
+    def follow_parts(
+        self,
+        task_id: int,
+        stream: calls.Stream = "stdout",
+        *,
+        offset: int = 0,
+        attempt: int | None = None,
+        after: calls.LogPart | None = None,
+    ) -> Generator[calls.LogPart]:
+        """As `follow`, each piece with the attempt that wrote it."""
         return self._stream(LogCursor(task_id, stream, offset, attempt, after))
 
     def events(

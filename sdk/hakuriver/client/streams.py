@@ -29,7 +29,7 @@ class Cursor(Protocol, Generic[T_co]):
 
 
 class LogCursor:
-    """Follows the log of one attempt, or of the latest and those after it; gives its bytes.
+    """Follows the log of one attempt, or of the latest and those after it; gives its parts.
 
     `after` is what was read already. `end` is the event that the log ended with.
     """
@@ -59,7 +59,7 @@ class LogCursor:
             self._task_id, self._stream, offset=self._offset, attempt=self._attempt, seen=self._seen
         )
 
-    def take(self, event: ServerEvent) -> bytes | None:
+    def take(self, event: ServerEvent) -> calls.LogPart | None:
         if event.event == "end":
             self.end = calls.read_json(TaskEvent, event.data)
         if event.event != "log":
@@ -71,7 +71,8 @@ class LogCursor:
             self._seen, self._offset = chunk.attempt, chunk.offset
         data, skip = _decode(chunk.data), self._offset - chunk.offset
         self._offset = max(self._offset, chunk.next_offset)
-        return (data[skip:] if skip > 0 else data) or None
+        news = data[skip:] if skip > 0 else data
+        return calls.LogPart(news, self._offset, self._seen) if news else None
 
 
 class EventCursor:

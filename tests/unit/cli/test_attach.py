@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -69,6 +70,15 @@ def test_every_attempt_is_followed(commands: Commands, host: FakeHost) -> None:
         request.url.params["attempt"] for request in host.asked if request.url.path == "/api/task/11/stdout"
     ]
     assert followed == ["1", "2"]
+
+
+def test_in_json_lines_and_ends_are_objects(commands: Commands, host: FakeHost) -> None:
+    prepare(host, TaskState.FAILED, 7)
+    done = commands("task", "run", "-o", "json", "--", "sh", "-c", "exit 7")
+    assert (done.code, done.err) == (7, "")
+    *lines, end = [json.loads(line) for line in done.out.splitlines()]
+    assert {(line["stream"], line["text"]) for line in lines} == {("stdout", "out \\xff"), ("stderr", "err")}
+    assert (end["task_id"], end["state"], end["exit_code"]) == ("11", "failed", 7)
 
 
 def test_a_task_that_wrote_nothing_is_no_error(commands: Commands, host: FakeHost) -> None:

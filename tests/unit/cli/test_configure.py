@@ -77,7 +77,8 @@ def test_a_file_to_start_from_changes_nothing(commands: Commands, tmp_path: Path
     text = path.read_text("utf-8")
     assert all(value == {} for value in tomllib.loads(text).values())
     path.write_text("# mine\n", "utf-8")
-    assert commands("init", "config", "--config", str(path)).code == 0
+    again = commands("init", "config", "--config", str(path), "-o", "json")
+    assert (again.code, again.json) == (0, {"path": str(path), "written": False})
     assert path.read_text("utf-8") == "# mine\n"
 
 
@@ -144,6 +145,10 @@ def test_units_are_written_and_the_next_steps_told(
     ]
     assert f"--config {file}" in (units / "hakuriver-host.service").read_text("utf-8")
     assert "systemctl enable --now" in done.err
+    assert done.out == f"{units}/hakuriver-host.service\n{units}/hakuriver-runner.service\n"
+    words = ("--host", "--config", str(file), "--output-dir", str(units), "-o", "json")
+    written = commands("init", "service", *words).json
+    assert written == [{"path": f"{units}/hakuriver-host.service", "written": True}]
 
 
 def test_each_unit_may_have_its_own_configuration(commands: Commands, file: Path, tmp_path: Path) -> None:

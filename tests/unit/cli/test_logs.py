@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
@@ -86,6 +88,35 @@ def test_following_the_tail_of_nothing_waits_for_something(commands: Commands, h
 def test_following_the_tail_goes_on_in_the_attempt_that_it_is_of(commands: Commands, host: FakeHost) -> None:
     commands("task", "stdout", "11", "--tail", "1", "--follow")
     assert host.asked[-1].headers["Last-Event-ID"] == f"1:{len(OUT)}"
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("words", ["logs 11", "logs 11 --follow", "logs 11 --tail 9"])
+def test_in_json_each_line_is_an_object(commands: Commands, words: str) -> None:
+    done = commands("task", *words.split(), "-o", "json")
+    assert done.err == ""
+    assert sorted(lines(done.out), key=lambda line: str(line["stream"])) == [
+        {"task_id": "11", "attempt": 1, "stream": stream, "text": text}
+        for stream, text in (
+            ("stderr", "e1"),
+            ("stderr", "e2"),
+            ("stdout", "a\\xff"),
+            ("stdout", "b"),
+            ("stdout", "c"),
+        )
+    ]
+
+
+def test_in_json_a_line_is_of_one_attempt(commands: Commands, host: FakeHost) -> None:
+    """The first one was killed in the midst of a line."""
+    end = sse_event(event(9, TaskState.COMPLETED), "end")
+    pieces = (sse_log(0, b"fir"), sse_log(0, b"sec", 2), sse_log(3, b"ond\n", 2))
+    host.on("GET", "/api/task/11/stdout", lambda _: events(*pieces, end))
+    done = commands("task", "stdout", "11", "--follow", "-o", "json")
+    assert [(line["attempt"], line["text"]) for line in lines(done.out)] == [(1, "fir"), (2, "second")]
 
 
 def test_several_tasks_one_after_the_other(commands: Commands, host: FakeHost) -> None:

@@ -1,0 +1,69 @@
+"""Where the output of tasks goes: as raw bytes, or with `-o json` as one object for each line that a task wrote."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, BinaryIO, Protocol, TextIO
+
+from hakuriver.client.calls import LogPart, Stream
+
+
+class Sink(Protocol):
+    """Takes the output of one stream of one task, part by part."""
+
+    def take(self, part: LogPart) -> None: ...
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        ...
+
+
+class Raw:
+    """Bytes as they are, at once."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+
+    def take(self, part: LogPart) -> None:
+        self._out.write(part.data)
+        self._out.flush()
+
+    def end(self) -> None:
+        return
+
+
+class JsonLines:
+    r"""One object for each line, once it is whole. Bytes that are no UTF-8 are written as `\xff`."""
+
+    def __init__(self, out: TextIO, task_id: int, stream: Stream) -> None:
+        self._out = out
+        self._task_id = task_id
+        self._stream = stream
+        self._attempt: int | None = None
+        self._rest = b""
+
+    def take(self, part: LogPart) -> None:
+        if part.attempt != self._attempt:
+            self.end()
+            self._attempt = part.attempt
+        *lines, self._rest = (self._rest + part.data).split(b"\n")
+        for line in lines:
+            self._write(line)
+        self._out.flush()
+
+    def end(self) -> None:
+        if self._rest:
+            self._write(self._rest)
+            self._out.flush()
+        self._rest = b""
+
+    def _write(self, line: bytes) -> None:
+        text = line.decode("utf-8", "backslashreplace")
+        json_line(
+            self._out,
+            {"task_id": str(self._task_id), "attempt": self._attempt, "stream": self._stream, "text": text},
+        )
+
+
+def json_line(out: TextIO, value: Any) -> None:
+    out.write(json.dumps(value, ensure_ascii=False) + "\n")
