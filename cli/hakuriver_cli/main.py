@@ -9,11 +9,12 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import get_args
+from typing import Any, get_args
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError
+from cyclopts.exceptions import UnusedCliTokensError
 
 from hakuriver.errors import HakuRiverError, UsageError
 from hakuriver_cli.errors import report
@@ -21,6 +22,7 @@ from hakuriver_cli.passthrough import end_options, leading_options
 from hakuriver_cli.tree import lazy, new_app, use_docstrings
 
 INTERRUPTED = 130
+_NUMBERS: Mapping[Any, str] = {int: "a whole number", float: "a number"}
 _GLOBAL_OPTIONS = frozenset({"--config", "--output", "-o"})
 _HELP = """\
 A few machines used as one computer: queue commands, run them in containers that are the same everywhere.
@@ -116,7 +118,19 @@ def _options_of(command: App) -> tuple[set[str], set[str]]:
 
 def _usage(app: App, error: CycloptsError) -> UsageError:
     command = " ".join((app.name[0], *(error.command_chain or ())))
-    return UsageError(" ".join(str(error).split()), f"see `{command} --help`")
+    return UsageError(_said(error), f"see `{command} --help`")
+
+
+def _said(error: CycloptsError) -> str:
+    """The parser's words, or ours where its own speak of Python."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"{' '.join(error.unused_tokens or ())!r} is more than the command takes"
+    name = error.argument.name if error.argument is not None else ""
+    if isinstance(error, CoercionError) and error.token is not None and error.target_type in _NUMBERS:
+        return f"{error.token.keyword or name} {error.token.value}: must be {_NUMBERS[error.target_type]}"
+    if isinstance(error, MissingArgumentError) and name:
+        return f"{error.keyword} needs a value" if error.keyword else f"{name} is missing"
+    return " ".join(str(error).split())
 
 
 def _of_system(error: OSError) -> HakuRiverError:

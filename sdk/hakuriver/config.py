@@ -288,7 +288,8 @@ def load(given: Path | None = None) -> Settings:
         return _validated({}, path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"cannot read the configuration {path}: {error}", "check the file and its permissions"
+            f"cannot read the configuration {path}: {getattr(error, 'strerror', None) or 'it is not text'}",
+            "check the file and its permissions",
         ) from None
     try:
         values = tomllib.loads(text)

@@ -180,6 +180,11 @@ def _error_of(response: httpx.Response, url: str) -> errors.HakuRiverError:
 def unreachable(error: httpx.TransportError, url: str, timeout: float) -> errors.UnreachableError:
     """Says which way the Host was not reached, and what to look at."""
     cause = _root(error)
+    if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+        return errors.UnreachableError(
+            f"what listens at {url} does not speak TLS",
+            "if it is a Host without TLS, write http:// in client.url",
+        )
     if isinstance(cause, ssl.SSLError):
         return errors.UnreachableError(
             f"cannot trust the Host at {url}: {_words(cause)}",
@@ -217,6 +222,8 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, ConnectionRefusedError) and error.errno is not None:
+        return os.strerror(error.errno)  # asyncio's own words show the arguments of its call
     reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
     return str(reason).splitlines()[0] if str(reason).strip() else type(error).__name__
 

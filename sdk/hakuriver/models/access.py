@@ -6,7 +6,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from hakuriver.models.base import PeerModel, StrictModel, Timestamp
 
@@ -22,7 +22,19 @@ class Role(StrEnum):
     """Sees nodes and the queue."""
 
 
-UserName = Annotated[str, StringConstraints(pattern=rf"^{USER_NAME.pattern}$")]
+def _user_name(text: str) -> str:
+    if not USER_NAME.fullmatch(text):
+        raise ValueError(
+            "must be 1 to 32 lower-case letters, digits, '_', '.' or '-', and begin with a letter or '_'"
+        )
+    return text
+
+
+UserName = Annotated[
+    str,
+    AfterValidator(_user_name),
+    WithJsonSchema({"type": "string", "pattern": f"^{USER_NAME.pattern}$"}),
+]
 
 
 class UserCreate(StrictModel):

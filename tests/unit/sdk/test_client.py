@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -182,6 +184,27 @@ def test_a_host_that_was_never_there_is_an_error_at_once(kind: Kind) -> None:
         kind(host).call("nodes")
     assert "hakuriver up" in caught.value.hint
     assert len(host.asked) == 1
+
+
+def caused_by(cause: OSError) -> httpx.ConnectError:
+    error = httpx.ConnectError("failed")
+    error.__cause__ = cause
+    return error
+
+
+def test_how_a_host_is_not_reached_is_said_alike_by_both_clients(kind: Kind) -> None:
+    """The library for asyncio shows the arguments of its call in the error's text."""
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)")
+    with pytest.raises(UnreachableError, match=r"\(Connection refused\)"):
+        kind(Script(caused_by(refused))).call("nodes")
+
+
+def test_https_to_a_host_without_tls_is_told_from_a_wrong_certificate(kind: Kind) -> None:
+    wrong = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    wrong.reason = "WRONG_VERSION_NUMBER"
+    with pytest.raises(UnreachableError, match="does not speak TLS") as caught:
+        kind(Script(caused_by(wrong))).call("nodes")
+    assert "http://" in caught.value.hint
 
 
 def test_patience_ends(kind: Kind) -> None:
