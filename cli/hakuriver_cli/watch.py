@@ -6,9 +6,10 @@ On a terminal the list stays in its place; elsewhere each state of it is printed
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from pydantic import BaseModel
 
@@ -71,8 +72,21 @@ async def _print_again(
             printer.out.write(_CLEAR if clear else "")
             printer.rows(found, view)
         last = found
+        if _has_no_reader(printer.out):
+            raise BrokenPipeError
         await asyncio.sleep(_AT_MOST_EVERY_SECONDS)
         try:
             await asyncio.wait_for(changed.wait(), _EVERY_SECONDS)
         except TimeoutError:
             continue
+
+
+def _has_no_reader(out: TextIO) -> bool:
+    """Whether who read it has gone, as `head` does: without a change nothing is written that would tell."""
+    try:
+        number = out.fileno()
+    except OSError:
+        return False
+    poll = select.poll()
+    poll.register(number, 0)
+    return bool(poll.poll(0))

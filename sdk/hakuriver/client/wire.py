@@ -203,7 +203,7 @@ def unreachable(error: httpx.TransportError, url: str, timeout: float) -> errors
     if isinstance(error, LOST):
         return errors.UnreachableError(
             f"the connection to the Host at {url} was lost ({_words(error)})",
-            "see whether the Host still runs: `hakuriver status`",
+            "see whether the Host still runs: `hakuriver status`; if it serves TLS, write https:// in client.url",
         )
     return errors.UnreachableError(
         f"no Host answers at {url} ({_words(cause)})",

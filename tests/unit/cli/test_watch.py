@@ -60,6 +60,30 @@ def test_a_reader_that_goes_ends_it_quietly(
     assert (done.code, done.err) == (1, "")
 
 
+def test_a_reader_that_goes_is_noticed_though_nothing_changes(
+    commands: Commands, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_AT_MOST_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("hakuriver_cli.main._abandon_stdout", lambda: None)
+    reader, writer = os.pipe()
+    looks = 0
+
+    def nodes(_request: httpx.Request) -> httpx.Response:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            os.close(reader)
+        return httpx.Response(200, json=[])
+
+    host.on("GET", "/api/nodes", nodes)
+    with os.fdopen(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        done = commands("node", "list", "--watch")
+    assert (done.code, done.err) == (1, "")
+    assert looks == 3
+
+
 def test_a_change_is_printed_and_ctrl_c_ends_it(
     commands: Commands, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
