@@ -28,7 +28,7 @@ from hakuriver_cli.progress import Progress
 from hakuriver_cli.session import Session
 from hakuriver_cli.sinks import JsonLines, Raw, Sink, json_line
 from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
-from hakuriver_cli.tasks import CommandLine, code_of, ending, report_made
+from hakuriver_cli.tasks import CommandLine, code_of, ending, report_made, report_refused
 
 INTERRUPTED = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -61,9 +61,7 @@ def run(
 async def _attached(session: Session, request: SubmitRequest) -> int:
     async with session.async_client() as client:
         made = await client.submit(request)
-        refused = ConflictError.exit_code if made.failed_targets else 0
-        for failed in made.failed_targets:
-            session.printer.say(f"error: {failed.target}: {failed.reason}")
+        refused = report_refused(session.printer, made)
         attachment = Attachment(client, made, session.printer)
         return await attachment.stay() or refused
 

@@ -19,8 +19,9 @@ from hakuriver.models.tasks import (
 )
 from hakuriver.states import TaskState
 from hakuriver_cli import task_views as views
+from hakuriver_cli.errors import report
 from hakuriver_cli.options import COMMON, Common, OptionalId, States, TaskIdOption, TaskIds, Watch
-from hakuriver_cli.output import Format, View
+from hakuriver_cli.output import Format, Printer, View
 from hakuriver_cli.progress import Counter
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
@@ -74,10 +75,17 @@ def submit(
 
 def report_made(session: Session, made: SubmitResponse) -> int:
     """Says what a submission led to; the exit code is not 0 when targets were refused."""
-    for failed in made.failed_targets:
-        session.printer.say(f"error: {failed.target}: {failed.reason}")
+    code = report_refused(session.printer, made)
     if session.printer.err.isatty():
         session.printer.say(made.message)
+    return code
+
+
+def report_refused(printer: Printer, made: SubmitResponse) -> int:
+    """Says which targets got no task; gives the exit code for that."""
+    for failed in made.failed_targets:
+        hint = "the other targets have their tasks; see `hakuriver node list`"
+        report(ConflictError(f"{failed.target}: {failed.reason}", hint), printer.err)
     return ConflictError.exit_code if made.failed_targets else 0
 
 
