@@ -290,6 +290,44 @@ class GarbageReport(PeerModel):
     dry_run: bool = False
 
 
+class EnvironmentContainer(PeerModel):
+    """A container in which an environment is prepared; the names of the fields are the reference's."""
+
+    id: str
+    name: str
+    image: str
+    status: str
+    owner: str
+
+
+class ReferenceCreate(StrictModel):
+    """`POST /api/docker/host/create`, as the reference has it."""
+
+    image_name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    container_name: EnvironmentName
+
+
+class ReferencePacked(PeerModel):
+    """The answer of `POST /api/docker/create_tar/{name}`."""
+
+    message: str
+    tarball_path: str
+
+
+class TerminalStart(StrictModel):
+    """The first message of a terminal: what to run in the container."""
+
+    argv: list[Annotated[str, StringConstraints(max_length=131_071)]] = Field(default=[], max_length=4096)
+    """Empty: the container's shell."""
+    tty: bool = True
+    rows: int = Field(default=24, ge=1, le=10_000)
+    columns: int = Field(default=80, ge=1, le=10_000)
+    stdin: bool = True
+    working_dir: Annotated[str, StringConstraints(pattern=r"^/")] | None = None
+    user: Annotated[str, StringConstraints(max_length=64)] | None = None
+    env_vars: dict[str, str] = {}
+
+
 def image_tag(name: str, version: int | str) -> str:
     return f"hakuriver/{name}:{version}"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from hakuriver.errors import NotFoundError, StorageError
 from hakuriver.models.environments import EnvironmentHead, Reference, VersionManifest
 from hakuriver.store.layout import (
+    LIFE,
     TEMPORARY,
     VERSIONS,
     appearing,
@@ -163,16 +163,12 @@ class Catalog:
         except OSError as error:
             raise cannot_write(self.root, error) from None
 
-    def sweep_temporary(self, keep: set[str]) -> int:
-        """Removes leftovers of writings that were broken off; gives the bytes that are free again."""
-        freed = 0
+    def sweep_temporary(self) -> None:
+        """Removes leftovers of writings that an earlier life of the Host broke off."""
         for name in self._entries(self.root / TEMPORARY):
-            path = self.root / TEMPORARY / name
-            if name not in keep:
+            if not name.startswith(LIFE):
                 with contextlib.suppress(OSError):
-                    freed += path.stat().st_size
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return freed
+                    (self.root / TEMPORARY / name).unlink()
 
     def created_at(self, version: int) -> datetime:
         """When a version was packed, as far as its number tells."""

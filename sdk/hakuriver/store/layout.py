@@ -12,6 +12,8 @@ from typing import IO
 from hakuriver.errors import StorageError
 
 BLOBS, VERSIONS, HEADS, TEMPORARY = "blobs/sha256", "versions", "heads", "tmp"
+LIFE = secrets.token_hex(8)
+"""Names this life of the process."""
 
 
 def blob_path(root: Path, diff_id: str) -> Path:
@@ -53,8 +55,8 @@ def appearing(root: Path, final: Path) -> Iterator[IO[bytes]]:
 
 
 def temporary_path(root: Path) -> Path:
-    """A name that nobody else uses; the process is in it, so that leftovers of an earlier one are known."""
-    return root / TEMPORARY / f"{os.getpid()}-{secrets.token_hex(8)}"
+    """A name that nobody else uses; this process's begin with `LIFE`, so that an earlier one's are known."""
+    return root / TEMPORARY / f"{LIFE}-{secrets.token_hex(8)}"
 
 
 def appear(temporary: Path, final: Path) -> None:
