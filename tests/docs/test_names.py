@@ -29,6 +29,7 @@ _PROGRAMS = {
     "hakuriver.client": reference.client_app,
     "hakuriver.task": reference.task_app,
     "hakuriver.docker": reference.docker_app,
+    "hakuriver.docker-shell": reference.docker_shell_app,
     "hakuriver.init": reference.init_app,
 }
 
