@@ -197,27 +197,34 @@ class HostEngine:
             self.remove_image(found.image_name)
 
     def recover(self, busy: Collection[str]) -> None:
-        """Cleans up after a Host that was killed while it packed: helpers go, what was paused goes on."""
+        """Cleans up after a Host that was killed while it packed: helpers go, what was paused goes on.
+
+        What the engine was doing for that Host may yet be done after this: packing looks again.
+        """
         with self._words("cleaning up"):
-            client = self.client()
-            labels = [f"{LABEL_CLUSTER}={self._cluster}", LABEL_HELPER]
-            for each in client.containers(all=True, filters={"label": labels}):
-                if each["Labels"][LABEL_HELPER] != LIFE:
-                    client.remove_container(each["Id"], force=True, v=True)
+            self._remove_helpers()
             for container in self.containers():
                 if container.state == "paused" and container.environment not in busy:
-                    client.unpause(container.id)
+                    self.client().unpause(container.id)
+
+    def _remove_helpers(self) -> None:
+        """Those of earlier lives."""
+        labels = [f"{LABEL_CLUSTER}={self._cluster}", LABEL_HELPER]
+        for each in self.client().containers(all=True, filters={"label": labels}):
+            if each["Labels"][LABEL_HELPER] != LIFE:
+                self.client().remove_container(each["Id"], force=True, v=True)
 
     @contextlib.contextmanager
     def paused(self, container: EnvContainer) -> Iterator[None]:
         """Holds what runs in the container, so that what is read is of one moment."""
         with self._words(f"pausing {container.environment}"):
             state = self.client().inspect_container(container.id)["State"]
-        if not state["Running"] or state["Paused"]:
+            # One that is paused was left so by a Host that was killed.
+            if state["Running"] and not state["Paused"]:
+                self.client().pause(container.id)
+        if not state["Running"]:
             yield
             return
-        with self._words(f"pausing {container.environment}"):
-            self.client().pause(container.id)
         try:
             yield
         finally:
@@ -233,6 +240,7 @@ class HostEngine:
         """
         client = self.client(_LONG_SECONDS)
         with self._words(f"reading the changes in {container.environment}"):
+            self._remove_helpers()
             info = client.inspect_container(container.id)
             folder = info["GraphDriver"]["Data"]["UpperDir"]
             changes = client.diff(container.id) or []
