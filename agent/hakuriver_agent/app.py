@@ -20,7 +20,7 @@ from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError, StorageError
 from hakuriver.models.runner import AttemptReport, EngineName, RunnerHealth
 from hakuriver.version import __version__
-from hakuriver_agent.api import attempts, health, logs
+from hakuriver_agent.api import attempts, health, logs, sync
 from hakuriver_agent.api.edge import Guard, on_error
 from hakuriver_agent.devices import numa
 from hakuriver_agent.engines.docker import DockerEngine, DockerSettings
@@ -49,6 +49,7 @@ class Parts:
     folders: Folders
     tokens: Tokens
     journal: Journal
+    docker: DockerEngine
     engines: dict[EngineName, Engine]
     host: HostClient
     outbox: Outbox
@@ -60,7 +61,8 @@ class Parts:
 def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) -> Parts:
     """Puts the parts together; nothing runs yet. `port` is the one that the Runner listens on."""
     tokens = Tokens(folders.state)
-    engines = _engines(settings, folders)
+    docker = _docker(settings, folders)
+    engines: dict[EngineName, Engine] = {"docker": docker, "process": _process(settings, folders)}
     host = HostClient.of(settings)
 
     async def send(reports: list[AttemptReport]) -> None:
@@ -75,7 +77,9 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
     url = settings.model_copy(
         update={"network": settings.network.model_copy(update={"runner_port": port})}
     ).runner_url
-    machine = Machine(settings, folders, engines, supervisor, journal.id, url)
+    machine = Machine(
+        settings, folders, engines, supervisor, journal.id, url, lambda: docker.environments.present
+    )
     hooks = Hooks(
         register_request=machine.register_request,
         heartbeat_request=machine.heartbeat_request,
@@ -86,7 +90,9 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
     registrar = Registrar(
         host, tokens, hooks, url, settings.runner.join_token_file, settings.timing.heartbeat_interval
     )
-    return Parts(settings, folders, tokens, journal, engines, host, outbox, supervisor, machine, registrar)
+    return Parts(
+        settings, folders, tokens, journal, docker, engines, host, outbox, supervisor, machine, registrar
+    )
 
 
 def application(parts: Parts) -> Guard:
@@ -119,6 +125,7 @@ def application(parts: Parts) -> Guard:
     routes = [
         *attempts.routes(parts.supervisor),
         *logs.routes(parts.supervisor, parts.folders),
+        *sync.routes(parts.docker, parts.settings.runner.name),
         *health.routes(state),
     ]
     handlers: dict[Any, Any] = dict.fromkeys((Exception, HakuRiverError, HTTPException), on_error)
@@ -134,32 +141,40 @@ def boot_id() -> str:
         return "unknown"
 
 
-def _engines(settings: Settings, folders: Folders) -> dict[EngineName, Engine]:
+def _docker(settings: Settings, folders: Folders) -> DockerEngine:
     runner = settings.runner
-    docker = DockerSettings(
-        node=runner.name,
-        folders=folders,
-        log_max_bytes=runner.log_max_bytes,
-        url=settings.docker.socket,
-        run_as_owner=runner.run_as_owner,
-        allow_privileged=runner.allow_privileged,
-        network=runner.network,
-        allowed_networks=tuple(runner.allowed_networks),
-        parallel_starts=runner.parallel_starts,
-        numa_cores=numa.core_lists(),
+    return DockerEngine(
+        DockerSettings(
+            node=runner.name,
+            folders=folders,
+            log_max_bytes=runner.log_max_bytes,
+            url=settings.docker.socket,
+            run_as_owner=runner.run_as_owner,
+            allow_privileged=runner.allow_privileged,
+            network=runner.network,
+            allowed_networks=tuple(runner.allowed_networks),
+            parallel_starts=runner.parallel_starts,
+            numa_cores=numa.core_lists(),
+            environment_cache_bytes=runner.environment_cache_bytes,
+        )
     )
-    process = ProcessSettings(
-        node=runner.name,
-        folders=folders,
-        log_max_bytes=runner.log_max_bytes,
-        run_as_owner=runner.run_as_owner,
-        runner_user=settings.environment.runner_user,
-        numactl_path=settings.paths.numactl_path,
-        numa_nodes=frozenset(numa.core_lists()),
-        systemd=systemd_runs(),
-        scopes=systemd_runs() and scopes_tell_oom(),
+
+
+def _process(settings: Settings, folders: Folders) -> ProcessEngine:
+    runner = settings.runner
+    return ProcessEngine(
+        ProcessSettings(
+            node=runner.name,
+            folders=folders,
+            log_max_bytes=runner.log_max_bytes,
+            run_as_owner=runner.run_as_owner,
+            runner_user=settings.environment.runner_user,
+            numactl_path=settings.paths.numactl_path,
+            numa_nodes=frozenset(numa.core_lists()),
+            systemd=systemd_runs(),
+            scopes=systemd_runs() and scopes_tell_oom(),
+        )
     )
-    return {"docker": DockerEngine(docker), "process": ProcessEngine(process)}
 
 
 def _loops(parts: Parts) -> list[Any]:
@@ -167,6 +182,7 @@ def _loops(parts: Parts) -> list[Any]:
         parts.outbox.run(),
         parts.machine.watch(),
         parts.registrar.run(),
+        parts.docker.environments.run(parts.docker.problem),
         _housekeeping(parts),
         _watchdog(),
     ]

@@ -51,7 +51,7 @@ def write_environment(
         return path
     folder.mkdir(parents=True, exist_ok=True)
     tag = f"hakuriver/{name}:{version}"
-    had = _has_image(tag)
+    had = has_image(tag)
     if not had:
         client().api.import_image_from_data(
             root_file_system(ballast), repository=f"hakuriver/{name}", tag=str(version)
@@ -89,7 +89,7 @@ def remove_containers_of(node: str) -> None:
             continue
 
 
-def _has_image(tag: str) -> bool:
+def has_image(tag: str) -> bool:
     try:
         client().images.get(tag)
     except NotFound:
