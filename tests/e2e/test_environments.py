@@ -83,9 +83,9 @@ class TestFromBeginningToEnd:
         second = pack(lab, name)
         assert second["parent"] == first["version"]
         for node in lab.nodes:
-            assert output_of(lab, name, "sh", "-c", "cat /answer /etc/new; ls /etc", target=node.name) == (
-                "two\nnew\nnew\npasswd\n"
-            )
+            assert output_of(
+                lab, name, "sh", "-c", "cat /answer /etc/new; ls /etc/group 2>&1; true", target=node.name
+            ) == ("two\nnew\nls: /etc/group: No such file or directory\n")
         ok(lab.run("env", "rollback", name))
         assert output_of(lab, name, "cat", "/answer") == "one\n"
         assert output_of(lab, second["reference"], "cat", "/answer") == "two\n"
@@ -113,7 +113,7 @@ class TestFromBeginningToEnd:
         pack(lab, name)
         sh(lab, name, "rm -r /d/e /root; mkdir /root /d/g; chmod 1777 /d/g; echo b >> /d/hard")
         pack(lab, name)
-        look = "cd /; find d root etc bin | sort | xargs ls -ldn --full-time; cat d/f d/hard; stat -c %i d/f d/hard | uniq | wc -l"
+        look = "cd /; find d root bin | sort | xargs stat -c '%N %f %u %g %Y %t %T'; cat d/f d/hard; stat -c %i d/f d/hard | uniq | wc -l"
         inside = sh(lab, name, look)
         assert inside.endswith("a\nb\na\nb\n1\n")
         assert output_of(lab, name, "sh", "-c", look) == inside

@@ -428,17 +428,21 @@ class HostEngine:
                     "give a tar of a whole system, such as `debootstrap` or `docker export` makes",
                 )
 
-    def build(self, context: IO[bytes], tag: str, told: Callable[[str], None]) -> None:
+    def build(self, context: IO[bytes], tag: str) -> None:
         """Builds the Dockerfile of a context (a tar)."""
-        with self._words("building"):
-            lines = self.client(_LONG_SECONDS).build(
-                fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
-            )
-            for line in lines:
-                if "error" in line:
-                    raise UsageError(f"the build failed: {_line(line['error'])}", "mend the Dockerfile")
-                if text := str(line.get("stream", "")).strip():
-                    told(text)
+        hint = "mend the Dockerfile"
+        try:
+            with self._words("the build failed"):
+                lines = self.client(_LONG_SECONDS).build(
+                    fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
+                )
+                problem = next((line["error"] for line in lines if "error" in line), None)
+        except UnreachableError:
+            raise
+        except HakuRiverError as error:
+            raise UsageError(error.message, hint) from None
+        if problem is not None:
+            raise UsageError(f"the build failed: {_line(problem)}", hint)
 
     def commit(self, container: EnvContainer, tag: str) -> None:
         repository, _, version = tag.rpartition(":")

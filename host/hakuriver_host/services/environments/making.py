@@ -70,7 +70,7 @@ class Maker:
             self._engine.import_root(pieces_of(file), tag)
         elif kind == "dockerfile":
             _check_members(file)
-            self._engine.build(file, tag, lambda _: None)
+            self._engine.build(file, tag)
         else:
             image = ingest(self._catalog.root, file)
             manifest = VersionManifest(
