@@ -61,8 +61,8 @@ class Parts:
 def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) -> Parts:
     """Puts the parts together; nothing runs yet. `port` is the one that the Runner listens on."""
     tokens = Tokens(folders.state)
-    docker = _docker(settings, folders)
-    engines: dict[EngineName, Engine] = {"docker": docker, "process": _process(settings, folders)}
+    docker, process = _engines(settings, folders)
+    engines: dict[EngineName, Engine] = {"docker": docker, "process": process}
     host = HostClient.of(settings)
 
     async def send(reports: list[AttemptReport]) -> None:
@@ -77,9 +77,7 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
     url = settings.model_copy(
         update={"network": settings.network.model_copy(update={"runner_port": port})}
     ).runner_url
-    machine = Machine(
-        settings, folders, engines, supervisor, journal.id, url, lambda: docker.environments.present
-    )
+    machine = Machine(settings, folders, engines, supervisor, journal.id, url)
     hooks = Hooks(
         register_request=machine.register_request,
         heartbeat_request=machine.heartbeat_request,
@@ -141,40 +139,33 @@ def boot_id() -> str:
         return "unknown"
 
 
-def _docker(settings: Settings, folders: Folders) -> DockerEngine:
+def _engines(settings: Settings, folders: Folders) -> tuple[DockerEngine, ProcessEngine]:
     runner = settings.runner
-    return DockerEngine(
-        DockerSettings(
-            node=runner.name,
-            folders=folders,
-            log_max_bytes=runner.log_max_bytes,
-            url=settings.docker.socket,
-            run_as_owner=runner.run_as_owner,
-            allow_privileged=runner.allow_privileged,
-            network=runner.network,
-            allowed_networks=tuple(runner.allowed_networks),
-            parallel_starts=runner.parallel_starts,
-            numa_cores=numa.core_lists(),
-            environment_cache_bytes=runner.environment_cache_bytes,
-        )
+    docker = DockerSettings(
+        node=runner.name,
+        folders=folders,
+        log_max_bytes=runner.log_max_bytes,
+        url=settings.docker.socket,
+        run_as_owner=runner.run_as_owner,
+        allow_privileged=runner.allow_privileged,
+        network=runner.network,
+        allowed_networks=tuple(runner.allowed_networks),
+        parallel_starts=runner.parallel_starts,
+        numa_cores=numa.core_lists(),
+        environment_cache_bytes=runner.environment_cache_bytes,
     )
-
-
-def _process(settings: Settings, folders: Folders) -> ProcessEngine:
-    runner = settings.runner
-    return ProcessEngine(
-        ProcessSettings(
-            node=runner.name,
-            folders=folders,
-            log_max_bytes=runner.log_max_bytes,
-            run_as_owner=runner.run_as_owner,
-            runner_user=settings.environment.runner_user,
-            numactl_path=settings.paths.numactl_path,
-            numa_nodes=frozenset(numa.core_lists()),
-            systemd=systemd_runs(),
-            scopes=systemd_runs() and scopes_tell_oom(),
-        )
+    process = ProcessSettings(
+        node=runner.name,
+        folders=folders,
+        log_max_bytes=runner.log_max_bytes,
+        run_as_owner=runner.run_as_owner,
+        runner_user=settings.environment.runner_user,
+        numactl_path=settings.paths.numactl_path,
+        numa_nodes=frozenset(numa.core_lists()),
+        systemd=systemd_runs(),
+        scopes=systemd_runs() and scopes_tell_oom(),
     )
+    return DockerEngine(docker), ProcessEngine(process)
 
 
 def _loops(parts: Parts) -> list[Any]:

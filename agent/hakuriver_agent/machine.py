@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from hakuriver.config import Settings
 from hakuriver.models.runner import (
@@ -37,7 +37,6 @@ class Machine:
         supervisor: Supervisor,
         journal_id: str,
         runner_url: str,
-        environments: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._settings = settings
         self._folders = folders
@@ -45,7 +44,6 @@ class Machine:
         self._supervisor = supervisor
         self._journal_id = journal_id
         self._runner_url = runner_url
-        self._environments = environments
         self._notes: dict[str, str] = {}
         self._offered: list[EngineName] = []
         self._share_problem: str | None = None
@@ -107,7 +105,7 @@ class Machine:
             current_avg_temp=mean,
             current_max_temp=highest,
             problems=problems,
-            environments=list(self._environments()),
+            environments=[label for engine in self._engines.values() for label in engine.holds()],
         )
 
     async def watch(self) -> None:

@@ -402,6 +402,17 @@ class using:  # noqa: N801 - reads as a function
             self._container.remove(force=True)
 
 
+async def test_what_is_not_there_is_not_remembered(fake: EnvironmentRig) -> None:
+    there, gone = fake.pack("there", [layer("x")]), fake.pack("gone", [layer("y")])
+    store.blob(fake.root, gone, 0).unlink()
+    with pytest.raises(StartFailedError):
+        await fake.get(gone)
+    await fake.get(there)
+    record = fake.folder / "state" / "environments.json"
+    await soon(lambda: record.exists() and label(there) in record.read_text(), "it is written")
+    assert label(gone) not in record.read_text()
+
+
 async def test_images_of_others_are_not_touched(tmp_path: Path) -> None:
     """Another cluster's environment on the same engine is in neither the share nor the record."""
     theirs = EnvironmentRig(tmp_path, FakeImages(), budget=1)

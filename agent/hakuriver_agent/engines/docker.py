@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -145,6 +146,15 @@ class DockerEngine(Engine):
             except _NoImageError:
                 raise EngineUnavailableError("the Docker engine lost the image again") from None
 
+    async def _start_of(self, spec: AttemptSpec, image: str, launch: Launch) -> Started:
+        """Starts a container of the image with this id: its name may come to mean another image."""
+        async with self._starting:
+            launch.check()
+            kills = kernel_kills()
+            started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
+        self._watch(spec.key, kills, look=spec.memory_bytes is not None)
+        return Started(started, container_name(spec.key), image)
+
     async def adopt(self, spec: AttemptSpec) -> Adopted | None:
         name, kills = container_name(spec.key), kernel_kills()
         info = await self._door.call(lambda: self._door.inspect(name))
@@ -184,19 +194,13 @@ class DockerEngine(Engine):
         )
         return [unit for unit in map(unit_of, found) if unit]
 
+    def holds(self) -> Sequence[str]:
+        return self.environments.present
+
     async def close(self) -> None:
         self._closed.set()
         for output in self._outputs.values():
             output.abandon()
-
-    async def _start_of(self, spec: AttemptSpec, image: str, launch: Launch) -> Started:
-        """Starts a container of the image with this id: its name may come to mean another image."""
-        async with self._starting:
-            launch.check()
-            kills = kernel_kills()
-            started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
-        self._watch(spec.key, kills, look=spec.memory_bytes is not None)
-        return Started(started, container_name(spec.key), image)
 
     def _create_and_start(self, spec: AttemptSpec, image: str, launch: Launch) -> datetime:
         """In a thread. Finds what an earlier life created, and never starts twice."""

@@ -137,6 +137,9 @@ class Environments:
         except (EngineUnavailableError, ContainerGoneError):
             return
         self._present = sorted({label for image in images for tag in image.tags if (label := label_of(tag))})
+        there = {*self._present, *self._known, *self._syncs, *self._wanted}
+        for label in self._used.times.keys() - there:
+            self._used.forget(label)
 
     def _join(self, name: str, version: int) -> Sync:
         label = f"{name}:{version}"

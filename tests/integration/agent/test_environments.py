@@ -23,20 +23,21 @@ Pair = tuple[StandInHost, RealRunner]
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    with stand_in(tmp_path) as (host, runner):
-        yield host, runner
+def packed(tmp_path: Path) -> Iterator[VersionManifest]:
+    """A version in which commands run, with a layer that takes a moment to load."""
+    name = store.unique()
+    layers = [store.system(), store.layer(name, LARGE)]
+    manifest = store.write_version(tmp_path / "shared" / "hakuriver-containers", name, VERSION, layers)
+    yield manifest
+    store.remove_images(manifest)
 
 
 @pytest.fixture
-def packed(pair: Pair) -> Iterator[VersionManifest]:
-    """A version in which commands run, with a layer that takes a moment to load."""
-    _, runner = pair
-    name = store.unique()
-    layers = [store.system(), store.layer(name, LARGE)]
-    manifest = store.write_version(runner.shared / "hakuriver-containers", name, VERSION, layers)
-    yield manifest
-    store.remove_images(manifest)
+def pair(tmp_path: Path, packed: VersionManifest) -> Iterator[Pair]:
+    """Goes, with its containers, before the image does."""
+    del packed
+    with stand_in(tmp_path) as (host, runner):
+        yield host, runner
 
 
 @pytest.fixture
