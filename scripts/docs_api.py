@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from docs_tables import cell, row
@@ -19,6 +19,7 @@ from hakuriver import errors
 from hakuriver.models.access import Role
 from hakuriver_host.api.access import access_endpoints
 from hakuriver_host.api.endpoint import Endpoint
+from hakuriver_host.api.environments import environment_endpoints
 from hakuriver_host.api.events import event_endpoints
 from hakuriver_host.api.metrics import metric_endpoints
 from hakuriver_host.api.nodes import node_endpoints
@@ -34,7 +35,8 @@ def host_document() -> dict[str, Any]:
     nothing: Any = None
     endpoints: list[Endpoint] = [
         *task_endpoints(nothing, nothing, nothing),
-        *node_endpoints(nothing, nothing, nothing),
+        *node_endpoints(nothing, nothing),
+        *environment_endpoints(SimpleNamespace(preparing=nothing, versions=nothing, syncing=nothing)),  # type: ignore[arg-type]
         *event_endpoints(nothing),
         *access_endpoints(nothing),
         *metric_endpoints(nothing),

@@ -90,7 +90,19 @@ def _argument_default(argument: Any) -> str:
 _OTHER_NAMES = {
     "hakuriver.client": (reference.client_app, {"nodes": "node list", "health": "node health"}, "task"),
     "hakuriver.task": (reference.task_app, {}, "task"),
-    "hakuriver.docker": (reference.docker_app, {"list-tars": "env list"}, "env"),
+    "hakuriver.docker": (
+        reference.docker_app,
+        {
+            "list-containers": "env list",
+            "create-container": "env create",
+            "delete-container": "env delete",
+            "start-container": "env start",
+            "stop-container": "env stop",
+            "list-tars": "env list",
+            "create-tar": "env pack",
+        },
+        "env",
+    ),
     "hakuriver.init": (reference.init_app, {}, "init"),
 }
 
@@ -107,5 +119,6 @@ def other_names() -> str:
             )
             words = " TASK_ID pause` or `resume" if same == "task command" else ""
             lines.append(f"| `{program} {name}{words}` | {meaning} |")
+    lines.append("| `hakuriver.docker-shell` | `hakuriver env shell` |")
     lines += ["| `hakuriver.host` | `hakuriver host` |", "| `hakuriver.runner` | `hakuriver runner` |"]
     return "\n".join(lines)

@@ -64,6 +64,7 @@ def _with_parts(page: str, parts: Mapping[str, Callable[[], str]]) -> str:
 _PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "task-commands": commands("task"),
+    "env-commands": commands("env"),
     "cluster-commands": commands(
         "up",
         "host",
@@ -71,7 +72,6 @@ _PARTS: dict[str, Callable[[], str]] = {
         "state",
         "status",
         "node",
-        "env",
         "cluster",
         "user",
         "token",

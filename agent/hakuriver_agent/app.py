@@ -20,7 +20,7 @@ from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError, StorageError
 from hakuriver.models.runner import AttemptReport, EngineName, RunnerHealth
 from hakuriver.version import __version__
-from hakuriver_agent.api import attempts, health, logs
+from hakuriver_agent.api import attempts, health, logs, sync
 from hakuriver_agent.api.edge import Guard, on_error
 from hakuriver_agent.devices import numa
 from hakuriver_agent.engines.docker import DockerEngine, DockerSettings
@@ -49,6 +49,7 @@ class Parts:
     folders: Folders
     tokens: Tokens
     journal: Journal
+    docker: DockerEngine
     engines: dict[EngineName, Engine]
     host: HostClient
     outbox: Outbox
@@ -60,7 +61,8 @@ class Parts:
 def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) -> Parts:
     """Puts the parts together; nothing runs yet. `port` is the one that the Runner listens on."""
     tokens = Tokens(folders.state)
-    engines = _engines(settings, folders)
+    docker, process = _engines(settings, folders)
+    engines: dict[EngineName, Engine] = {"docker": docker, "process": process}
     host = HostClient.of(settings)
 
     async def send(reports: list[AttemptReport]) -> None:
@@ -86,7 +88,9 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
     registrar = Registrar(
         host, tokens, hooks, url, settings.runner.join_token_file, settings.timing.heartbeat_interval
     )
-    return Parts(settings, folders, tokens, journal, engines, host, outbox, supervisor, machine, registrar)
+    return Parts(
+        settings, folders, tokens, journal, docker, engines, host, outbox, supervisor, machine, registrar
+    )
 
 
 def application(parts: Parts) -> Guard:
@@ -119,6 +123,7 @@ def application(parts: Parts) -> Guard:
     routes = [
         *attempts.routes(parts.supervisor),
         *logs.routes(parts.supervisor, parts.folders),
+        *sync.routes(parts.docker, parts.settings.runner.name),
         *health.routes(state),
     ]
     handlers: dict[Any, Any] = dict.fromkeys((Exception, HakuRiverError, HTTPException), on_error)
@@ -134,7 +139,7 @@ def boot_id() -> str:
         return "unknown"
 
 
-def _engines(settings: Settings, folders: Folders) -> dict[EngineName, Engine]:
+def _engines(settings: Settings, folders: Folders) -> tuple[DockerEngine, ProcessEngine]:
     runner = settings.runner
     docker = DockerSettings(
         node=runner.name,
@@ -147,6 +152,7 @@ def _engines(settings: Settings, folders: Folders) -> dict[EngineName, Engine]:
         allowed_networks=tuple(runner.allowed_networks),
         parallel_starts=runner.parallel_starts,
         numa_cores=numa.core_lists(),
+        environment_cache_bytes=runner.environment_cache_bytes,
     )
     process = ProcessSettings(
         node=runner.name,
@@ -159,7 +165,7 @@ def _engines(settings: Settings, folders: Folders) -> dict[EngineName, Engine]:
         systemd=systemd_runs(),
         scopes=systemd_runs() and scopes_tell_oom(),
     )
-    return {"docker": DockerEngine(docker), "process": ProcessEngine(process)}
+    return DockerEngine(docker), ProcessEngine(process)
 
 
 def _loops(parts: Parts) -> list[Any]:
@@ -167,6 +173,7 @@ def _loops(parts: Parts) -> list[Any]:
         parts.outbox.run(),
         parts.machine.watch(),
         parts.registrar.run(),
+        parts.docker.environments.run(parts.docker.problem),
         _housekeeping(parts),
         _watchdog(),
     ]

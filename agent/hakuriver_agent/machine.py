@@ -105,6 +105,7 @@ class Machine:
             current_avg_temp=mean,
             current_max_temp=highest,
             problems=problems,
+            environments=[label for engine in self._engines.values() for label in engine.holds()],
         )
 
     async def watch(self) -> None:

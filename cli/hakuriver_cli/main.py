@@ -40,7 +40,7 @@ def application() -> App:
     lazy(app, "state:app", "state", "Back up and restore what a Host keeps.")
     lazy(app, "tasks:app", "task", "Submit, follow and control tasks.")
     lazy(app, "nodes:app", "node", "Look at nodes, empty and remove them.")
-    lazy(app, "cluster:environments", "env", "Look at the environments.")
+    lazy(app, "environments:app", "env", "Prepare environments, pack them, and bring them to nodes.")
     lazy(app, "cluster:status", "status", "Show how the cluster is.")
     lazy(app, "deploy.commands:app", "cluster", "Deploy and administer the cluster by Ansible.")
     lazy(app, "access:users", "user", "Administer users.")

@@ -22,8 +22,13 @@ def task() -> NoReturn:
 
 
 def docker() -> NoReturn:
-    """`hakuriver.docker list-tars`."""
+    """`hakuriver.docker list-containers | create-container | … | list-tars | create-tar`."""
     _run(docker_app())
+
+
+def docker_shell() -> NoReturn:
+    """`hakuriver.docker-shell NAME`."""
+    _run(docker_shell_app())
 
 
 def init() -> NoReturn:
@@ -64,8 +69,22 @@ def task_app() -> App:
 
 
 def docker_app() -> App:
-    app = new_app("hakuriver.docker", "Look at the environments.")
-    lazy(app, "cluster:list_environments", "list-tars", "List the archives of environments.")
+    app = new_app("hakuriver.docker", "Prepare environments on the Host, and pack them.")
+    lazy(app, "reference_docker:list_containers", "list-containers", "List the containers of environments.")
+    lazy(app, "reference_docker:create_container", "create-container", "Make a container from an image.")
+    lazy(app, "reference_docker:delete_container", "delete-container", "Delete a container.")
+    lazy(app, "reference_docker:start_container", "start-container", "Start a container.")
+    lazy(app, "reference_docker:stop_container", "stop-container", "Stop a container.")
+    lazy(app, "reference_docker:list_tars", "list-tars", "List the versions of environments.")
+    lazy(app, "reference_docker:create_tar", "create-tar", "Pack a container as the next version.")
+    return app
+
+
+def docker_shell_app() -> App:
+    from hakuriver_cli import environments  # noqa: PLC0415  (loaded by this entry alone)
+
+    app = new_app("hakuriver.docker-shell", "Open a shell in an environment's container.")
+    app.default(environments.shell)
     return app
 
 

@@ -20,11 +20,13 @@ from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
 from hakuriver.ids import IdGenerator
 from hakuriver_host.api.access import access_endpoints
 from hakuriver_host.api.endpoint import Call, Endpoint, EndpointApp, error_response
+from hakuriver_host.api.environments import environment_endpoints
 from hakuriver_host.api.events import event_endpoints
 from hakuriver_host.api.metrics import metric_endpoints
 from hakuriver_host.api.nodes import node_endpoints
 from hakuriver_host.api.openapi import document
 from hakuriver_host.api.tasks import task_endpoints
+from hakuriver_host.api.terminal import terminal_routes
 from hakuriver_host.db.repository import LoadedState, Repository
 from hakuriver_host.db.writer import Writer
 from hakuriver_host.domain import reactor
@@ -59,6 +61,7 @@ class Parts:
     endpoints: Sequence[Endpoint]
     loops: Mapping[str, Loop]
     dispatcher: Dispatcher
+    environments: Environments
 
 
 class HostApp:
@@ -92,6 +95,7 @@ class HostApp:
             self._router.routes.extend(
                 _routes(parts.endpoints, parts.access, self._settings.host.max_request_bytes)
             )
+            self._router.routes.extend(terminal_routes(parts.environments, parts.access))
             systemd.tell("READY=1")
             yield
             systemd.tell("STOPPING=1")
@@ -146,9 +150,11 @@ def _assemble(
     nodes = Nodes(core, access, runners.client, share.share_id)
     submissions = Submissions(core, access)
     monitor, dispatcher, seeder = Monitor(core), Dispatcher(core, nodes), Seeder(settings)
+    environments = Environments(core, nodes, share.share_id)
     endpoints = [
         *task_endpoints(Tasks(core, nodes, submissions), submissions, Logs(core, nodes)),
-        *node_endpoints(nodes, monitor, Environments(settings.container_dir)),
+        *node_endpoints(nodes, monitor),
+        *environment_endpoints(environments),
         *event_endpoints(core),
         *access_endpoints(access),
         *metric_endpoints(Metrics(core)),
@@ -161,9 +167,10 @@ def _assemble(
         "retention": monitor.retain,
         "share": share.watch,
         "default environment": seeder.run,
+        "leftovers of environments": environments.preparing.recover,
         "watchdog": systemd.watchdog,
     }
-    return Parts(core, access, nodes, endpoints, loops, dispatcher)
+    return Parts(core, access, nodes, endpoints, loops, dispatcher, environments)
 
 
 def _openapi_endpoint(endpoints: list[Endpoint]) -> Endpoint:

@@ -25,6 +25,7 @@ log = structlog.get_logger("hakuriver_host")
 
 _GRACE_SECONDS = 1
 _KEEP_ALIVE_SECONDS = 75
+_TERMINAL_BYTES = 1 << 20
 """Longer than a heartbeat interval: Runners keep their connections."""
 _GC_THRESHOLDS = (50_000, 20, 100)
 """The Host holds tens of thousands of tasks that are no garbage: looking through them at Python's own pace would stop the
@@ -93,7 +94,8 @@ def _server_config(app: HostApp, settings: Settings) -> uvicorn.Config:
         app,
         loop="uvloop",
         http="httptools",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=_TERMINAL_BYTES,
         lifespan="on",
         log_config=None,
         access_log=False,

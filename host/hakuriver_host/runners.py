@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from hakuriver.errors import ErrorBody, HakuRiverError, UnreachableError, from_body
+from hakuriver.models.environments import SyncProgress, SyncRequest
 from hakuriver.models.runner import (
     ActionResponse,
     AttemptId,
@@ -68,6 +69,28 @@ class RunnerClient:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
 
+    async def sync(self, request: SyncRequest) -> AsyncIterator[SyncProgress]:
+        """Has it load a version of an environment; how that goes, line by line, until it is ready or has failed."""
+        timeout = httpx.Timeout(_CALL_SECONDS, read=None)
+        try:
+            async with self._http.stream(
+                "POST",
+                f"{self._url}/api/sync",
+                content=request.model_dump_json().encode(),
+                headers=self._headers,
+                timeout=timeout,
+            ) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _error(response)
+                async for line in response.aiter_lines():
+                    if line:
+                        yield SyncProgress.model_validate_json(line)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        except ValidationError:
+            raise _no_runner() from None
+
     async def _post(self, name: str, body: BaseModel, answer: type[_Answer]) -> _Answer:
         return _parsed(await self._send("POST", name, body.model_dump_json().encode()), answer)
 
@@ -124,9 +147,13 @@ def _parsed(response: httpx.Response, answer: type[_Answer]) -> _Answer:
     try:
         return answer.model_validate_json(response.content)
     except ValidationError:
-        raise UnreachableError(
-            "what answers there is not a Runner of HakuRiver", "check network.runner_port of the node"
-        ) from None
+        raise _no_runner() from None
+
+
+def _no_runner() -> UnreachableError:
+    return UnreachableError(
+        "what answers there is not a Runner of HakuRiver", "check network.runner_port of the node"
+    )
 
 
 def _error(response: httpx.Response) -> HakuRiverError:

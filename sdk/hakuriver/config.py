@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hakuriver.errors import NotFoundError, UsageError
-from hakuriver.models.tasks import ENVIRONMENT_NAME, check_mount
+from hakuriver.models.environments import check_name
+from hakuriver.models.tasks import check_mount
 from hakuriver.problems import said
 from hakuriver.targets import NODE_NAME
 
@@ -136,12 +137,19 @@ class Docker(_Section):
         "", description="URL of the Docker engine; empty asks `DOCKER_HOST`, then /var/run/docker.sock."
     )
 
+    keep_versions: int | None = Field(
+        20,
+        ge=1,
+        description="Versions to keep of each environment; tagged, current and used ones stay in any case.",
+    )
+    keep_days: float | None = Field(
+        None, gt=0, description="Days to keep versions of environments; none is without limit."
+    )
+
     @field_validator("default_container_name")
     @classmethod
     def _name(cls, name: str) -> str:
-        if name != "NULL" and not ENVIRONMENT_NAME.fullmatch(name):
-            raise ValueError("not an environment's name")
-        return name
+        return name if name == "NULL" else check_name(name)
 
     @field_validator("additional_mounts")
     @classmethod
@@ -188,6 +196,11 @@ class Runner(_Section):
         10.0, ge=0, le=3600, description="Seconds between SIGTERM and SIGKILL at a kill or a time limit."
     )
     join_token_file: Path | None = Field(None, description="File with the join token; needed once.")
+    environment_cache_bytes: int | None = Field(
+        50_000_000_000,
+        ge=1,
+        description="Bytes of environments that this node's engine keeps; the least recently used go first. None is without limit.",
+    )
     parallel_starts: int = Field(8, ge=1, le=64, description="Containers that are created at the same time.")
 
     @field_validator("name")

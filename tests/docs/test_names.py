@@ -18,7 +18,7 @@ from docs_pages import DOCS, ROOT, blocks, command_lines, inline_code, pages
 from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError
 from hakuriver.states import TaskState
-from hakuriver_agent.api import attempts, health, logs
+from hakuriver_agent.api import attempts, health, logs, sync
 from hakuriver_cli import reference
 from hakuriver_cli.main import application
 from hakuriver_host.services.metrics import METRICS
@@ -29,6 +29,7 @@ _PROGRAMS = {
     "hakuriver.client": reference.client_app,
     "hakuriver.task": reference.task_app,
     "hakuriver.docker": reference.docker_app,
+    "hakuriver.docker-shell": reference.docker_shell_app,
     "hakuriver.init": reference.init_app,
 }
 
@@ -58,7 +59,12 @@ def _commands(chain: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 def _runner_endpoints() -> set[tuple[str, str]]:
-    routes = [*attempts.routes(_NOTHING), *logs.routes(_NOTHING, _NOTHING), *health.routes(_NOTHING)]
+    routes = [
+        *attempts.routes(_NOTHING),
+        *logs.routes(_NOTHING, _NOTHING),
+        *sync.routes(_NOTHING, ""),
+        *health.routes(_NOTHING),
+    ]
     return {
         (method, route.path.replace(":int", ""))
         for route in routes

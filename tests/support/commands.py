@@ -61,11 +61,16 @@ class Commands:
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str, stdout: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    def start(
+        self,
+        *arguments: str,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+        stdin: int = subprocess.DEVNULL,
+    ) -> subprocess.Popen[bytes]:
         """Starts one and leaves it running, for those that follow or wait."""
         return subprocess.Popen(
             [_BIN / "hakuriver", *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
             env=self._environment,

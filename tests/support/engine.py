@@ -51,10 +51,10 @@ def write_environment(
         return path
     folder.mkdir(parents=True, exist_ok=True)
     tag = f"hakuriver/{name}:{version}"
-    had = _has_image(tag)
+    had = has_image(tag)
     if not had:
         client().api.import_image_from_data(
-            _root_file_system(ballast), repository=f"hakuriver/{name}", tag=str(version)
+            root_file_system(ballast), repository=f"hakuriver/{name}", tag=str(version)
         )
     partial = path.with_suffix(f".{os.getpid()}.part")
     with partial.open("wb") as archive:
@@ -89,7 +89,7 @@ def remove_containers_of(node: str) -> None:
             continue
 
 
-def _has_image(tag: str) -> bool:
+def has_image(tag: str) -> bool:
     try:
         client().images.get(tag)
     except NotFound:
@@ -105,7 +105,7 @@ def _busybox() -> Path | None:
     return None if linked else Path(found).resolve()
 
 
-def _root_file_system(ballast: int) -> bytes:
+def root_file_system(ballast: int = 0) -> bytes:
     """A tar of busybox, its applets as links, and the few files that programs expect."""
     busybox = _busybox()
     assert busybox is not None

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -47,6 +47,7 @@ from hakuriver_agent.engines.port import (
 )
 from hakuriver_agent.engines.process import without_secrets
 from hakuriver_agent.environments import Environments
+from hakuriver_agent.environments.images import DockerImages
 from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch, make_shared_data, owner_of
 from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.threads import in_thread
@@ -75,6 +76,7 @@ class DockerSettings:
     allowed_networks: tuple[str, ...] = ("bridge", "none", "host")
     parallel_starts: int = 8
     numa_cores: dict[int, str] = field(default_factory=dict)
+    environment_cache_bytes: int | None = None
 
 
 class DockerEngine(Engine):
@@ -90,7 +92,12 @@ class DockerEngine(Engine):
             settings.node, runner, settings.log_max_bytes, settings.network, settings.numa_cores
         )
         self._door = DockerDoor(settings.url)
-        self._environments = Environments(settings.folders.containers, lambda: self._door.connect(None))
+        self.environments = Environments(
+            settings.folders.containers,
+            DockerImages(self._door),
+            settings.folders.state,
+            settings.environment_cache_bytes,
+        )
         self._starting = asyncio.Semaphore(settings.parallel_starts)
         self._ends: dict[Key, asyncio.Future[Ended]] = {}
         self._outputs: dict[Key, ContainerOutput] = {}
@@ -127,18 +134,26 @@ class DockerEngine(Engine):
         return None
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
-        image, digest = await self._images(lambda: self._environments.image(spec, launch))
+        with self.environments.wanted(spec):
+            _, image = await self.environments.image(spec, launch)
+            try:
+                return await self._start_of(spec, image, launch)
+            except _NoImageError:
+                self.environments.forget(spec)
+            _, image = await self.environments.image(spec, launch)
+            try:
+                return await self._start_of(spec, image, launch)
+            except _NoImageError:
+                raise EngineUnavailableError("the Docker engine lost the image again") from None
+
+    async def _start_of(self, spec: AttemptSpec, image: str, launch: Launch) -> Started:
+        """Starts a container of the image with this id: its name may come to mean another image."""
         async with self._starting:
             launch.check()
             kills = kernel_kills()
-            try:
-                started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
-            except _NoImageError:
-                self._environments.forget(image)
-                image, digest = await self._images(lambda: self._environments.image(spec, launch))
-                started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
+            started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
         self._watch(spec.key, kills, look=spec.memory_bytes is not None)
-        return Started(started, container_name(spec.key), digest)
+        return Started(started, container_name(spec.key), image)
 
     async def adopt(self, spec: AttemptSpec) -> Adopted | None:
         name, kills = container_name(spec.key), kernel_kills()
@@ -179,15 +194,13 @@ class DockerEngine(Engine):
         )
         return [unit for unit in map(unit_of, found) if unit]
 
+    def holds(self) -> Sequence[str]:
+        return self.environments.present
+
     async def close(self) -> None:
         self._closed.set()
         for output in self._outputs.values():
             output.abandon()
-
-    async def _images(self, get: Callable[[], Any]) -> tuple[str, str]:
-        with translated():
-            image: tuple[str, str] = await get()
-            return image
 
     def _create_and_start(self, spec: AttemptSpec, image: str, launch: Launch) -> datetime:
         """In a thread. Finds what an earlier life created, and never starts twice."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -170,6 +170,10 @@ class Engine(ABC):
     @abstractmethod
     async def units(self) -> list[Unit]:
         """Everything that carries this Runner's label."""
+
+    def holds(self) -> Sequence[str]:
+        """Versions of environments that it has, as `NAME:VERSION`, when it was last looked at."""
+        return ()
 
     @abstractmethod
     async def close(self) -> None:

@@ -7,7 +7,7 @@ can say something else than the others. There is no way to declare an endpoint t
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -46,6 +46,8 @@ class Call:
     query: Any
     body: Any
     headers: Headers
+    stream: AsyncIterator[bytes]
+    """The body as it comes, for an endpoint that takes one."""
 
     @property
     def task_id(self) -> int:
@@ -74,6 +76,8 @@ class Endpoint:
     summary: str
     returns: Any
     body: type[BaseModel] | None = None
+    takes: str | None = None
+    """Media type of a body that is read as it comes, however long; it goes to the handler as `stream`."""
     query: type[BaseModel] = NoQuery
     status: int = 200
     errors: tuple[type[HakuRiverError], ...] = ()
@@ -128,6 +132,7 @@ class EndpointApp:
             query=self._query(request),
             body=await self._body(request) if endpoint.body else None,
             headers=request.headers,
+            stream=request.stream(),
         )
         answer = await endpoint.handler(call)
         if isinstance(answer, Response):

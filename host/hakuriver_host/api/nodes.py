@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from hakuriver.errors import ConflictError, NotFoundError, StorageError
-from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
+from hakuriver.models.nodes import ClusterStatus, HealthHistory, NodeDuty, NodeInfo
 from hakuriver.models.runner import (
     HeartbeatRequest,
     JoinRequest,
@@ -20,7 +20,6 @@ from hakuriver.models.runner import (
 from hakuriver.models.tasks import Message
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.services.access import Permission
-from hakuriver_host.services.environments import Environments
 from hakuriver_host.services.monitor import Monitor
 from hakuriver_host.services.nodes import Nodes
 
@@ -39,7 +38,7 @@ class RemoveQuery(BaseModel):
     )
 
 
-def node_endpoints(nodes: Nodes, monitor: Monitor, environments: Environments) -> list[Endpoint]:
+def node_endpoints(nodes: Nodes, monitor: Monitor) -> list[Endpoint]:
     async def join(call: Call) -> JoinResponse:
         return await nodes.join(call.body)
 
@@ -75,10 +74,6 @@ def node_endpoints(nodes: Nodes, monitor: Monitor, environments: Environments) -
     async def cluster(call: Call) -> ClusterStatus:
         del call
         return await monitor.status()
-
-    async def list_environments(call: Call) -> dict[str, EnvironmentVersions]:
-        del call
-        return await environments.list()
 
     return [
         Endpoint(
@@ -176,15 +171,6 @@ def node_endpoints(nodes: Nodes, monitor: Monitor, environments: Environments) -
             Permission.SEE,
             "Show the cluster at a glance",
             ClusterStatus,
-            errors=(StorageError,),
-        ),
-        Endpoint(
-            "GET",
-            "/api/docker/list",
-            list_environments,
-            Permission.SEE,
-            "List environments",
-            dict[str, EnvironmentVersions],
             errors=(StorageError,),
         ),
     ]

@@ -34,6 +34,7 @@ _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "task_id": {"type": "string", "pattern": "^[0-9]{1,19}$"},
     "action": {"type": "string", "enum": ["pause", "resume"]},
     "stream": {"type": "string", "enum": ["stdout", "stderr"]},
+    "kind": {"type": "string", "enum": ["archive", "rootfs", "dockerfile"]},
 }
 
 
@@ -109,6 +110,9 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     if endpoint.body is not None:
         content = {"application/json": {"schema": schemas.of(endpoint.body, "validation")}}
         operation["requestBody"] = {"required": True, "content": content}
+    if endpoint.takes is not None:
+        content = {endpoint.takes: {"schema": {"type": "string", "contentMediaType": endpoint.takes}}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
@@ -169,7 +173,11 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
             "content": {media_type: {"schema": schema} for media_type in endpoint.media_type.split(", ")},
         }
     }
-    kinds = {*_ALWAYS, *endpoint.errors, *((TooLargeError, StorageError) if endpoint.body else ())}
+    kinds = {
+        *_ALWAYS,
+        *endpoint.errors,
+        *((TooLargeError, StorageError) if endpoint.body or endpoint.takes else ()),
+    }
     by_status: dict[int, list[str]] = {}
     for kind in sorted(kinds, key=lambda kind: kind.code):
         by_status.setdefault(kind.http_status, []).append(kind.code)

@@ -39,6 +39,8 @@ class Permission(StrEnum):
     SUBMIT = "submit"
     OWN = "own"
     """Control and read one's own tasks; an admin, anyone's."""
+    PREPARE = "prepare"
+    """Make environments, and change one's own; an admin, anyone's."""
     MANAGE = "manage"
     """Users, tokens and nodes."""
     NODE = "node"
@@ -48,8 +50,10 @@ class Permission(StrEnum):
 
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
-    Role.ADMIN: frozenset({Permission.SEE, Permission.SUBMIT, Permission.OWN, Permission.MANAGE}),
-    Role.USER: frozenset({Permission.SEE, Permission.SUBMIT, Permission.OWN}),
+    Role.ADMIN: frozenset(
+        {Permission.SEE, Permission.SUBMIT, Permission.OWN, Permission.PREPARE, Permission.MANAGE}
+    ),
+    Role.USER: frozenset({Permission.SEE, Permission.SUBMIT, Permission.OWN, Permission.PREPARE}),
     Role.VIEWER: frozenset({Permission.SEE}),
 }
 

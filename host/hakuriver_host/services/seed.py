@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import structlog
 
 from hakuriver.config import Settings
-from hakuriver_host.services.environments import list_environments
+from hakuriver.store import Catalog
+from hakuriver_host.services.environments.engine import Stream
+from hakuriver_host.services.environments.making import import_version
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -66,17 +67,16 @@ class Seeder:
             log.exception("making the default environment failed", environment=self._name)
 
     def _seed(self) -> None:
-        if self._name in list_environments(self._settings.container_dir):
+        if Catalog(self._settings.container_dir).versions(self._name):
             return
         client = _engine(self._settings.docker.socket)
-        tag = f"hakuriver/{self._name}:{int(time.time())}"
+        tag = f"hakuriver-env/{self._name}:{int(time.time())}"
         try:
             source = _pull_or_build(client, self._settings.docker.initial_base_image, tag)
-            archive = self._settings.container_dir / f"{tag.removeprefix('hakuriver/').replace(':', '-')}.tar"
-            _save(client, tag, archive)
+            version = _store(client, tag, Catalog(self._settings.container_dir), self._name, source)
         finally:
             client.close()
-        log.info("made the default environment", environment=self._name, source=source, archive=archive.name)
+        log.info("made the default environment", environment=self._name, source=source, version=version)
 
 
 def _engine(socket: str) -> DockerClient:
@@ -196,16 +196,10 @@ def _add_file(archive: tarfile.TarFile, name: str, data: bytes, mode: int) -> No
     archive.addfile(entry, io.BytesIO(data))
 
 
-def _save(client: DockerClient, tag: str, archive: Path) -> None:
-    """Writes the archive under a temporary name, syncs it, and renames it."""
-    temporary = archive.with_name(f".{archive.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            chunk: Any
-            for chunk in client.images.get(tag).save(named=True):
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(archive)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _store(client: DockerClient, tag: str, catalog: Catalog, name: str, source: str) -> int:
+    """Puts the image into the store as the first version; the name that it was made under goes."""
+    pieces: Any = client.images.get(tag).save(named=True)
+    file = cast("IO[bytes]", Stream(pieces))
+    manifest, _ = import_version(catalog, name, file, "hakuriver", f"made of {source} at the first start")
+    client.images.remove(tag)
+    return manifest.version

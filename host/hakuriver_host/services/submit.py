@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hakuriver.errors import ConflictError, HakuRiverError, ImpossibleError, NotFoundError, UsageError
+from hakuriver.models.environments import parse_reference
 from hakuriver.models.tasks import (
     MAX_ARGV_BYTES,
     MAX_COUNT,
@@ -166,19 +167,19 @@ class Submissions:
         return request.model_copy(update=updates)
 
     async def _batch(self, spec: SubmitRequest, principal: Principal) -> Batch:
-        environment = spec.container_name if spec.container_name != NO_CONTAINER else None
+        reference = spec.container_name if spec.container_name not in {None, NO_CONTAINER} else None
         return Batch(
             batch_id=self._core.ids.next(),
             owner=principal.name,
             submitted_at=self._core.now().wall,
             spec=spec,
-            environment=environment,
-            environment_version=await self._version(environment) if environment else None,
+            environment=parse_reference(reference).name if reference else None,
+            environment_version=await self._version(reference) if reference else None,
             default_user=self._access.uid_of(principal.name),
         )
 
     async def _version(self, environment: str) -> str:
-        """The current version; remembered for a second, so that a stream of submissions does not list the share for each."""
+        """The version that a reference means now; remembered for a second, so that a stream of submissions does not list the share for each."""
         pinned = self._versions.get(environment)
         if pinned is None or time.monotonic() - pinned.read_at > _VERSION_CACHE_SECONDS:
             version = await asyncio.to_thread(current_version, self._core.settings.container_dir, environment)

@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 
 from hakuriver.client import calls, wire
+from hakuriver.client.environments import EnvironmentCalls
 from hakuriver.client.streams import Cursor, EventCursor, LogCursor
 from hakuriver.client.waiting import Waiting
 from hakuriver.config import Settings
@@ -246,6 +247,11 @@ class Client:
     def environments(self) -> Mapping[str, EnvironmentVersions]:
         return self._send(calls.environments())
 
+    @property
+    def env(self) -> EnvironmentCalls:
+        """What concerns environments: making, packing, choosing and syncing them."""
+        return EnvironmentCalls(self._http, self._address)
+
     def users(self) -> list[UserInfo]:
         return self._send(calls.users())
 
@@ -273,7 +279,7 @@ class Client:
         )
         while True:
             try:
-                response = self._http.request(**wire.request_arguments(call))
+                response = self._http.request(**self._arguments(call))
             except httpx.TransportError as error:
                 pause = retries.pause_after(error)
                 if pause is None:
@@ -283,6 +289,9 @@ class Client:
                 self._stood = True
                 wire.check(response, self.url)
                 return call.read(response)
+
+    def _arguments(self, call: calls.Call[Any]) -> dict[str, Any]:
+        return wire.long_arguments(call, self._address.timeout) if call.long else wire.request_arguments(call)
 
     def _stream(self, cursor: Cursor[T]) -> Generator[T]:
         retries = wire.Retries(self._address.patience, time.monotonic, stood=self._stood)

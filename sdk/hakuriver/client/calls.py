@@ -23,6 +23,20 @@ from hakuriver.models.access import (
     UserInfo,
     WhoAmI,
 )
+from hakuriver.models.environments import (
+    EnvironmentClone,
+    EnvironmentContainer,
+    EnvironmentCreate,
+    EnvironmentInfo,
+    GarbageReport,
+    PackRequest,
+    PackResult,
+    PrefetchRequest,
+    RollbackRequest,
+    TagRequest,
+    VersionDiff,
+    VersionInfo,
+)
 from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
 from hakuriver.models.tasks import (
     Message,
@@ -36,6 +50,7 @@ from hakuriver.models.tasks import (
 from hakuriver.problems import said
 
 T = TypeVar("T")
+Request = TypeVar("Request", bound=BaseModel)
 Params = tuple[tuple[str, str], ...]
 Stream = Literal["stdout", "stderr"]
 
@@ -66,6 +81,8 @@ class Call(Generic[T]):
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = False
+    long: bool = False
+    """It may take as long as it takes: only connecting has a limit of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,18 @@ def submit_request(fields: Mapping[str, Any], names: Mapping[str, str] = _NO_NAM
         return SubmitRequest(**fields)
     except ValidationError as error:
         raise UsageError(f"cannot submit: {describe(error, names)}", "correct it and submit again") from None
+
+
+def made(kind: type[Request], what: str, **fields: Any) -> Request:
+    """A request of keyword arguments.
+
+    Raises:
+        UsageError: a value is wrong; the message names it.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise UsageError(f"cannot {what}: {describe(error)}", "correct it and try again") from None
 
 
 def describe(error: ValidationError, names: Mapping[str, str] = _NO_NAMES) -> str:
@@ -202,6 +231,99 @@ def cluster() -> Call[ClusterStatus]:
 
 def environments() -> Call[dict[str, EnvironmentVersions]]:
     return _get("/api/docker/list", dict[str, EnvironmentVersions])
+
+
+def environment_list() -> Call[list[EnvironmentInfo]]:
+    return _get("/api/environments", list[EnvironmentInfo])
+
+
+def environment(name: str) -> Call[EnvironmentInfo]:
+    return _get(_environment(name), EnvironmentInfo)
+
+
+def create_environment(request: EnvironmentCreate) -> Call[EnvironmentInfo]:
+    return Call("POST", "/api/environments", _model(EnvironmentInfo), body=_body(request), long=True)
+
+
+def upload_environment(name: str, kind: str) -> Call[EnvironmentInfo]:
+    """Sent with a tar as its body."""
+    return Call("POST", f"{_environment(name)}/upload/{kind}", _model(EnvironmentInfo), long=True)
+
+
+def clone_environment(name: str, request: EnvironmentClone) -> Call[EnvironmentInfo]:
+    return Call(
+        "POST", f"{_environment(name)}/clone", _model(EnvironmentInfo), body=_body(request), long=True
+    )
+
+
+def start_environment(name: str) -> Call[Message]:
+    return Call("POST", f"{_environment(name)}/start", _model(Message), repeatable=True)
+
+
+def stop_environment(name: str) -> Call[Message]:
+    return Call("POST", f"{_environment(name)}/stop", _model(Message), repeatable=True, long=True)
+
+
+def delete_environment(name: str, *, versions: bool = False, version: int | None = None) -> Call[Message]:
+    params = _params(versions="true" if versions else None, version=version)
+    return Call("DELETE", _environment(name), _model(Message), params=params, long=True)
+
+
+def pack_environment(name: str, request: PackRequest) -> Call[PackResult]:
+    return Call("POST", f"{_environment(name)}/pack", _model(PackResult), body=_body(request), long=True)
+
+
+def import_environment(name: str, message: str = "") -> Call[PackResult]:
+    """Sent with an archive of an image as its body."""
+    params = _params(message=message or None)
+    return Call("POST", f"{_environment(name)}/import", _model(PackResult), params=params, long=True)
+
+
+def export_environment(name: str, version: int | None = None) -> Call[None]:
+    return Call("GET", f"{_environment(name)}/export", _nothing, params=_params(version=version), long=True)
+
+
+def diff_environment(name: str, before: int | None, after: int | None) -> Call[VersionDiff]:
+    params = _params(before=before, after=after)
+    return Call("GET", f"{_environment(name)}/diff", _model(VersionDiff), params=params, repeatable=True)
+
+
+def rollback_environment(name: str, request: RollbackRequest) -> Call[VersionInfo]:
+    return Call("POST", f"{_environment(name)}/rollback", _model(VersionInfo), body=_body(request))
+
+
+def tag_environment(name: str, request: TagRequest) -> Call[VersionInfo]:
+    return Call(
+        "POST", f"{_environment(name)}/tag", _model(VersionInfo), body=_body(request), repeatable=True
+    )
+
+
+def collect_garbage(*, dry_run: bool = False) -> Call[GarbageReport]:
+    params = _params(dry_run="true" if dry_run else None)
+    return Call("POST", "/api/garbage", _model(GarbageReport), params=params, long=True)
+
+
+def prefetch_environment(name: str, request: PrefetchRequest) -> Call[None]:
+    return Call("POST", f"{_environment(name)}/prefetch", _nothing, body=_body(request), headers=_SSE)
+
+
+def get_files(name: str, path: str) -> Call[None]:
+    params = _params(path=path)
+    return Call("GET", f"{_environment(name)}/files", _nothing, params=params, long=True)
+
+
+def put_files(name: str, path: str) -> Call[Message]:
+    """Sent with a tar as its body."""
+    params = _params(path=path)
+    return Call("PUT", f"{_environment(name)}/files", _model(Message), params=params, long=True)
+
+
+def environment_containers() -> Call[list[EnvironmentContainer]]:
+    return _get("/api/docker/host/containers", list[EnvironmentContainer])
+
+
+def _environment(name: str) -> str:
+    return f"/api/environments/{quote(name, safe='')}"
 
 
 def users() -> Call[list[UserInfo]]:

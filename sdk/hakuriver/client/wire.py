@@ -145,6 +145,15 @@ def request_arguments(call: Call[Any]) -> dict[str, Any]:
     }
 
 
+def long_arguments(call: Call[Any], timeout: float, content: Any = None) -> dict[str, Any]:
+    """Of a call that takes its time, with a body that is sent as it comes."""
+    arguments = {**request_arguments(call), "timeout": httpx.Timeout(timeout, read=None, write=None)}
+    if content is not None:
+        arguments["content"] = content
+        arguments["headers"] = {**arguments["headers"], "Content-Type": "application/x-tar"}
+    return arguments
+
+
 def stream_arguments(call: Call[Any], timeout: float) -> dict[str, Any]:
     return {**request_arguments(call), "timeout": httpx.Timeout(timeout, read=SILENCE_SECONDS)}
 

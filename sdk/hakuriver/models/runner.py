@@ -58,7 +58,7 @@ class AttemptSpec(AttemptId):
     environment: str | None = None
     """Name of the environment; none with the process engine."""
     environment_version: str | None = None
-    """Unix seconds of the archive `NAME-<seconds>.tar` that was current at submission."""
+    """The version that was current, or named, at submission: unix seconds of its packing."""
     privileged: bool = False
     mounts: list[str] = []
     working_dir: str | None = None
@@ -231,6 +231,8 @@ class HeartbeatRequest(PeerModel):
     gpu_info: list[GpuInfo] = []
     problems: list[str] = []
     """What keeps the node from working well: an unwritable share, a Docker engine that does not answer."""
+    environments: list[str] = []
+    """Versions that its engine has, as `NAME:VERSION`."""
 
 
 class UpdateRequest(PeerModel):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from hakuriver.models.base import PeerModel, StrictModel, TaskId, Timestamp
+from hakuriver.models.environments import parse_reference
 from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
 from hakuriver.states import TaskState
 from hakuriver.targets import parse_target
@@ -21,8 +22,6 @@ MAX_COUNT = 100_000
 """Tasks in one submission."""
 MAX_CORES = 100_000
 
-ENVIRONMENT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?")
-"""A name that is a Docker repository's component and a file's name alike."""
 NO_CONTAINER = "NULL"
 """The `--container` that means the process engine."""
 
@@ -78,10 +77,8 @@ def _check_target(text: str) -> str:
 
 
 def _check_container(name: str) -> str:
-    if name != NO_CONTAINER and not ENVIRONMENT_NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is not an environment's name: lower-case letters, digits and . _ - inside"
-        )
+    if name != NO_CONTAINER:
+        parse_reference(name)
     return name
 
 
@@ -131,7 +128,7 @@ class SubmitRequest(StrictModel):
     name: Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f]*$")] | None = None
     """What to call the batch in lists; for people only."""
     container_name: EnvironmentName | None = None
-    """Environment; none is the Host's default, `NULL` is no container."""
+    """Environment: `NAME`, `NAME@VERSION` or `NAME:TAG`; none is the Host's default, `NULL` is no container."""
     privileged: bool | None = None
     additional_mounts: list[MountText] | None = None
     """`HOST:CONTAINER[:ro]`; replaces the configured ones."""

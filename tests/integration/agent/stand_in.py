@@ -23,6 +23,7 @@ from hakuriver.models.runner import (
     AttemptReport,
     AttemptSpec,
     AttemptsRequest,
+    HeartbeatRequest,
     RegisterRequest,
     StartRequest,
     StartResponse,
@@ -46,6 +47,7 @@ class StandInHost:
         self.refusing = False
         self.reports: list[AttemptReport] = []
         self.registrations: list[RegisterRequest] = []
+        self.heartbeats: list[HeartbeatRequest] = []
         self._changed = threading.Condition()
         routes = [
             Route("/api/join", self._join, methods=["POST"]),
@@ -105,7 +107,9 @@ class StandInHost:
         }
         return JSONResponse(answer)
 
-    async def _heartbeat(self, _: Request) -> Response:
+    async def _heartbeat(self, request: Request) -> Response:
+        self.heartbeats.append(HeartbeatRequest.model_validate_json(await request.body()))
+        self._tell()
         return JSONResponse({"message": "ok"})
 
     async def _update(self, request: Request) -> Response:
@@ -138,7 +142,7 @@ class RealRunner:
         config = settings.write(folder / "runner.toml", settings.merged(settings.QUICK, own, sections or {}))
         self.daemon = Daemon("hakuriver_agent", config, folder / "runner.log")
         self._host = host
-        self._http = httpx.Client(
+        self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": "Bearer control"}, timeout=30
         )
 
@@ -172,18 +176,18 @@ class RealRunner:
 
     def run(self, specs: Sequence[AttemptSpec]) -> StartResponse:
         body = StartRequest(attempts=list(specs)).model_dump_json()
-        answer = self._http.post("/api/start", content=body)
+        answer = self.http.post("/api/start", content=body)
         assert answer.is_success, answer.text
         return StartResponse.model_validate_json(answer.content)
 
     def order(self, verb: str, *specs: AttemptSpec) -> ActionResponse:
         named = [AttemptId(task_id=spec.task_id, attempt=spec.attempt) for spec in specs]
-        answer = self._http.post(f"/api/{verb}", content=AttemptsRequest(attempts=named).model_dump_json())
+        answer = self.http.post(f"/api/{verb}", content=AttemptsRequest(attempts=named).model_dump_json())
         assert answer.is_success, answer.text
         return ActionResponse.model_validate_json(answer.content)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return self._http.get(path, **options)
+        return self.http.get(path, **options)
 
     def out(self, spec: AttemptSpec) -> bytes:
         path = self.shared / spec.stdout_path

@@ -233,7 +233,7 @@ def test_a_missing_environment_fails_with_its_name(pair: Pair) -> None:
     runner.run([spec])
     final = host.final(spec)
     assert final.status is TaskState.FAILED
-    assert "nowhere-1.tar" in (final.message or "")
+    assert "no version 1 of the environment nowhere" in (final.message or "")
 
 
 def test_the_marker_of_the_share_is_told(pair: Pair) -> None:

@@ -1,0 +1,194 @@
+"""The terminal's end here: raw bytes over a WebSocket, the window's size, and the exit code.
+
+While a terminal is open every key goes to the program, Ctrl-C too. The protocol is that of the Host's
+`/api/environments/{name}/terminal`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from hakuriver.client import wire
+from hakuriver.errors import ConflictError, HakuRiverError, UnreachableError, UsageError
+from hakuriver.models.environments import TerminalStart
+from hakuriver.version import VERSION_HEADER, __version__
+
+if TYPE_CHECKING:
+    from hakuriver_cli.session import Session
+
+_PIECE = 1 << 15
+_STDERR = 2
+_POLICY = 1008
+_LOST = 255
+"""Exit code when the connection is lost, as ssh has it."""
+
+
+def run_terminal(
+    session: Session,
+    name: str,
+    argv: list[str],
+    *,
+    tty: bool,
+    stdin: bool,
+    user: str | None = None,
+    working_dir: str | None = None,
+    env_vars: Mapping[str, str] | None = None,
+) -> int:
+    """Runs a command (the shell, when none is given) with this process's input and output; gives its exit code."""
+    raw = tty and sys.stdin.isatty()
+    if tty and stdin and not raw:
+        raise UsageError(
+            "standard input is no terminal", "for a script use `hakuriver env exec -i NAME -- COMMAND`"
+        )
+    columns, rows = shutil.get_terminal_size()
+    wanted = TerminalStart(
+        argv=argv,
+        tty=tty,
+        stdin=stdin,
+        rows=rows,
+        columns=columns,
+        user=user,
+        working_dir=working_dir,
+        env_vars=dict(env_vars or {}),
+    )
+    with _opened(session, name) as socket:
+        socket.send(wanted.model_dump_json())
+        with (
+            _raw_mode() if raw else contextlib.nullcontext(),
+            _resizing(socket) if tty else contextlib.nullcontext(),
+        ):
+            if stdin:
+                threading.Thread(target=_send_input, args=(socket,), daemon=True).start()
+            return _receive(socket, _writer(tty=tty))
+
+
+def run_quietly(session: Session, name: str, argv: list[str]) -> int:
+    """Runs a command without input and output."""
+    with _opened(session, name) as socket:
+        socket.send(TerminalStart(argv=argv, tty=False, stdin=False).model_dump_json())
+        return _receive(socket, lambda _: None)
+
+
+@contextlib.contextmanager
+def _opened(session: Session, name: str) -> Iterator[ClientConnection]:
+    address = wire.address_of(session.settings, session.common.config)
+    url = f"ws{address.url.removeprefix('http')}/api/environments/{quote(name, safe='')}/terminal"
+    headers = {VERSION_HEADER: __version__}
+    if address.token:
+        headers["Authorization"] = f"Bearer {address.token}"
+    secure = address.url.startswith("https:")
+    try:
+        socket = connect(
+            url,
+            additional_headers=headers,
+            ssl=wire.tls_context(address.url, address.ca_file) if secure else None,
+            compression=None,
+            open_timeout=address.timeout,
+            max_size=None,
+            proxy=None,
+        )
+    except InvalidStatus as error:
+        raise UnreachableError(
+            f"the Host at {address.url} opens no terminals ({error.response.status_code})",
+            "see that it is of this version: `hakuriver version`",
+        ) from None
+    except (OSError, InvalidHandshake, WebSocketException) as error:
+        raise UnreachableError(
+            f"no Host answers at {address.url} ({getattr(error, 'strerror', None) or error})",
+            "start one with `hakuriver up` or `hakuriver host`, or set client.url to where it runs",
+        ) from None
+    with socket:
+        yield socket
+
+
+def _receive(socket: ClientConnection, write: Callable[[bytes], None]) -> int:
+    """Until the program ends."""
+    try:
+        while True:
+            message = socket.recv()
+            if isinstance(message, bytes):
+                write(message)
+                continue
+            told: dict[str, Any] = json.loads(message)
+            if told.get("type") == "exit":
+                return int(told["code"]) if told.get("code") is not None else _LOST
+    except ConnectionClosed as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: ConnectionClosed) -> HakuRiverError:
+    close = error.rcvd
+    if close is not None and close.code == _POLICY:
+        message, _, hint = close.reason.partition("\n")
+        return ConflictError(message, hint)
+    return UnreachableError(
+        f"the connection to the Host was lost{f' ({close.reason})' if close and close.reason else ''}",
+        "see whether it still runs: `hakuriver status`",
+    )
+
+
+def _writer(*, tty: bool) -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        if tty:
+            os.write(1, data)
+            return
+        file = sys.stderr.buffer if data[0] == _STDERR else sys.stdout.buffer
+        file.write(data[1:])
+        file.flush()
+
+    return write
+
+
+def _send_input(socket: ClientConnection) -> None:
+    with contextlib.suppress(ConnectionClosed, OSError):
+        while data := os.read(0, _PIECE):
+            socket.send(data)
+        socket.send(json.dumps({"type": "eof"}))
+
+
+@contextlib.contextmanager
+def _raw_mode() -> Iterator[None]:
+    import termios  # noqa: PLC0415 - of terminals alone
+    import tty  # noqa: PLC0415
+
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def _resizing(socket: ClientConnection) -> Iterator[None]:
+    """Tells the program when the window changes."""
+    changed = threading.Event()
+    over = threading.Event()
+
+    def tell() -> None:
+        while changed.wait() and not over.is_set():
+            changed.clear()
+            columns, rows = shutil.get_terminal_size()
+            with contextlib.suppress(ConnectionClosed):
+                socket.send(json.dumps({"type": "resize", "rows": rows, "columns": columns}))
+
+    before = signal.signal(signal.SIGWINCH, lambda *_: changed.set())
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+        over.set()
+        changed.set()

@@ -1,0 +1,173 @@
+"""Files on their way: tars made of folders here, archives sent and saved, and `env cp`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import cast
+
+from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
+from hakuriver.models.environments import ENVIRONMENT_NAME
+from hakuriver_cli.session import Session
+
+_PIECE = 1 << 20
+_PLACE = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern}):(?P<path>/.*)", re.DOTALL)
+_ARCHIVE = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern})-[0-9]{{1,12}}\.tar")
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """A file, piece by piece; it is opened at once, so that a wrong path is told before anything is sent."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+    def pieces() -> Iterator[bytes]:
+        with file:
+            while piece := file.read(_PIECE):
+                yield piece
+
+    return pieces()
+
+
+def tar_of(folder: Path, *, name: str | None = None) -> Iterator[bytes]:
+    """A folder's content as a tar, owners by number; with `name`, a file or folder itself under that name."""
+    if not os.access(folder, os.R_OK):
+        raise UsageError(f"cannot read {folder}", "check the path and its permissions")
+    where, what = (folder, ".") if name is None else (folder.parent, folder.name)
+    rename = [] if name in {None, folder.name} else [f"--transform=s,^{_escaped(folder.name)},{name},rSH"]
+    argv = ["tar", "--numeric-owner", *rename, "-C", str(where), "-c", "--", what]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def pieces() -> Iterator[bytes]:
+        with process:
+            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+            while piece := process.stdout.read(_PIECE):
+                yield piece
+            said = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
+        if process.returncode != 0:
+            raise HakuRiverError(
+                f"{folder} cannot be read whole: {said.splitlines()[0] if said else 'tar failed'}",
+                "read it as root, or leave out what cannot be read",
+            )
+
+    return pieces()
+
+
+def save(pieces: Iterable[bytes], target: Path) -> None:
+    """Writes a file that appears only when it is whole."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def name_of(file: Path) -> str:
+    """The environment that a file's name tells: `NAME-VERSION.tar`."""
+    match = _ARCHIVE.fullmatch(file.name)
+    if match is None:
+        raise UsageError(
+            f"{file.name} does not tell an environment's name", f"name it: hakuriver env import {file} NAME"
+        )
+    return match["name"]
+
+
+def copy(session: Session, source: str, target: str) -> None:
+    """`env cp`: as `docker cp` does it, into a folder that exists, or under the new name."""
+    remote_source, remote_target = _PLACE.fullmatch(source), _PLACE.fullmatch(target)
+    if bool(remote_source) == bool(remote_target):
+        raise UsageError(
+            "one of the two is a path here, the other NAME:/PATH in an environment",
+            "such as: hakuriver env cp ./data my-env:/opt/data",
+        )
+    if remote_target:
+        _send(session, Path(source), remote_target["name"], remote_target["path"])
+    elif remote_source:
+        _fetch(session, remote_source["name"], remote_source["path"], Path(target))
+
+
+def _send(session: Session, source: Path, name: str, path: str) -> None:
+    if not source.exists():
+        raise NotFoundError(f"there is no {source} here", "check the path")
+    if path.endswith("/") or _is_folder(session, name, path):
+        folder, new = path, source.resolve().name
+    else:
+        folder, new = str(PurePosixPath(path).parent), PurePosixPath(path).name
+    session.client.env.put_files(name, folder, tar_of(source.resolve(), name=new))
+    session.printer.say(f"copied {source} to {name}:{PurePosixPath(folder) / new!s}")
+
+
+def _is_folder(session: Session, name: str, path: str) -> bool:
+    """Whether a path in the container is a folder; of one that does not run it is not known."""
+    from hakuriver_cli.terminal import run_quietly  # noqa: PLC0415
+
+    with suppress(ConflictError, UsageError):
+        return run_quietly(session, name, ["sh", "-c", 'test -d "$1"', "-", path]) == 0
+    return False
+
+
+def _fetch(session: Session, name: str, path: str, target: Path) -> None:
+    with TemporaryDirectory(dir=target.parent if target.parent.is_dir() else None) as scratch:
+        with session.client.env.get_files(name, path) as pieces:
+            _unpack(pieces, Path(scratch))
+        found = next(Path(scratch).iterdir(), None)
+        if found is None:
+            raise NotFoundError(f"{name}:{path} is nothing that can be copied", "name a file or a folder")
+        final = target / found.name if target.is_dir() else target
+        if final.is_dir() and not found.is_dir():
+            raise ConflictError(f"{final} is a folder", "name another target")
+        if final.is_dir():
+            _merge(found, final)
+        else:
+            found.rename(final)
+    session.printer.say(f"copied {name}:{path} to {final}")
+
+
+def _unpack(pieces: Iterator[bytes], folder: Path) -> None:
+    """Nothing leads out of the folder, and no device or foreign owner is made (PEP 706, the `data` filter)."""
+    try:
+        with tarfile.open(fileobj=_Reader(pieces), mode="r|") as tar:  # type: ignore[call-overload]
+            tar.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise HakuRiverError(f"what came cannot be unpacked: {error}", "copy less of it") from None
+
+
+def _merge(source: Path, target: Path) -> None:
+    for child in source.iterdir():
+        other = target / child.name
+        if child.is_dir() and not child.is_symlink() and other.is_dir():
+            _merge(child, other)
+        else:
+            child.replace(other)
+
+
+class _Reader:
+    """Pieces as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._left = pieces, b""
+
+    def read(self, size: int) -> bytes:
+        while len(self._left) < size and (piece := next(self._pieces, b"")):
+            self._left += piece
+        data, self._left = self._left[:size], self._left[size:]
+        return data
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([.*\[\]^$,\\])", r"\\\1", name)
+
+
+def _unreadable(path: Path, error: OSError) -> HakuRiverError:
+    kind = NotFoundError if isinstance(error, FileNotFoundError) else UsageError
+    return cast("HakuRiverError", kind(f"cannot read {path}: {error.strerror}", "check the path"))

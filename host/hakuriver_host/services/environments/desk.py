@@ -1,0 +1,166 @@
+"""What all work on environments shares: who may, one thing at a time for each, the share's threads, and uploads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from typing import IO, TypeVar
+
+from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, StorageError, UsageError
+from hakuriver.models.environments import check_name
+from hakuriver.states import FINAL
+from hakuriver.store import Catalog
+from hakuriver_host.services.access import Principal
+from hakuriver_host.services.core import Core
+from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
+from hakuriver_host.services.environments.work import in_thread
+
+_SHARE_SECONDS = 30.0
+_ROOM = 64 << 20
+"""Bytes that must be free on the share before anything is written to it."""
+T = TypeVar("T")
+
+
+class Desk:
+    """`share_id` names the cluster on the engine."""
+
+    def __init__(self, core: Core, share_id: str) -> None:
+        settings = core.settings
+        self.core = core
+        self.catalog = Catalog(settings.container_dir)
+        self.engine = HostEngine(settings.docker.socket, share_id)
+        self.scratch = settings.paths.state_dir / "uploads"
+        self.busy: dict[str, str] = {}
+        self.collecting = False
+
+    async def may_make(self, name: str, principal: Principal) -> None:
+        """A name that is somebody else's environment cannot be taken."""
+        owner = await self._owner(name)
+        if owner:
+            principal.check_owns(owner, f"the environment {name}")
+
+    async def may_change(self, name: str, principal: Principal) -> None:
+        checked(name)
+        owner = await self._owner(name)
+        if owner is None:
+            raise NotFoundError(f"there is no environment {name!r}", "see `hakuriver env list`")
+        principal.check_owns(owner or "the cluster", f"the environment {name}")
+
+    async def _owner(self, name: str) -> str | None:
+        """Who made it: the container's owner, else the first version's author; none when there is neither."""
+        for container in await self.containers():
+            if container.environment == name:
+                return container.owner
+
+        def work() -> str | None:
+            versions = self.catalog.versions(name)
+            if not versions:
+                return None
+            manifest = self.catalog.manifest(name, versions[-1])
+            return manifest.author if manifest else ""
+
+        return await self.share(work)
+
+    @contextlib.asynccontextmanager
+    async def alone(self, name: str, doing: str) -> AsyncIterator[None]:
+        """One thing at a time for one environment; what comes meanwhile is told so."""
+        if self.collecting:
+            raise ConflictError("garbage is being collected", "try again in a moment")
+        if (busy := self.busy.get(name)) is not None:
+            raise ConflictError(f"the environment {name} is {busy} now", "try again when that is done")
+        self.busy[name] = doing
+        try:
+            yield
+        finally:
+            del self.busy[name]
+
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Refuses before anything is done when the share is nearly full."""
+
+        def free() -> int:
+            stat = os.statvfs(self.catalog.root)
+            return stat.f_bavail * stat.f_frsize
+
+        if await self.share(free) < _ROOM:
+            raise StorageError(
+                "the share is full", "free some space there: `hakuriver env gc`; nothing was changed"
+            )
+        yield
+
+    @contextlib.asynccontextmanager
+    async def spooled(self, body: AsyncIterator[bytes]) -> AsyncIterator[IO[bytes]]:
+        """What is uploaded, as a file on the Host's own disk: read again where that is needed, gone afterwards."""
+        try:
+            self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = tempfile.TemporaryFile(dir=self.scratch)  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {self.scratch}: {error.strerror}", "check the Host's disk"
+            ) from None
+        try:
+            async for piece in body:
+                await asyncio.to_thread(file.write, piece)
+            file.seek(0)
+            yield file
+        except OSError as error:
+            raise StorageError(
+                f"cannot keep the upload: {error.strerror}", "free some space on the Host's disk"
+            ) from None
+        finally:
+            file.close()
+
+    async def share(self, work: Callable[[], T]) -> T:
+        """Work on the share, which may hang."""
+        try:
+            return await in_thread(work, _SHARE_SECONDS)
+        except TimeoutError:
+            raise StorageError(
+                "the Host's shared directory does not answer", "check its mount; nothing was changed"
+            ) from None
+        except OSError as error:
+            raise StorageError(
+                f"the Host's shared directory: {error.strerror or error}", "check its mount and permissions"
+            ) from None
+
+    async def containers(self) -> list[EnvContainer]:
+        """None where no engine answers: versions can be looked at all the same."""
+        try:
+            return await in_thread(self.engine.containers)
+        except HakuRiverError:
+            return []
+
+    def named(self, name: str) -> set[int]:
+        """Versions of an environment that tasks name which are not final."""
+        return {
+            int(task.batch.environment_version)
+            for task in self.core.cluster.tasks.values()
+            if task.state not in FINAL and task.batch.environment == name and task.batch.environment_version
+        }
+
+    def current(self, name: str) -> int:
+        current = self.catalog.current(name)
+        if current is None:
+            raise NotFoundError(
+                f"the environment {name!r} has no version",
+                f"pack it: `hakuriver env pack {name}`; or see `hakuriver env list`",
+            )
+        return current
+
+
+def checked(name: str) -> None:
+    """Raises `UsageError` when it cannot be an environment's name."""
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UsageError(str(error), "choose another name") from None
+
+
+def in_use(name: str, versions: list[int]) -> ConflictError:
+    listed = ", ".join(f"{name}@{version}" for version in versions)
+    return ConflictError(
+        f"tasks that have not ended name {listed}", "wait for them or kill them: `hakuriver task list`"
+    )

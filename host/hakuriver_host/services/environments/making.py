@@ -1,0 +1,235 @@
+"""Making environments: where the first files come from. Everything here blocks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+from hakuriver.errors import ConflictError, HakuRiverError, StorageError, UsageError
+from hakuriver.models.environments import (
+    EnvironmentCreate,
+    VersionManifest,
+    image_tag,
+    parse_reference,
+)
+from hakuriver.store import Catalog, docker_archive, read_layer
+from hakuriver.store.layout import archive_path
+from hakuriver_host.services.environments.archives import ingest, safe_name
+from hakuriver_host.services.environments.engine import EnvContainer, HostEngine, Stream
+
+Source = Literal["archive", "rootfs", "dockerfile"]
+
+_PIECE = 1 << 20
+_DEBOOTSTRAP_SECONDS = 1800
+
+
+class Maker:
+    def __init__(self, engine: HostEngine, catalog: Catalog, shared_data: Path, scratch: Path) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._shared_data = shared_data
+        self._scratch = scratch
+
+    def create(self, request: EnvironmentCreate, owner: str) -> EnvContainer:
+        """From an image, a version, or the distribution's packages.
+
+        Raises:
+            ConflictError: the environment has a container already.
+            UsageError: more than one source is named, or none.
+        """
+        sources = [each for each in (request.image, request.base, request.debootstrap) if each]
+        if len(sources) != 1:
+            raise UsageError(
+                "an environment is made from one source",
+                "give one of --image, --from, --archive, --rootfs, --dockerfile, --debootstrap",
+            )
+        self._check_free(request.name)
+        if request.image:
+            image = self._pulled(request.image)
+        elif request.base:
+            image = self.provide(request.base)
+        else:
+            image = self._debootstrapped(request)
+        return self._container(request.name, owner, image)
+
+    def create_from(self, name: str, kind: Source, file: IO[bytes], owner: str) -> EnvContainer:
+        """From what was uploaded."""
+        self._check_free(name)
+        tag = _own_tag(name)
+        if kind == "rootfs":
+            _check_members(file)
+            self._engine.import_root(pieces_of(file), tag)
+        elif kind == "dockerfile":
+            _check_members(file)
+            self._engine.build(file, tag)
+        else:
+            image = ingest(self._catalog.root, file)
+            manifest = VersionManifest(
+                name=name, version=0, created=datetime.now(UTC), config=image.config, layers=image.layers
+            )
+            self._engine.load(
+                docker_archive(manifest, lambda layer: read_layer(self._catalog.root, layer), skip=0)
+            )
+            self._engine.tag(manifest.image, tag)
+            self._engine.remove_image(manifest.tag)
+        return self._container(name, owner, tag)
+
+    def clone(self, name: str, new: str, owner: str) -> EnvContainer:
+        """A container with all that is in another environment's now, packed or not."""
+        self._check_free(new)
+        container = self._engine.find(name)
+        if container is None:
+            return self._container(new, owner, self.provide(name))
+        tag = _own_tag(new)
+        self._engine.commit(container, tag)
+        return self._container(new, owner, tag)
+
+    def provide(self, reference: str) -> str:
+        """Has a version of an environment in the Host's engine; gives the image's name."""
+        try:
+            wanted = parse_reference(reference)
+        except ValueError as error:
+            raise UsageError(str(error), "see `hakuriver env list`") from None
+        version = self._catalog.resolve(wanted)
+        manifest = self._catalog.manifest(wanted.name, version)
+        tag = image_tag(wanted.name, version)
+        if manifest is None:
+            if not self._engine.has_image(tag):
+                with archive_path(self._catalog.root, wanted.name, version).open("rb") as file:
+                    self._engine.load(pieces_of(file))
+        elif not self._engine.has_image(manifest.image):
+            self._engine.load(docker_archive(manifest, lambda layer: read_layer(self._catalog.root, layer)))
+        return tag if manifest is None else manifest.image
+
+    def _container(self, name: str, owner: str, image: str) -> EnvContainer:
+        shared = str(self._shared_data) if self._shared_data.is_dir() else None
+        try:
+            return self._engine.create(name, owner, image, shared)
+        except HakuRiverError:
+            if image.startswith("hakuriver-env/"):
+                self._engine.remove_image(image)
+            raise
+
+    def _check_free(self, name: str) -> None:
+        if self._engine.find(name) is not None:
+            raise ConflictError(
+                f"the environment {name} has a container already",
+                f"use it (`hakuriver env shell {name}`), or delete it first: `hakuriver env delete {name}`",
+            )
+
+    def _pulled(self, reference: str) -> str:
+        """What the engine has is used as it is; what it has not is pulled."""
+        if not self._engine.has_image(reference):
+            self._engine.pull(reference)
+        return reference
+
+    def _debootstrapped(self, request: EnvironmentCreate) -> str:
+        suite = str(request.debootstrap)
+        program = shutil.which("debootstrap")
+        by_hand = f"`debootstrap {suite} DIR`, then `hakuriver env create {request.name} --rootfs DIR`"
+        if program is None:
+            raise UsageError(
+                "debootstrap is not installed on the Host", f"install it, or on another machine: {by_hand}"
+            )
+        if os.geteuid() != 0:
+            raise UsageError(
+                "debootstrap needs root, which this Host is not", f"where you are root: {by_hand}"
+            )
+        tag = _own_tag(request.name)
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            root = Path(folder) / "root"
+            include = [f"--include={','.join(request.include)}"] if request.include else []
+            made = subprocess.run(
+                [program, "--variant=minbase", *include, suite, root],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_DEBOOTSTRAP_SECONDS,
+            )
+            if made.returncode != 0:
+                said = (made.stderr or made.stdout).strip().splitlines() or ["it said nothing"]
+                raise HakuRiverError(
+                    f"debootstrap {suite} failed: {said[-1][:300]}", "check the suite's name and the network"
+                )
+            tar = subprocess.Popen(
+                ["tar", "--numeric-owner", "--one-file-system", "-C", root, "-c", "."], stdout=subprocess.PIPE
+            )
+            with tar, cast("IO[bytes]", tar.stdout) as output:
+                self._engine.import_root(pieces_of(output), tag)
+        return tag
+
+
+def import_version(
+    catalog: Catalog, name: str, file: IO[bytes], author: str, message: str
+) -> tuple[VersionManifest, int]:
+    """An archive of an image becomes a version; gives it and the bytes that it cost on the share.
+
+    Raises:
+        UsageError: it is no such archive.
+        StorageError: the share does not take it; no version appears.
+    """
+    image = ingest(catalog.root, file)
+    manifest = VersionManifest(
+        name=name,
+        version=catalog.free_version(name, time.time()),
+        created=datetime.now(UTC),
+        author=author,
+        message=message,
+        parent=catalog.current(name),
+        config=image.config,
+        layers=image.layers,
+    )
+    catalog.write(manifest)
+    return manifest, image.written
+
+
+def exported(catalog: Catalog, name: str, version: int) -> Iterator[bytes]:
+    """A version as one archive, which `docker load` and `env import` take."""
+    manifest = catalog.manifest(name, version)
+    if manifest is not None:
+        yield from docker_archive(manifest, lambda layer: read_layer(catalog.root, layer))
+        return
+    path = archive_path(catalog.root, name, version)
+    try:
+        with path.open("rb") as file:
+            yield from pieces_of(file)
+    except OSError as error:
+        raise StorageError(f"cannot read {path.name}: {error.strerror}", "check the share's mount") from None
+
+
+def save_image(engine: HostEngine, catalog: Catalog, name: str, image: str, message: str) -> VersionManifest:
+    """An image of the engine becomes a version."""
+    pieces: Any = engine.save(image)
+    with closing(pieces):
+        manifest, _ = import_version(catalog, name, cast("IO[bytes]", Stream(pieces)), "hakuriver", message)
+    return manifest
+
+
+def _own_tag(name: str) -> str:
+    return f"hakuriver-env/{name}:{int(time.time())}"
+
+
+def _check_members(file: IO[bytes]) -> None:
+    """Refuses what is no tar, or leads out of itself, before an engine sees it."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:*") as tar:
+            for info in tar:
+                safe_name(info.name)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UsageError(f"it is no tar, or cut off: {error}", "make it anew, by `tar -c`") from None
+    file.seek(0)
+
+
+def pieces_of(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(_PIECE):
+        yield piece

@@ -1,0 +1,315 @@
+"""Versions of environments: looked at, packed, imported and exported, chosen, and removed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import structlog
+
+from hakuriver.errors import ConflictError, NotFoundError, UsageError
+from hakuriver.models.environments import (
+    EnvironmentInfo,
+    GarbageReport,
+    PackRequest,
+    PackResult,
+    RollbackRequest,
+    TagRequest,
+    VersionDiff,
+    VersionInfo,
+    package_changes,
+)
+from hakuriver.models.nodes import EnvironmentVersions
+from hakuriver.models.tasks import Message
+from hakuriver.states import NodeState
+from hakuriver_host.services.access import Principal
+from hakuriver_host.services.environments import making
+from hakuriver_host.services.environments.catalogue import (
+    describe,
+    file_of,
+    list_environments,
+    missing_layers,
+)
+from hakuriver_host.services.environments.collecting import collect
+from hakuriver_host.services.environments.desk import Desk, checked, in_use
+from hakuriver_host.services.environments.garbage import Retention, expired
+from hakuriver_host.services.environments.packing import Packer
+from hakuriver_host.services.environments.work import in_thread
+
+log = structlog.get_logger(__name__)
+
+
+class VersionService:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._packer = Packer(desk.engine, desk.catalog, desk.core.settings.paths.state_dir)
+
+    async def tarballs(self) -> dict[str, EnvironmentVersions]:
+        return await self._desk.share(lambda: list_environments(self._desk.catalog.root))
+
+    async def overview(self) -> list[EnvironmentInfo]:
+        """All environments, those that have a container and no version yet too."""
+        nodes = {
+            name: node.heartbeat.environments
+            for name, node in self._desk.core.cluster.nodes.items()
+            if node.state is NodeState.ONLINE
+        }
+        found = {
+            info.name: info for info in await self._desk.share(lambda: describe(self._desk.catalog, nodes))
+        }
+        for container in await self._desk.containers():
+            known = found.get(container.environment) or EnvironmentInfo(name=container.environment)
+            found[container.environment] = known.model_copy(
+                update={"container": container.state, "image": container.image_name}
+            )
+        return [found[name] for name in sorted(found)]
+
+    async def one(self, name: str) -> EnvironmentInfo:
+        for info in await self.overview():
+            if info.name == name:
+                return info
+        raise NotFoundError(f"there is no environment {name!r}", "see `hakuriver env list`")
+
+    async def diff(self, name: str, before: int | None, after: int | None) -> VersionDiff:
+        """Between two versions; by default the current one and its parent."""
+
+        def work() -> VersionDiff:
+            versions = self._desk.catalog.versions(name)
+            if not versions:
+                raise NotFoundError(f"there is no environment {name!r}", "see `hakuriver env list`")
+            new = self._desk.catalog.manifest(name, after if after is not None else self._desk.current(name))
+            if new is None:
+                raise UsageError(
+                    "an archive tells no layers", f"`hakuriver env versions {name}` shows which are archives"
+                )
+            old_version = before if before is not None else new.parent
+            if old_version is None:
+                raise UsageError(f"{name}@{new.version} is the first version", "name the two versions")
+            old = self._desk.catalog.manifest(name, old_version)
+            if old is None:
+                raise UsageError(
+                    "an archive tells no layers", f"`hakuriver env versions {name}` shows which are archives"
+                )
+            known = old.packages is not None and new.packages is not None
+            return VersionDiff(
+                name=name,
+                before=old.version,
+                after=new.version,
+                size_before=old.size,
+                size_after=new.size,
+                added_layers=missing_layers(new.layers, old.layers),
+                removed_layers=missing_layers(old.layers, new.layers),
+                packages=package_changes(old.packages or {}, new.packages or {}) if known else None,
+            )
+
+        return await self._desk.share(work)
+
+    async def pack(self, name: str, request: PackRequest, principal: Principal) -> PackResult:
+        """Makes the next version of what is in the container now, and lets retention remove old ones."""
+        await self._desk.may_change(name, principal)
+        async with self._desk.alone(name, "being packed"), self._desk.writing():
+            packing = await in_thread(lambda: self._packer.pack(name, principal.name, request.message))
+            await self._desk.share(lambda: self._to_newest(name))
+        removed = await self._retain(name)
+        manifest = packing.manifest
+        version = await self._version(name, manifest.version)
+        log.info("packed", environment=name, version=manifest.version, written=packing.written)
+        return PackResult(
+            message=f"{name}@{manifest.version} is packed",
+            version=version,
+            written=packing.written,
+            full=packing.full,
+            tarball_path=f"{self._desk.core.settings.docker.container_dir}/{file_of(self._desk.catalog, name, manifest.version)}",
+            removed=removed,
+        )
+
+    async def import_(
+        self, name: str, body: AsyncIterator[bytes], message: str, principal: Principal
+    ) -> PackResult:
+        """An archive of an image becomes the next version."""
+        checked(name)
+        await self._desk.may_make(name, principal)
+        async with (
+            self._desk.alone(name, "being imported"),
+            self._desk.writing(),
+            self._desk.spooled(body) as file,
+        ):
+            manifest, written = await in_thread(
+                lambda: making.import_version(self._desk.catalog, name, file, principal.name, message)
+            )
+            await self._desk.share(lambda: self._to_newest(name))
+        return PackResult(
+            message=f"{name}@{manifest.version} is imported",
+            version=await self._version(name, manifest.version),
+            written=written,
+            full=True,
+            tarball_path=f"{self._desk.core.settings.docker.container_dir}/{file_of(self._desk.catalog, name, manifest.version)}",
+        )
+
+    async def export(self, name: str, version: int | None) -> tuple[int, Iterator[bytes]]:
+        """The number of the version, and its archive."""
+
+        def work() -> int:
+            number = version if version is not None else self._desk.current(name)
+            self._desk.catalog.manifest(name, number)
+            return number
+
+        number = await self._desk.share(work)
+        return number, making.exported(self._desk.catalog, name, number)
+
+    async def rollback(self, name: str, request: RollbackRequest, principal: Principal) -> VersionInfo:
+        """Makes an older version the current one: what tasks that are submitted from now on run."""
+        await self._desk.may_change(name, principal)
+
+        def work() -> int:
+            versions = self._desk.catalog.versions(name)
+            number = request.version
+            if number is None:
+                current = self._desk.current(name)
+                older = [version for version in versions if version < current]
+                if not older:
+                    raise UsageError(
+                        f"{name} has no version before {current}", f"see `hakuriver env versions {name}`"
+                    )
+                number = older[0]
+            self._desk.catalog.manifest(name, number)
+            head = self._desk.catalog.head(name)
+            newest = number == versions[0]
+            self._desk.catalog.write_head(
+                name, head.model_copy(update={"current": None if newest else number})
+            )
+            return number
+
+        async with self._desk.alone(name, "being changed"):
+            number = await self._desk.share(work)
+        return await self._version(name, number)
+
+    async def tag(self, name: str, request: TagRequest, principal: Principal) -> VersionInfo:
+        await self._desk.may_change(name, principal)
+
+        def work() -> int:
+            number = request.version if request.version is not None else self._desk.current(name)
+            self._desk.catalog.manifest(name, number)
+            head = self._desk.catalog.head(name)
+            tags = dict(head.tags)
+            if request.remove:
+                if request.tag not in tags:
+                    raise NotFoundError(
+                        f"{name} has no tag {request.tag!r}", f"see `hakuriver env versions {name}`"
+                    )
+                number = tags.pop(request.tag)
+            else:
+                tags[request.tag] = number
+            self._desk.catalog.write_head(name, head.model_copy(update={"tags": tags}))
+            return number
+
+        async with self._desk.alone(name, "being changed"):
+            number = await self._desk.share(work)
+        return await self._version(name, number)
+
+    async def collect(self, *, dry_run: bool) -> GarbageReport:
+        """Removes what retention lets go, and layers that no version has.
+
+        Raises:
+            ConflictError: something is being packed, or another collection runs.
+        """
+        if self._desk.busy or self._desk.collecting:
+            what = (
+                ", ".join(f"{name} is {doing}" for name, doing in self._desk.busy.items())
+                or "another collection runs"
+            )
+            raise ConflictError(f"not now: {what}", "try again when that is done")
+        self._desk.collecting = True
+        try:
+            named = {
+                name: self._desk.named(name) for name in await self._desk.share(self._desk.catalog.names)
+            }
+            return await in_thread(
+                lambda: collect(self._desk.catalog, named, self._retention, dry_run=dry_run)
+            )
+        finally:
+            self._desk.collecting = False
+
+    async def delete(
+        self, name: str, principal: Principal, *, versions: bool, version: int | None
+    ) -> Message:
+        """Removes the container; with `versions` all versions too, with `version` that one alone.
+
+        Raises:
+            ConflictError: a task that is not final names a version, or it is tagged.
+        """
+        await self._desk.may_change(name, principal)
+        if version is not None:
+            await self._delete_versions(name, [version])
+            return Message(message=f"{name}@{version} is deleted")
+        found = await self._desk.share(lambda: self._desk.catalog.versions(name))
+        if versions and (used := sorted(self._desk.named(name) & {*found})):
+            raise in_use(name, used)
+        async with self._desk.alone(name, "being deleted"):
+            container = next(
+                (each for each in await self._desk.containers() if each.environment == name), None
+            )
+            if container is not None:
+                await in_thread(lambda: self._desk.engine.remove(name))
+                self._packer.forget(name)
+        if container is None and not versions:
+            raise NotFoundError(
+                f"the environment {name} has no container on the Host",
+                "to delete its versions too: `hakuriver env delete NAME --versions`"
+                if found
+                else "see `hakuriver env list`",
+            )
+        if versions:
+            await self._delete_versions(name, found)
+        kept = "" if versions or not found else f"; its {len(found)} versions stay"
+        return Message(message=f"{name} is deleted{kept}")
+
+    def _to_newest(self, name: str) -> None:
+        """A new version is what people want to run, also after a rollback."""
+        head = self._desk.catalog.head(name)
+        if head.current is not None:
+            self._desk.catalog.write_head(name, head.model_copy(update={"current": None}))
+
+    async def _version(self, name: str, version: int) -> VersionInfo:
+        info = await self.one(name)
+        return next(each for each in info.versions if each.version == version)
+
+    async def _delete_versions(self, name: str, versions: list[int]) -> None:
+        def work() -> None:
+            head = self._desk.catalog.head(name)
+            for version in versions:
+                self._desk.catalog.manifest(name, version) if len(versions) == 1 else None
+                self._desk.catalog.delete(name, version)
+            left = {tag: tagged for tag, tagged in head.tags.items() if tagged not in versions}
+            current = head.current if head.current not in versions else None
+            if self._desk.catalog.versions(name) and (left, current) != (head.tags, head.current):
+                self._desk.catalog.write_head(
+                    name, head.model_copy(update={"tags": left, "current": current})
+                )
+
+        if used := sorted(self._desk.named(name) & {*versions}):
+            raise in_use(name, used)
+        async with self._desk.alone(name, "being deleted"):
+            await self._desk.share(work)
+
+    async def _retain(self, name: str) -> list[int]:
+        named = self._desk.named(name)
+
+        def work() -> list[int]:
+            gone = expired(
+                self._desk.catalog.versions(name),
+                self._desk.catalog.head(name),
+                named,
+                self._retention,
+                time.time(),
+            )
+            for version in gone:
+                self._desk.catalog.delete(name, version)
+            return gone
+
+        return await self._desk.share(work)
+
+    @property
+    def _retention(self) -> Retention:
+        docker = self._desk.core.settings.docker
+        return Retention(docker.keep_versions, docker.keep_days)
