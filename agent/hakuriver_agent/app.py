@@ -154,6 +154,7 @@ def _engines(settings: Settings, folders: Folders) -> dict[EngineName, Engine]:
         log_max_bytes=runner.log_max_bytes,
         run_as_owner=runner.run_as_owner,
         runner_user=settings.environment.runner_user,
+        allow_any_user=runner.allow_any_user,
         numactl_path=settings.paths.numactl_path,
         numa_nodes=frozenset(numa.core_lists()),
         systemd=systemd_runs(),

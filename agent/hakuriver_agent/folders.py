@@ -103,14 +103,6 @@ class Folders:
         return real
 
 
-def owner_of(user: str | None) -> tuple[int, int] | None:
-    """The uid and gid of `UID[:GID]`; the gid is the uid when it is not given."""
-    if user is None:
-        return None
-    uid, _, gid = user.partition(":")
-    return int(uid), int(gid or uid)
-
-
 def make_scratch(path: Path, owner: tuple[int, int] | None) -> None:
     """Makes the scratch folder of an attempt, for its user alone."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -36,6 +36,8 @@ class Rig:
     made: list[Engine] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     world: FakeWorld | None = None
+    rules: dict[str, Any] = field(default_factory=dict)
+    """Settings that say as whom tasks run."""
 
     @property
     def real(self) -> bool:
@@ -49,9 +51,13 @@ class Rig:
 
     def _make(self) -> Engine:
         if self.kind == "process":
-            return ProcessEngine(ProcessSettings("rig", self.folders, LOG_LIMIT))
+            return ProcessEngine(
+                ProcessSettings("rig", self.folders, LOG_LIMIT, **{"allow_any_user": True, **self.rules})
+            )
         if self.kind == "docker":
-            return DockerEngine(DockerSettings("rig", self.folders, LOG_LIMIT, allow_privileged=True))
+            return DockerEngine(
+                DockerSettings("rig", self.folders, LOG_LIMIT, allow_privileged=True, **self.rules)
+            )
         assert self.world is not None
         return FakeEngine(self.world, "process")
 

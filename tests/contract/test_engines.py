@@ -347,6 +347,37 @@ async def test_it_runs_as_its_user(rig: Rig) -> None:
 
 
 @real_engines
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs tasks as others")
+async def test_it_runs_as_its_owner_where_the_node_says_so(rig: Rig) -> None:
+    rig.rules["run_as_owner"] = True
+    engine, asks_for_root = rig.engine(), rig.spec(sh("id -u"), user="0", owner_uid="12345:23456")
+    assert "0 is not tester" in (await engine.refusal(asks_for_root) or "")
+    ended = await run(engine, asks_for_root)
+    assert (ended.exit_code, rig.out(asks_for_root)) == (None, b"")
+    own = rig.spec(sh('id -u; id -g; touch "$HAKURIVER_LOCAL_TEMP_DIR/x"'), owner_uid="12345:23456")
+    assert await engine.refusal(own) is None
+    assert (await run(engine, own)).exit_code == 0
+    assert rig.out(own) == b"12345\n23456\n"
+
+
+@pytest.mark.parametrize("rig", ["process"], indirect=True)
+@pytest.mark.skipif(os.geteuid() != 0, reason="another Runner is root for nobody")
+async def test_nobody_is_root_without_container_unless_the_node_says_so(rig: Rig) -> None:
+    rig.rules |= {"allow_any_user": False}
+    engine = rig.engine()
+    for changes in ({}, {"user": "0"}, {"owner_uid": "0:0"}, {"user": "7"}):
+        spec = rig.spec(sh("id -u"), **changes)
+        assert await engine.refusal(spec), changes
+        assert (await run(engine, spec)).exit_code is None
+        assert rig.out(spec) == b""
+    for user in (None, "12345"):
+        own = rig.spec(sh("id -u; id -g"), user=user, owner_uid="12345:23456")
+        assert await engine.refusal(own) is None
+        assert (await run(engine, own)).exit_code == 0
+        assert rig.out(own) == b"12345\n23456\n"
+
+
+@real_engines
 async def test_nothing_that_it_started_outlives_it(rig: Rig) -> None:
     mark = f"{9_000_000 + os.getpid()}.{len(rig.keys)}"
     spec = rig.spec(sh(f"setsid sleep {mark} & sleep {mark} & exit 0"))

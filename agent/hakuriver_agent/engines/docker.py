@@ -7,6 +7,7 @@ and its exit code is there until the Host has it. A start costs two calls and th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
@@ -47,7 +48,8 @@ from hakuriver_agent.engines.port import (
 )
 from hakuriver_agent.engines.process import without_secrets
 from hakuriver_agent.environments import Environments
-from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch, make_shared_data, owner_of
+from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch, make_shared_data
+from hakuriver_agent.identity import ForbiddenUserError, Ids, ids_of, in_container
 from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.threads import in_thread
 
@@ -113,8 +115,10 @@ class DockerEngine(Engine):
             return "privileged tasks are not allowed on this node (runner.allow_privileged)"
         if spec.network is not None and spec.network not in settings.allowed_networks:
             return f"the network {spec.network} is not allowed on this node (runner.allowed_networks)"
-        if settings.run_as_owner and spec.user is None:
-            return f"this node runs tasks as their owners, and the uid of {spec.owner} is not known"
+        try:
+            in_container(spec, run_as_owner=settings.run_as_owner)
+        except ForbiddenUserError as error:
+            return str(error)
         if spec.numa_node is not None and spec.numa_node not in settings.numa_cores:
             return f"this node has no NUMA node {spec.numa_node}"
         if spec.mounts:
@@ -127,6 +131,7 @@ class DockerEngine(Engine):
         return None
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
+        spec = self._with_user(spec)
         image, digest = await self._images(lambda: self._environments.image(spec, launch))
         async with self._starting:
             launch.check()
@@ -147,6 +152,9 @@ class DockerEngine(Engine):
             return None
         if info["State"]["Status"] == "created":
             return None
+        with contextlib.suppress(StartFailedError):
+            # The settings may be others than at its start: it goes on, and its files stay whose they are.
+            spec = self._with_user(spec)
         await self._door.call(lambda: self._output(spec).follow())
         self._watch(spec.key, kills)
         started = Started(moment(info["State"]["StartedAt"]), name, info["Image"])
@@ -184,6 +192,14 @@ class DockerEngine(Engine):
         for output in self._outputs.values():
             output.abandon()
 
+    def _with_user(self, spec: AttemptSpec) -> AttemptSpec:
+        """The specification with the user that it runs as."""
+        try:
+            user = in_container(spec, run_as_owner=self._settings.run_as_owner)
+        except ForbiddenUserError as error:
+            raise StartFailedError(str(error)) from None
+        return spec.model_copy(update={"user": user})
+
     async def _images(self, get: Callable[[], Any]) -> tuple[str, str]:
         with translated():
             image: tuple[str, str] = await get()
@@ -209,7 +225,7 @@ class DockerEngine(Engine):
         folders, scratch = self._settings.folders, self._settings.folders.scratch(*spec.key)
         try:
             make_shared_data(folders.shared_data)
-            make_scratch(scratch, owner_of(spec.user))
+            make_scratch(scratch, _ids(spec))
             binds = [Bind(folders.shared_data, SHARED), Bind(scratch, LOCAL_TEMP), *self._binds(spec)]
         except ForbiddenPathError as error:
             raise StartFailedError(str(error)) from None
@@ -242,7 +258,7 @@ class DockerEngine(Engine):
         return binds
 
     def _output(self, spec: AttemptSpec) -> ContainerOutput:
-        files, owner = [], owner_of(spec.user)
+        files, owner = [], _ids(spec)
         for relative in (spec.stdout_path, spec.stderr_path):
             try:
                 path = self._settings.folders.log_file(relative)
@@ -342,6 +358,10 @@ class DockerEngine(Engine):
         name = container_name(key)
         self._door.quietly(lambda: self._door.client().remove_container(name, v=True, force=True))
         shutil.rmtree(self._settings.folders.scratch(*key), ignore_errors=True)
+
+
+def _ids(spec: AttemptSpec) -> Ids | None:
+    return None if spec.user is None else ids_of(spec.user)
 
 
 class _NoImageError(Exception):

@@ -34,7 +34,8 @@ from hakuriver_agent.engines.port import (
     UnitState,
 )
 from hakuriver_agent.engines.shimlink import Fields, ShimLink
-from hakuriver_agent.folders import Folders, ForbiddenPathError, make_shared_data, owner_of, remove_scratch
+from hakuriver_agent.folders import Folders, ForbiddenPathError, make_shared_data, remove_scratch
+from hakuriver_agent.identity import ForbiddenUserError, Ids, Rules, as_process
 from hakuriver_agent.threads import in_thread
 
 SHARE_SECONDS = 20.0
@@ -52,6 +53,7 @@ class ProcessSettings:
     log_max_bytes: int
     run_as_owner: bool = False
     runner_user: str = ""
+    allow_any_user: bool = False
     numactl_path: str = ""
     numa_nodes: frozenset[int] = frozenset()
     systemd: bool = False
@@ -92,14 +94,10 @@ class ProcessEngine(Engine):
         return None
 
     async def refusal(self, spec: AttemptSpec) -> str | None:
-        if self._settings.run_as_owner and spec.user is None:
-            return f"this node runs tasks as their owners, and the uid of {spec.owner} is not known"
         try:
-            user = self._user(spec)
-        except KeyError:
-            return f"the user {self._settings.runner_user} of environment.runner_user is not on this node"
-        if user is not None and os.geteuid() != 0 and user[:2] != (os.geteuid(), os.getegid()):
-            return "the Runner is not root, so that it cannot run tasks as another user"
+            self._user(spec)
+        except ForbiddenUserError as error:
+            return str(error)
         if spec.numa_node is not None and spec.numa_node not in self._settings.numa_nodes:
             return f"this node has no NUMA node {spec.numa_node}"
         if spec.numa_node is not None and not self._numactl():
@@ -182,13 +180,13 @@ class ProcessEngine(Engine):
         self._prepared = True
 
     def _request(self, spec: AttemptSpec) -> Fields:
-        settings, user = self._settings, self._user(spec)
-        folders = settings.folders
+        settings, folders = self._settings, self._settings.folders
         shared, scratch = str(folders.shared_data), str(folders.scratch(*spec.key))
         scope = f"{unit_name(spec.key)}.scope" if settings.scopes else None
         try:
+            user = self._user(spec)
             stdout, stderr = folders.log_file(spec.stdout_path), folders.log_file(spec.stderr_path)
-        except ForbiddenPathError as error:
+        except (ForbiddenPathError, ForbiddenUserError) as error:
             raise StartFailedError(str(error)) from None
         return {
             "do": "start",
@@ -205,14 +203,14 @@ class ProcessEngine(Engine):
             # systemd-run becomes the user by itself, once it has made the scope.
             "uid": user[0] if user and scope is None else None,
             "gid": user[1] if user and scope is None else None,
-            "groups": _groups(settings.runner_user) if user and spec.user is None else [],
+            "groups": self._groups(user),
             "cores": spec.cores,
             "memory_bytes": spec.memory_bytes,
             "scope": scope,
             "spec": without_secrets(spec).model_dump(mode="json"),
         }
 
-    def _argv(self, spec: AttemptSpec, scope: str | None, user: tuple[int, int] | None) -> list[str]:
+    def _argv(self, spec: AttemptSpec, scope: str | None, user: Ids | None) -> list[str]:
         argv = [spec.command, *spec.arguments]
         if spec.numa_node is not None:
             argv = numactl(self._numactl() or "numactl", spec.numa_node, argv)
@@ -221,17 +219,33 @@ class ProcessEngine(Engine):
         _check_command(spec.command, spec.env_vars.get("PATH", DEFAULT_PATH))
         return systemd_scope(scope.removesuffix(".scope"), argv, spec.cores, spec.memory_bytes, user)
 
-    def _user(self, spec: AttemptSpec) -> tuple[int, int] | None:
-        """The uid and gid to run as; none for the Runner's own."""
-        if spec.user is not None:
-            return owner_of(spec.user)
-        return self._owner(spec)
+    def _user(self, spec: AttemptSpec) -> Ids | None:
+        settings = self._settings
+        rules = Rules(
+            own=(os.geteuid(), os.getegid()),
+            run_as_owner=settings.run_as_owner,
+            runner_user=None if settings.run_as_owner else self._runner_user(),
+            allow_any_user=settings.allow_any_user,
+        )
+        return as_process(spec, rules)
 
-    def _owner(self, spec: AttemptSpec) -> tuple[int, int] | None:
-        if spec.user is not None or not self._settings.runner_user:
+    def _runner_user(self) -> Ids | None:
+        name = self._settings.runner_user
+        if not name:
             return None
-        entry = pwd.getpwnam(self._settings.runner_user)
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            raise ForbiddenUserError(
+                f"the user {name} of environment.runner_user is not on this node"
+            ) from None
         return entry.pw_uid, entry.pw_gid
+
+    def _groups(self, user: Ids | None) -> list[int]:
+        """The further groups of the common user; others have none but their own."""
+        if user is None or self._settings.run_as_owner or user != self._runner_user():
+            return []
+        return os.getgrouplist(self._settings.runner_user, user[1])
 
     def _numactl(self) -> str | None:
         return self._settings.numactl_path or shutil.which("numactl")
@@ -265,7 +279,7 @@ def _state(unit: Fields) -> UnitState:
     return UnitState.PAUSED if unit["frozen"] else UnitState.RUNNING
 
 
-def _base_variables(user: tuple[int, int] | None) -> dict[str, str]:
+def _base_variables(user: Ids | None) -> dict[str, str]:
     """A small environment of its own: a task sees nothing of the Runner's."""
     variables = {"PATH": DEFAULT_PATH, "LANG": os.environ.get("LANG", "C.UTF-8")}
     try:
@@ -273,12 +287,6 @@ def _base_variables(user: tuple[int, int] | None) -> dict[str, str]:
     except KeyError:
         return variables | {"HOME": "/"}
     return variables | {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
-
-
-def _groups(user: str) -> list[int]:
-    if not user:
-        return []
-    return os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
 
 
 def _check_command(command: str, path: str) -> None:
