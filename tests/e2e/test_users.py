@@ -51,6 +51,12 @@ def test_nobody_without_a_uid_runs_on_the_machine_itself(strict: Cluster, user: 
     assert not list(strict.shared.rglob("ran"))
 
 
+def test_everybody_can_write_what_tasks_share(strict: Cluster, alice: Api) -> None:
+    task = _end(alice, 'echo mine > "$HAKURIVER_SHARED_DIR/of-alice"')
+    assert task.status is TaskState.COMPLETED, alice.log(task.task_id, "stderr")
+    assert (strict.shared / "shared_data" / "of-alice").stat().st_uid == 12345
+
+
 def test_a_task_is_its_owner_and_nobody_else(strict: Cluster, alice: Api) -> None:
     for user in (None, "12345", "12345:23456"):
         task = _end(alice, "id -u; id -g; id -G", user=user)
