@@ -120,14 +120,6 @@ async def remove_scratch(path: Path) -> None:
         await in_thread(lambda: shutil.rmtree(path, ignore_errors=True))
 
 
-def make_shared_data(path: Path) -> None:
-    """Makes the folder that all tasks share: writable for every user, like /tmp."""
-    if path.is_dir():
-        return
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o777 | stat.S_ISVTX)
-
-
 def _make(path: Path, mode: int, setting: str) -> None:
     hint = f"make the folder writable for the Runner's user, or set {setting}"
     try:

@@ -5,8 +5,6 @@ The file's size is the durable offset: after a restart the writer goes on where 
 lose them. Standard library only, since the shim of the process engine uses it too.
 """
 
-# Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH103, PTH120
 from __future__ import annotations
 
 import contextlib
@@ -39,7 +37,7 @@ class LogFile:
             OSError: the share does not let it.
         """
         if self._descriptor < 0:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            # Its folder is not made: where it is missing, the share is not mounted.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self.path, flags, 0o644)
             if self._owner is not None:

@@ -28,7 +28,7 @@ from hakuriver.models.runner import (
 )
 from hakuriver.states import TaskState
 from hakuriver_agent.attempts import Attempt, accepted, failed
-from hakuriver_agent.driver import Driver, Reports
+from hakuriver_agent.driver import Driver, Ready, Reports, always
 from hakuriver_agent.engines.port import (
     Engine,
     Key,
@@ -53,10 +53,11 @@ class Supervisor:
         reports: Reports,
         kill_grace_seconds: float,
     ) -> None:
+        ready: Ready = always,
         self._engines = engines
         self._journal = journal
         self._reports = reports
-        self._driver = Driver(engines, journal, reports, kill_grace_seconds)
+        self._driver = Driver(engines, journal, reports, kill_grace_seconds, ready)
         self._attempts: dict[Key, Attempt] = {}
         self._removals = asyncio.Semaphore(PARALLEL_REMOVALS)
 

@@ -17,6 +17,7 @@ from hakuriver_agent.engines.port import Ended, Engine, Key, Launch, StartFailed
 from hakuriver_agent.engines.process import ProcessEngine, ProcessSettings
 from hakuriver_agent.folders import Folders
 from support import engine as docker_support
+from support import shares
 
 LOG_LIMIT = 4_000_000
 _ids = itertools.count(int(time.time() * 1000) << 20)
@@ -131,7 +132,8 @@ def make(kind: str, folder: Path) -> Rig:
         mount_roots=(shared / "shared_data", folder / "allowed"),
         private=(folder / "state", shared / "task_outputs", shared / "task_errors"),
     )
-    for path in (shared, folder / "allowed", folders.state, folders.local_temp):
+    shares.make(shared)
+    for path in (folder / "allowed", folders.state, folders.local_temp):
         path.mkdir(parents=True)
     for path in (folder, folders.local_temp):
         path.chmod(0o755)

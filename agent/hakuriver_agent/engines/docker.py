@@ -48,7 +48,7 @@ from hakuriver_agent.engines.port import (
 )
 from hakuriver_agent.engines.process import without_secrets
 from hakuriver_agent.environments import Environments
-from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch, make_shared_data
+from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch
 from hakuriver_agent.identity import ForbiddenUserError, Ids, ids_of, in_container
 from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.threads import in_thread
@@ -224,7 +224,6 @@ class DockerEngine(Engine):
 
         folders, scratch = self._settings.folders, self._settings.folders.scratch(*spec.key)
         try:
-            make_shared_data(folders.shared_data)
             make_scratch(scratch, _ids(spec))
             binds = [Bind(folders.shared_data, SHARED), Bind(scratch, LOCAL_TEMP), *self._binds(spec)]
         except ForbiddenPathError as error:

@@ -34,12 +34,8 @@ from hakuriver_agent.engines.port import (
     UnitState,
 )
 from hakuriver_agent.engines.shimlink import Fields, ShimLink
-from hakuriver_agent.folders import Folders, ForbiddenPathError, make_shared_data, remove_scratch
+from hakuriver_agent.folders import Folders, ForbiddenPathError, remove_scratch
 from hakuriver_agent.identity import ForbiddenUserError, Ids, Rules, as_process
-from hakuriver_agent.threads import in_thread
-
-SHARE_SECONDS = 20.0
-"""How long the share may take to make a folder before the start fails."""
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +84,6 @@ class ProcessEngine(Engine):
         tag = hashlib.sha256(os.fsencode(os.path.realpath(state))).hexdigest()[:12]
         self._link = ShimLink(state, f"hakuriver-{tag}", self._on_end, settings.systemd)
         self._ends: dict[Key, asyncio.Future[Ended]] = {}
-        self._prepared = False
 
     async def problem(self) -> str | None:
         return None
@@ -105,7 +100,6 @@ class ProcessEngine(Engine):
         return None
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
-        await self._prepare_share()
         launch.check()
         try:
             answer = await self._link.request(self._request(spec))
@@ -165,19 +159,6 @@ class ProcessEngine(Engine):
         if not future.done():
             at = datetime.fromtimestamp(fields["at"], UTC)
             future.set_result(Ended(fields["exit_code"], at, fields["oom"], fields["message"]))
-
-    async def _prepare_share(self) -> None:
-        """Makes the folder that all tasks share, once."""
-        if self._prepared:
-            return
-        folder = self._settings.folders.shared_data
-        try:
-            await in_thread(lambda: make_shared_data(folder), SHARE_SECONDS)
-        except TimeoutError:
-            raise StartFailedError("the share does not answer on this node") from None
-        except OSError as error:
-            raise StartFailedError(f"cannot make {error.filename}: {error.strerror}") from None
-        self._prepared = True
 
     def _request(self, spec: AttemptSpec) -> Fields:
         settings, folders = self._settings, self._settings.folders
