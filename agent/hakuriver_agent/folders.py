@@ -6,6 +6,7 @@ symbolic link leads out of the allowed roots.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -60,6 +61,11 @@ class Folders:
     def journal(self) -> Path:
         return self.state / "journal.db"
 
+    @property
+    def held_sources(self) -> Path:
+        """Of mounts, while containers are started."""
+        return self.state / "mounts"
+
     def scratch(self, task_id: int, attempt: int) -> Path:
         return self.local_temp / f"{task_id}-{attempt}"
 
@@ -100,7 +106,33 @@ class Folders:
                 raise ForbiddenPathError(f"{source} holds HakuRiver's own files, which no task may mount")
         if not real.exists():
             raise ForbiddenPathError(f"the mount source {source} does not exist on this node")
+        if real.is_dir():
+            # What is mounted on demand is mounted now: opening it as `open_without_links` does would not do it.
+            with contextlib.suppress(OSError):
+                os.close(os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         return real
+
+
+def open_without_links(path: Path) -> int:
+    """Opens a resolved path for naming it alone (`O_PATH`), by its parts, following no link.
+
+    Raises:
+        ForbiddenPathError: there is a link or nothing now, so that it is not what was resolved.
+    """
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open("/", flags)
+    for part in path.parts[1:]:
+        above = descriptor
+        try:
+            descriptor = os.open(part, flags, dir_fd=above)
+        except OSError as error:
+            raise ForbiddenPathError(f"{path} has changed: {error.strerror}") from None
+        finally:
+            os.close(above)
+        if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ForbiddenPathError(f"{path} has changed: it leads over a link now")
+    return descriptor
 
 
 def make_scratch(path: Path, owner: tuple[int, int] | None) -> None:

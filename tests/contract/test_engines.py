@@ -377,6 +377,34 @@ async def test_nobody_is_root_without_container_unless_the_node_says_so(rig: Rig
         assert rig.out(own) == b"12345\n23456\n"
 
 
+@pytest.mark.docker
+@pytest.mark.parametrize("rig", ["docker"], indirect=True)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hold what it has checked")
+@pytest.mark.parametrize("kind", ["folder", "file"])
+async def test_a_mount_is_what_was_checked_whatever_its_path_leads_to_later(
+    rig: Rig, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, aside, secret = (rig.folder / name for name in ("allowed/x", "allowed/y", "secret"))
+    for path, text in ((source, "mine"), (secret, "secret")):
+        if kind == "folder":
+            path.mkdir()
+        (path / "f" if kind == "folder" else path).write_text(text)
+    engine = rig.engine()
+    real = engine._start  # type: ignore[attr-defined]
+
+    def swapped(*arguments: object) -> None:
+        source.rename(aside)
+        source.symlink_to(secret)
+        real(*arguments)
+
+    monkeypatch.setattr(engine, "_start", swapped)
+    spec = rig.spec(sh("cat /in/f 2>/dev/null || cat /in"), mounts=[f"{source}:/in:ro"])
+    assert (await run(engine, spec)).exit_code == 0
+    assert rig.out(spec) == b"mine"
+    assert list(rig.folders.held_sources.iterdir()) == []
+    assert not _mounts_in(rig.folder)
+
+
 @real_engines
 async def test_nothing_that_it_started_outlives_it(rig: Rig) -> None:
     mark = f"{9_000_000 + os.getpid()}.{len(rig.keys)}"
@@ -392,6 +420,11 @@ async def test_many_at_once(rig: Rig) -> None:
     ends = await asyncio.gather(*(run(engine, spec) for spec in specs))
     assert [ended.exit_code for ended in ends] == list(range(12))
     assert [rig.out(spec) for spec in specs] == [f"{number}\n".encode() for number in range(12)]
+
+
+def _mounts_in(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if str(folder) in line]
 
 
 async def _traps_are_set(rig: Rig) -> None:

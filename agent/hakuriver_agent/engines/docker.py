@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ from hakuriver_agent.engines.docker_request import (
     create_request,
     split_mount,
 )
+from hakuriver_agent.engines.held_sources import HeldSources, clear_all
 from hakuriver_agent.engines.init_process import ignores_sigterm
 from hakuriver_agent.engines.memory_kills import engine_missed, kernel_kills
 from hakuriver_agent.engines.port import (
@@ -98,6 +99,7 @@ class DockerEngine(Engine):
         self._outputs: dict[Key, ContainerOutput] = {}
         self._closed = threading.Event()
         self._probe: asyncio.Task[str | None] | None = None
+        clear_all(settings.folders.held_sources)
 
     async def problem(self) -> str | None:
         if self._probe is None or self._probe.done():
@@ -208,24 +210,27 @@ class DockerEngine(Engine):
     def _create_and_start(self, spec: AttemptSpec, image: str, launch: Launch) -> datetime:
         """In a thread. Finds what an earlier life created, and never starts twice."""
         client, name = self._door.client(), container_name(spec.key)
-        if not self._create(spec, image, name):
-            state = client.inspect_container(name)["State"]
-            if state["Status"] != "created":
-                self._output(spec).follow()
-                return moment(state["StartedAt"])
-        launch.check()
-        self._output(spec).attach()
-        self._start(client, spec, name)
+        place = self._settings.folders.held_sources / f"{spec.task_id}-{spec.attempt}"
+        with HeldSources(place) as held:
+            if not self._create(spec, image, name, held):
+                state = client.inspect_container(name)["State"]
+                if state["Status"] != "created":
+                    self._output(spec).follow()
+                    return moment(state["StartedAt"])
+            launch.check()
+            self._output(spec).attach()
+            self._start(client, spec, name)
         return datetime.now(UTC)
 
-    def _create(self, spec: AttemptSpec, image: str, name: str) -> bool:
+    def _create(self, spec: AttemptSpec, image: str, name: str, held: HeldSources) -> bool:
         """Creates the container; False when an earlier life did."""
         from docker.errors import APIError, ImageNotFound  # noqa: PLC0415 - see `docker_door`
 
         folders, scratch = self._settings.folders, self._settings.folders.scratch(*spec.key)
         try:
             make_scratch(scratch, _ids(spec))
-            binds = [Bind(folders.shared_data, SHARED), Bind(scratch, LOCAL_TEMP), *self._binds(spec)]
+            binds = [Bind(folders.shared_data, SHARED), Bind(scratch, LOCAL_TEMP)]
+            binds += [replace(bind, source=held.hold(bind.source)) for bind in self._binds(spec)]
         except ForbiddenPathError as error:
             raise StartFailedError(str(error)) from None
         except OSError as error:
