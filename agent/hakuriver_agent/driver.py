@@ -102,12 +102,14 @@ class Driver:
                 await self.once(lambda: engine.terminate(spec.key))
         return None
 
-    async def once(self, verb: Callable[[], Awaitable[None]]) -> None:
-        """Tries a verb that will be tried again anyhow."""
+    async def once(self, verb: Callable[[], Awaitable[None]]) -> bool:
+        """Tries a verb that will be tried again anyhow; whether it went well."""
         try:
             await verb()
         except (EngineUnavailableError, OSError) as error:
             log.warning("an engine could not do it now", error=str(error))
+            return False
+        return True
 
     async def patiently(self, verb: Callable[[], Awaitable[T]]) -> T:
         """Tries until engine or journal answer."""
@@ -168,12 +170,12 @@ class Driver:
         while True:
             attempt.launch.check()
             try:
-                return await engine.start(spec, attempt.launch)
-            except EngineUnavailableError as error:
                 await self._ready()
-                self._progress(attempt, f"waiting for the {engine.name} engine: {error}")
+                return await engine.start(spec, attempt.launch)
             except ShareAwayError as error:
                 self._progress(attempt, f"waiting for the share: {error}")
+            except EngineUnavailableError as error:
+                self._progress(attempt, f"waiting for the {engine.name} engine: {error}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(attempt.launch.until_cancelled(), RETRY_SECONDS)
 

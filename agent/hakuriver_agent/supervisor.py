@@ -37,6 +37,7 @@ from hakuriver_agent.engines.port import (
 from hakuriver_agent.journal import Journal, Known
 
 PARALLEL_REMOVALS = 2
+REMOVE_AGAIN_SECONDS, LONGEST_REMOVE_PAUSE = 1.0, 300.0
 ACKNOWLEDGED_KEPT = timedelta(days=1)
 """How long a late repeated start of an attempt still finds it known."""
 
@@ -52,8 +53,8 @@ class Supervisor:
         journal: Journal,
         reports: Reports,
         kill_grace_seconds: float,
-    ) -> None:
         ready: Ready = always,
+    ) -> None:
         self._engines = engines
         self._journal = journal
         self._reports = reports
@@ -230,7 +231,7 @@ class Supervisor:
         if unit.key in self._attempts:
             return
         if known:
-            await self._remove(engine, unit.key)
+            self._driver.spawn(self._remove(engine, unit.key))
         else:
             log.warning("took up a unit that the journal does not know", unit=f"{unit.key[0]}-{unit.key[1]}")
             report.status = TaskState.RUNNING
@@ -253,10 +254,15 @@ class Supervisor:
         return _action(named)
 
     async def _remove(self, engine: Engine | None, key: Key) -> None:
-        if engine is None:
-            return
+        """Until the engine has removed it: one that is away or busy now would keep it until the next life."""
+        pause = REMOVE_AGAIN_SECONDS
+        while engine is not None and not await self._try_to_remove(engine, key):
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_REMOVE_PAUSE, 2 * pause)
+
+    async def _try_to_remove(self, engine: Engine, key: Key) -> bool:
         async with self._removals:
-            await self._driver.once(lambda: engine.remove(key))
+            return await self._driver.once(lambda: engine.remove(key))
 
 
 def _spec_of(attempt: Attempt) -> AttemptSpec:

@@ -418,6 +418,22 @@ async def test_a_leftover_of_an_acknowledged_attempt_is_removed(machine: Node) -
         assert life.post.reports == []
 
 
+async def test_a_unit_is_removed_when_the_engine_is_back(
+    machine: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hakuriver_agent.supervisor.REMOVE_AGAIN_SECONDS", 0.01)
+    given = spec("exit", "0")
+    async with machine.life() as life:
+        await life.supervisor.start([given])
+        await life.post.final(given)
+        machine.world.away = True
+        life.supervisor.acknowledge([given.key])
+        await asyncio.sleep(0.05)
+        assert given.key in machine.world.units
+        machine.world.away = False
+        await eventually(lambda: given.key not in machine.world.units, "it is removed in the same life")
+
+
 async def test_an_engine_that_is_away_at_the_start_is_waited_for(machine: Node) -> None:
     given = spec()
     async with machine.life() as life:
