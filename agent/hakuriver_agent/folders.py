@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hakuriver.config import Settings
 from hakuriver.errors import StorageError
+from hakuriver.models.runner import SHARED_MARKER
 from hakuriver_agent.threads import in_thread
 
 SHARED_DATA = "shared_data"
@@ -60,6 +61,11 @@ class Folders:
     @property
     def journal(self) -> Path:
         return self.state / "journal.db"
+
+    @property
+    def marker(self) -> Path:
+        """Written by the Host; where it is missing the share is not mounted."""
+        return self.shared / SHARED_MARKER
 
     @property
     def held_sources(self) -> Path:

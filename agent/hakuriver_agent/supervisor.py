@@ -86,14 +86,16 @@ class Supervisor:
         """
         results: dict[Key, StartResult] = {}
         new: dict[Key, Attempt] = {}
+        unknown = [spec for spec in specs if not self.report(spec.key)]
+        # All at once, so that one whose mounts hang holds up no other.
+        reasons = await asyncio.gather(*map(self._refusal, unknown))
+        refused = {spec.key: reason for spec, reason in zip(unknown, reasons, strict=True) if reason}
         for spec in specs:
+            # It may have come a second time while it was looked at.
             if report := self.report(spec.key):
                 results[spec.key] = _result(spec, "known", report)
-            elif reason := await self._refusal(spec):
+            elif reason := refused.get(spec.key):
                 results[spec.key] = _result(spec, "refused", reason=reason)
-            elif report := self.report(spec.key):
-                # It came a second time while it was looked at.
-                results[spec.key] = _result(spec, "known", report)
             else:
                 new[spec.key] = self._attempts[spec.key] = Attempt(spec, accepted(spec))
         known = await self._accept(new)

@@ -377,6 +377,18 @@ async def test_nobody_is_root_without_container_unless_the_node_says_so(rig: Rig
         assert rig.out(own) == b"12345\n23456\n"
 
 
+@pytest.mark.parametrize("rig", ["process"], indirect=True)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs tasks as others")
+async def test_tasks_of_a_common_user_read_no_log_of_each_other(rig: Rig) -> None:
+    rig.rules |= {"allow_any_user": False, "runner_user": "nobody"}
+    engine, secret = rig.engine(), rig.spec(sh("echo secret; id -un"))
+    assert (await run(engine, secret)).exit_code == 0
+    assert rig.out(secret) == b"secret\nnobody\n"
+    reads = rig.spec(sh(f"cat {rig.folders.shared / secret.stdout_path}"))
+    assert (await run(engine, reads)).exit_code == 1
+    assert rig.out(reads) == b""
+
+
 @pytest.mark.docker
 @pytest.mark.parametrize("rig", ["docker"], indirect=True)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can hold what it has checked")

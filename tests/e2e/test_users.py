@@ -57,6 +57,17 @@ def test_everybody_can_write_what_tasks_share(strict: Cluster, alice: Api) -> No
     assert (strict.shared / "shared_data" / "of-alice").stat().st_uid == 12345
 
 
+def test_a_task_can_read_its_own_log_and_no_other(strict: Cluster, alice: Api) -> None:
+    bob = _person(strict, "bob", uid=12346)
+    secret = _end(alice, "echo secret")
+    log = strict.shared / secret.stdout_path
+    assert (log.stat().st_uid, log.stat().st_mode & 0o777) == (12345, 0o640)
+    for asker, code in ((alice, 0), (bob, 1)):
+        task = _end(asker, f"cat {log}")
+        assert task.exit_code == code
+        assert (b"secret" in asker.log(task.task_id)) == (asker is alice)
+
+
 def test_a_task_is_its_owner_and_nobody_else(strict: Cluster, alice: Api) -> None:
     for user in (None, "12345", "12345:23456"):
         task = _end(alice, "id -u; id -g; id -G", user=user)

@@ -21,7 +21,7 @@ import structlog
 
 from hakuriver.models.runner import AttemptSpec
 from hakuriver_agent.engines.docker_answers import ended, failure, moment, unit_of
-from hakuriver_agent.engines.docker_door import CALL_SECONDS, ContainerGoneError, DockerDoor, translated
+from hakuriver_agent.engines.docker_door import ContainerGoneError, DockerDoor, translated
 from hakuriver_agent.engines.docker_output import ContainerOutput
 from hakuriver_agent.engines.docker_request import (
     LABEL_RUNNER,
@@ -55,6 +55,7 @@ from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.threads import in_thread
 
 PROBE_SECONDS = 5.0
+MOUNT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 _AWAY = "the Docker engine was away when it ended"
 _GONE = "the container was removed by somebody else"
@@ -125,11 +126,11 @@ class DockerEngine(Engine):
             return f"this node has no NUMA node {spec.numa_node}"
         if spec.mounts:
             try:
-                await in_thread(lambda: self._binds(spec), CALL_SECONDS)
+                await in_thread(lambda: self._binds(spec), MOUNT_SECONDS)
             except ForbiddenPathError as error:
                 return str(error)
             except TimeoutError:
-                return None
+                return f"a mount source does not answer on this node ({', '.join(spec.mounts)})"
         return None
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
@@ -268,7 +269,9 @@ class DockerEngine(Engine):
                 path = self._settings.folders.log_file(relative)
             except ForbiddenPathError as error:
                 raise StartFailedError(str(error)) from None
-            files.append(LogFile(str(path), self._settings.log_max_bytes, owner))
+            files.append(
+                LogFile(str(path), self._settings.log_max_bytes, owner, str(self._settings.folders.marker))
+            )
         if earlier := self._outputs.get(spec.key):
             earlier.abandon()
         output = ContainerOutput(self._door.client(), container_name(spec.key), files[0], files[1])

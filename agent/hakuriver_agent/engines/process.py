@@ -181,6 +181,9 @@ class ProcessEngine(Engine):
             "stderr": str(stderr),
             "log_max_bytes": settings.log_max_bytes,
             "owner": user,
+            # Tasks of the common user must not read each other's.
+            "log_owner": None if self._is_common(user) else user,
+            "marker": str(folders.marker),
             # systemd-run becomes the user by itself, once it has made the scope.
             "uid": user[0] if user and scope is None else None,
             "gid": user[1] if user and scope is None else None,
@@ -224,9 +227,12 @@ class ProcessEngine(Engine):
 
     def _groups(self, user: Ids | None) -> list[int]:
         """The further groups of the common user; others have none but their own."""
-        if user is None or self._settings.run_as_owner or user != self._runner_user():
+        if user is None or not self._is_common(user):
             return []
         return os.getgrouplist(self._settings.runner_user, user[1])
+
+    def _is_common(self, user: Ids | None) -> bool:
+        return user is not None and not self._settings.run_as_owner and user == self._runner_user()
 
     def _numactl(self) -> str | None:
         return self._settings.numactl_path or shutil.which("numactl")

@@ -196,9 +196,10 @@ class Shim:
         key: str = request["key"]
         self._running[key] = process
         self._outputs[key] = output = self._output(key)
-        owner = tuple(request["owner"]) if request["owner"] else None
+        owner = tuple(request["log_owner"]) if request["log_owner"] else None
         for descriptor, path in zip(process.output, (request["stdout"], request["stderr"]), strict=True):
-            output.streams.append(Stream(descriptor, LogFile(path, request["log_max_bytes"], owner), output))
+            file = LogFile(path, request["log_max_bytes"], owner, request["marker"])
+            output.streams.append(Stream(descriptor, file, output))
         self._pump.add(output)
         for act in self._pending.pop(key, []):
             act(process)

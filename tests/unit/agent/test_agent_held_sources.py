@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from threading import Event
 
 import pytest
 
+from hakuriver.config import Settings
+from hakuriver_agent.engines import docker
 from hakuriver_agent.engines.held_sources import HeldSources, clear_all
-from hakuriver_agent.folders import ForbiddenPathError, open_without_links
+from hakuriver_agent.folders import Folders, ForbiddenPathError, open_without_links
 from support.disks import small_disk
+from unit.agent.agent_doubles import spec
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 
@@ -67,3 +71,17 @@ def test_what_a_killed_runner_held_is_let_go(tmp_path: Path) -> None:
     assert list((tmp_path / "held").iterdir()) == []
     assert (tmp_path / "source").is_dir()
     clear_all(tmp_path / "nowhere")
+
+
+async def test_a_mount_that_hangs_is_refused_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker, "MOUNT_SECONDS", 0.05)
+    settings = Settings.model_validate(
+        {"paths": {"shared_dir": tmp_path, "state_dir": tmp_path}, "runner": {"name": "n1"}}
+    )
+    engine, mended = docker.DockerEngine(docker.DockerSettings("n1", Folders.of(settings), 1)), Event()
+    monkeypatch.setattr(engine, "_binds", lambda _: mended.wait(10))
+    refusal = await engine.refusal(
+        spec(engine="docker", environment="base", environment_version="1", mounts=["/data:/data"])
+    )
+    mended.set()
+    assert refusal == "a mount source does not answer on this node (/data:/data)"

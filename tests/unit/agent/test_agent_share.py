@@ -54,6 +54,18 @@ async def test_nothing_is_made_where_the_share_is_not(tmp_path: Path, there: str
     assert _paths(tmp_path) == before
 
 
+def test_no_log_is_written_below_a_missing_marker(root: Path) -> None:
+    path, marker = root / "task_outputs" / "1.out", root / SHARED_MARKER
+    marker.unlink()
+    gave_up = threading.Event()
+    threading.Timer(0.1, gave_up.set).start()
+    assert not LogFile(str(path), 100, marker=str(marker)).write(b"x", gave_up)
+    assert not path.exists()
+    marker.touch()
+    assert LogFile(str(path), 100, marker=str(marker)).write(b"x", threading.Event())
+    assert path.read_bytes() == b"x"
+
+
 async def test_a_share_that_cannot_be_written_is_a_problem_and_no_reason_to_wait(root: Path) -> None:
     (root / "task_outputs").rmdir()
     share = Share(root, "n1")

@@ -434,6 +434,24 @@ async def test_a_unit_is_removed_when_the_engine_is_back(
         await eventually(lambda: given.key not in machine.world.units, "it is removed in the same life")
 
 
+async def test_a_start_that_is_looked_at_for_long_holds_up_no_other(machine: Node) -> None:
+    looked = asyncio.Event()
+
+    class Slow(FakeEngine):
+        waiting = 0
+
+        async def refusal(self, given: Any) -> str | None:
+            Slow.waiting += 1
+            if Slow.waiting == 3:
+                looked.set()
+            await asyncio.wait_for(looked.wait(), 5)
+            return "no" if given.command == "exit" else None
+
+    async with machine.life(engine=Slow(machine.world, "process")) as life:
+        results = await life.supervisor.start([spec(), spec("exit", "0"), spec()])
+        assert [result.outcome for result in results] == ["accepted", "refused", "accepted"]
+
+
 async def test_an_engine_that_is_away_at_the_start_is_waited_for(machine: Node) -> None:
     given = spec()
     async with machine.life() as life:
