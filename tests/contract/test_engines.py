@@ -28,6 +28,9 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
 
 
 every_engine = pytest.mark.parametrize("rig", ALL, indirect=True)
+limiting_engines = pytest.mark.parametrize(
+    "rig", [pytest.param("process", marks=pytest.mark.control_groups), REAL[1]], indirect=True
+)
 real_engines = pytest.mark.parametrize("rig", REAL, indirect=True)
 
 
@@ -162,13 +165,13 @@ async def test_a_paused_unit_can_be_ended(rig: Rig, verb: str) -> None:
     assert ended.exit_code == (143 if verb == "terminate" else 137)
 
 
-@real_engines
+@limiting_engines
 async def test_a_program_over_its_memory_is_an_oom(rig: Rig) -> None:
     ended = await run(rig.engine(), rig.spec(["tail", "/dev/zero"], memory_bytes=32_000_000))
     assert (ended.exit_code, ended.oom) == (137, True)
 
 
-@real_engines
+@limiting_engines
 async def test_a_child_over_the_memory_does_not_fail_its_parent(rig: Rig) -> None:
     # At once it might go before the Docker engine has begun to watch, and then nobody can tell: see `memory_kills`.
     ended = await run(rig.engine(), rig.spec(sh("sleep 1; tail /dev/zero; exit 0"), memory_bytes=32_000_000))
@@ -423,6 +426,30 @@ async def test_nothing_that_it_started_outlives_it(rig: Rig) -> None:
     spec = rig.spec(sh(f"setsid sleep {mark} & sleep {mark} & exit 0"))
     assert (await asyncio.wait_for(run(rig.engine(), spec), WITHIN)).exit_code == 0
     await soon(lambda: not processes_with(mark), "its processes are gone")
+
+
+@pytest.mark.parametrize("rig", ["process"], indirect=True)
+@pytest.mark.parametrize("how", ["it ends", "it is killed"])
+async def test_nothing_outlives_it_without_control_groups(rig: Rig, how: str) -> None:
+    """As where the Runner is not root, or may not write them."""
+    mark = f"{8_000_000 + os.getpid()}.{len(rig.folder.name)}"
+    rig.rules["control_groups"] = False
+    engine = rig.engine()
+    beside = rig.spec(sh(f"setsid sleep {mark}1 & wait"))
+    await engine.start(beside, Launch())
+    leaves = f"setsid sh -c 'setsid sleep {mark}2 & sleep {mark}2' &"
+    spec = rig.spec(sh(f"{leaves} until [ -e go ]; do sleep 0.02; done; exit 3"))
+    await engine.start(spec, Launch())
+    await soon(lambda: len(processes_with(f"sleep\0{mark}2")) == 2, "all run")
+    if how == "it ends":
+        (rig.folders.shared_data / "go").touch()
+    else:
+        await engine.kill(spec.key)
+    ended = await asyncio.wait_for(engine.wait(spec.key), WITHIN)
+    assert (ended.exit_code, ended.message) == (3 if how == "it ends" else 137, None)
+    await soon(lambda: not processes_with(f"{mark}2"), "its processes are gone")
+    assert processes_with(f"{mark}1"), "those of others go on"
+    await engine.kill(beside.key)
 
 
 @real_engines

@@ -281,7 +281,11 @@ class Shim:
         code = os.waitstatus_to_exitcode(status)
         process.popen.returncode = code
         oom = process.ran_out_of_memory(code == -signal.SIGKILL or code == 128 + signal.SIGKILL)
-        message = None if process.end_stragglers() else "a process that it started could not be ended"
+        message = (
+            None
+            if process.end_stragglers(self._processes)
+            else "a process that it started could not be ended"
+        )
         result = _end(code if code >= 0 else 128 - code, message, oom=oom)
         self._records.note(process.key, {"result": result})
         self._pump.finish(self._outputs[process.key])
