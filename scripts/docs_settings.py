@@ -53,6 +53,7 @@ USED_BY = {
     "runner.network": "Runner",
     "runner.allowed_networks": "Runner",
     "runner.run_as_owner": "Runner",
+    "runner.allow_any_user": "Runner",
     "runner.log_max_bytes": "Runner",
     "runner.kill_grace_seconds": "Runner",
     "runner.join_token_file": "Runner",

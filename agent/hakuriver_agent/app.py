@@ -32,6 +32,7 @@ from hakuriver_agent.journal import Journal
 from hakuriver_agent.machine import Machine
 from hakuriver_agent.outbox import Outbox
 from hakuriver_agent.registration import Hooks, Registrar
+from hakuriver_agent.share import Share
 from hakuriver_agent.supervisor import ACKNOWLEDGED_KEPT, Supervisor
 from hakuriver_agent.threads import in_thread
 from hakuriver_agent.tokens import Tokens
@@ -73,17 +74,19 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
         supervisor.acknowledge(report.key for report in reports)
 
     outbox = Outbox(send, delivered)
-    supervisor = Supervisor(engines, journal, outbox, settings.runner.kill_grace_seconds)
+    share = Share(folders.shared, settings.runner.name)
+    supervisor = Supervisor(engines, journal, outbox, settings.runner.kill_grace_seconds, share.check)
     url = settings.model_copy(
         update={"network": settings.network.model_copy(update={"runner_port": port})}
     ).runner_url
-    machine = Machine(settings, folders, engines, supervisor, journal.id, url)
+    machine = Machine(settings, folders, share, engines, supervisor, journal.id, url)
     hooks = Hooks(
         register_request=machine.register_request,
         heartbeat_request=machine.heartbeat_request,
         apply=supervisor.apply,
         answered=outbox.kick,
-        engines_changed=machine.look_at_engines,
+        accepted=machine.accepted,
+        changed=machine.changed,
     )
     registrar = Registrar(
         host, tokens, hooks, url, settings.runner.join_token_file, settings.timing.heartbeat_interval
@@ -160,6 +163,7 @@ def _engines(settings: Settings, folders: Folders) -> tuple[DockerEngine, Proces
         log_max_bytes=runner.log_max_bytes,
         run_as_owner=runner.run_as_owner,
         runner_user=settings.environment.runner_user,
+        allow_any_user=runner.allow_any_user,
         numactl_path=settings.paths.numactl_path,
         numa_nodes=frozenset(numa.core_lists()),
         systemd=systemd_runs(),

@@ -24,6 +24,7 @@ from hakuriver_agent.engines.port import (
     StartFailedError,
 )
 from hakuriver_agent.journal import Journal
+from hakuriver_agent.share import ShareAwayError
 
 RETRY_SECONDS = 1.0
 """Between tries at an engine or a journal that does not answer."""
@@ -31,6 +32,14 @@ KILL_AGAIN_SECONDS = 2.0
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+
+Ready = Callable[[], Awaitable[None]]
+"""Raises `EngineUnavailableError` while nothing may be started."""
+
+
+async def always() -> None:
+    """Nothing has to be waited for."""
 
 
 class Reports(Protocol):
@@ -50,11 +59,13 @@ class Driver:
         journal: Journal,
         reports: Reports,
         kill_grace_seconds: float,
+        ready: Ready,
     ) -> None:
         self._engines = engines
         self._journal = journal
         self._reports = reports
         self._grace = kill_grace_seconds
+        self._ready = ready
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def launch(self, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> None:
@@ -91,12 +102,14 @@ class Driver:
                 await self.once(lambda: engine.terminate(spec.key))
         return None
 
-    async def once(self, verb: Callable[[], Awaitable[None]]) -> None:
-        """Tries a verb that will be tried again anyhow."""
+    async def once(self, verb: Callable[[], Awaitable[None]]) -> bool:
+        """Tries a verb that will be tried again anyhow; whether it went well."""
         try:
             await verb()
         except (EngineUnavailableError, OSError) as error:
             log.warning("an engine could not do it now", error=str(error))
+            return False
+        return True
 
     async def patiently(self, verb: Callable[[], Awaitable[T]]) -> T:
         """Tries until engine or journal answer."""
@@ -153,11 +166,14 @@ class Driver:
         return Adopted(await self._start(engine, attempt, spec), paused=False)
 
     async def _start(self, engine: Engine, attempt: Attempt, spec: AttemptSpec) -> Started:
-        """Starts the unit; waits for an engine that is away, since it may have begun to start it."""
+        """Starts the unit; waits for the share, and for an engine that is away, since it may have begun to start it."""
         while True:
             attempt.launch.check()
             try:
+                await self._ready()
                 return await engine.start(spec, attempt.launch)
+            except ShareAwayError as error:
+                self._progress(attempt, f"waiting for the share: {error}")
             except EngineUnavailableError as error:
                 self._progress(attempt, f"waiting for the {engine.name} engine: {error}")
             with contextlib.suppress(TimeoutError):

@@ -6,6 +6,7 @@ symbolic link leads out of the allowed roots.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from hakuriver.config import Settings
 from hakuriver.errors import StorageError
+from hakuriver.models.runner import SHARED_MARKER
 from hakuriver_agent.threads import in_thread
 
 SHARED_DATA = "shared_data"
@@ -60,6 +62,16 @@ class Folders:
     def journal(self) -> Path:
         return self.state / "journal.db"
 
+    @property
+    def marker(self) -> Path:
+        """Written by the Host; where it is missing the share is not mounted."""
+        return self.shared / SHARED_MARKER
+
+    @property
+    def held_sources(self) -> Path:
+        """Of mounts, while containers are started."""
+        return self.state / "mounts"
+
     def scratch(self, task_id: int, attempt: int) -> Path:
         return self.local_temp / f"{task_id}-{attempt}"
 
@@ -100,15 +112,33 @@ class Folders:
                 raise ForbiddenPathError(f"{source} holds HakuRiver's own files, which no task may mount")
         if not real.exists():
             raise ForbiddenPathError(f"the mount source {source} does not exist on this node")
+        if real.is_dir():
+            # What is mounted on demand is mounted now: opening it as `open_without_links` does would not do it.
+            with contextlib.suppress(OSError):
+                os.close(os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         return real
 
 
-def owner_of(user: str | None) -> tuple[int, int] | None:
-    """The uid and gid of `UID[:GID]`; the gid is the uid when it is not given."""
-    if user is None:
-        return None
-    uid, _, gid = user.partition(":")
-    return int(uid), int(gid or uid)
+def open_without_links(path: Path) -> int:
+    """Opens a resolved path for naming it alone (`O_PATH`), by its parts, following no link.
+
+    Raises:
+        ForbiddenPathError: there is a link or nothing now, so that it is not what was resolved.
+    """
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open("/", flags)
+    for part in path.parts[1:]:
+        above = descriptor
+        try:
+            descriptor = os.open(part, flags, dir_fd=above)
+        except OSError as error:
+            raise ForbiddenPathError(f"{path} has changed: {error.strerror}") from None
+        finally:
+            os.close(above)
+        if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ForbiddenPathError(f"{path} has changed: it leads over a link now")
+    return descriptor
 
 
 def make_scratch(path: Path, owner: tuple[int, int] | None) -> None:
@@ -126,14 +156,6 @@ async def remove_scratch(path: Path) -> None:
         return
     except OSError:
         await in_thread(lambda: shutil.rmtree(path, ignore_errors=True))
-
-
-def make_shared_data(path: Path) -> None:
-    """Makes the folder that all tasks share: writable for every user, like /tmp."""
-    if path.is_dir():
-        return
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o777 | stat.S_ISVTX)
 
 
 def _make(path: Path, mode: int, setting: str) -> None:

@@ -6,7 +6,7 @@ lose them. Standard library only, since the shim of the process engine uses it t
 """
 
 # Plain os calls: the shim starts without pathlib.
-# ruff: noqa: PTH103, PTH120
+# ruff: noqa: PTH116
 from __future__ import annotations
 
 import contextlib
@@ -25,10 +25,14 @@ PASSING = frozenset(
 class LogFile:
     """Appends to one file. Every method may block for as long as the share does."""
 
-    def __init__(self, path: str, limit: int, owner: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, path: str, limit: int, owner: tuple[int, int] | None = None, marker: str | None = None
+    ) -> None:
         self.path = path
         self._limit = limit
         self._owner = owner
+        self._marker = marker
+        """A file of the Host's on the share, without which nothing is written."""
         self._descriptor = -1
         self._size = 0
 
@@ -39,14 +43,24 @@ class LogFile:
             OSError: the share does not let it.
         """
         if self._descriptor < 0:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            # Its folder is not made: where it is missing, the share is not mounted. The same says a missing marker.
+            readers = os.stat(self._marker).st_gid if self._marker else None
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self.path, flags, 0o644)
-            if self._owner is not None:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(self._descriptor, *self._owner)
+            self._belong(readers)
             self._size = os.fstat(self._descriptor).st_size
         return self._size
+
+    def _belong(self, readers: int | None) -> None:
+        """Gives the file to its owner, and lets the Host read it, by the group of its marker, and nobody else.
+
+        A share on which we are no root lets nobody give files away: there everybody may read, or the Host could not.
+        """
+        uid, gid = self._owner or (-1, -1)
+        with contextlib.suppress(OSError):
+            os.fchown(self._descriptor, uid, gid if readers is None else readers)
+            if readers is not None and os.geteuid() == 0:
+                os.fchmod(self._descriptor, 0o640)
 
     @property
     def size(self) -> int:

@@ -7,32 +7,28 @@ import contextlib
 from collections.abc import Mapping
 
 from hakuriver.config import Settings
-from hakuriver.models.runner import (
-    SHARED_MARKER,
-    EngineName,
-    HeartbeatRequest,
-    RegisterRequest,
-)
+from hakuriver.models.runner import EngineName, HeartbeatRequest, RegisterRequest
 from hakuriver.version import __version__
 from hakuriver_agent.devices import cpu, numa
 from hakuriver_agent.engines.port import Engine
-from hakuriver_agent.folders import LOGS, Folders
+from hakuriver_agent.folders import Folders
+from hakuriver_agent.share import Share
 from hakuriver_agent.supervisor import Supervisor
 from hakuriver_agent.threads import in_thread
 
-SHARE_SECONDS = 5.0
+SENSORS_SECONDS = 5.0
 SETTLE_SECONDS = 3.0
 """How long a registration waits until what an earlier life started has been found again."""
-_HANGS = "the share does not answer"
 
 
 class Machine:
-    """Reads the machine; the share and the engines in threads, each with a limit of time."""
+    """Reads the machine; the sensors in threads, with a limit of time."""
 
     def __init__(
         self,
         settings: Settings,
         folders: Folders,
+        share: Share,
         engines: Mapping[EngineName, Engine],
         supervisor: Supervisor,
         journal_id: str,
@@ -40,6 +36,8 @@ class Machine:
     ) -> None:
         self._settings = settings
         self._folders = folders
+        self._share = share
+        self._told_share: str | None = None
         self._engines = engines
         self._supervisor = supervisor
         self._journal_id = journal_id
@@ -49,7 +47,6 @@ class Machine:
         self._share_problem: str | None = None
         self._load = cpu.load()
         self._temperatures: tuple[float | None, float | None] = (None, None)
-        self._looking: asyncio.Task[str | None] | None = None
 
     @property
     def engines(self) -> list[EngineName]:
@@ -60,18 +57,25 @@ class Machine:
     def _working(self) -> list[EngineName]:
         return [name for name in self._engines if name not in self._notes]
 
-    async def look_at_engines(self) -> bool:
-        """Asks each engine whether it works; True when the last registration told otherwise."""
+    async def changed(self) -> bool:
+        """Whether engines or share are otherwise than the last registration told."""
+        await self._look_at_engines()
+        return set(self._offered) != set(self._working) or self._share.found != self._told_share
+
+    def accepted(self) -> None:
+        """The Host found nothing wrong in the last registration."""
+        self._share.accept(self._told_share)
+
+    async def _look_at_engines(self) -> None:
         notes: dict[str, str] = {}
         for name, engine in self._engines.items():
             if problem := await engine.problem():
                 notes[name] = problem
         self._notes = notes
-        return set(self._offered) != set(self._working)
 
     async def register_request(self) -> RegisterRequest:
-        await self.look_at_engines()
-        shared_id = await self._shared_id()
+        await self._look_at_engines()
+        self._told_share = await self._share.identity()
         await self._supervisor.settled(SETTLE_SECONDS)
         self._offered = self._working
         runner = self._settings.runner
@@ -85,7 +89,7 @@ class Machine:
             journal_id=self._journal_id,
             engines=self.engines,
             engine_notes=self._notes,
-            shared_id=shared_id,
+            shared_id=self._told_share,
             allow_privileged=runner.allow_privileged,
             mount_roots=[str(root) for root in self._folders.mount_roots],
             attempts=self._supervisor.reports(),
@@ -117,36 +121,7 @@ class Machine:
             self._load = cpu.load()
             if turn % every == 0:
                 with contextlib.suppress(TimeoutError):
-                    self._temperatures = await in_thread(cpu.temperatures, SHARE_SECONDS)
-                self._share_problem = await self._look_at_share()
+                    self._temperatures = await in_thread(cpu.temperatures, SENSORS_SECONDS)
+                self._share_problem = await self._share.problem()
             turn += 1
             await asyncio.sleep(timing.resource_check_interval)
-
-    async def _shared_id(self) -> str | None:
-        marker = self._folders.shared / SHARED_MARKER
-        try:
-            return (await in_thread(lambda: marker.read_text("utf-8"), SHARE_SECONDS)).strip()
-        except (OSError, UnicodeDecodeError, TimeoutError):
-            return None
-
-    async def _look_at_share(self) -> str | None:
-        """One look at a time, so that a hanging share does not gather threads."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(in_thread(self._try_share))
-        try:
-            return await asyncio.wait_for(asyncio.shield(self._looking), SHARE_SECONDS)
-        except TimeoutError:
-            return f"{_HANGS} ({self._folders.shared})"
-
-    def _try_share(self) -> str | None:
-        """Writes a byte where logs are written."""
-        probe = self._folders.shared / LOGS[0] / f".probe-{self._settings.runner.name}"
-        if not self._folders.shared.is_dir():
-            return f"there is no shared directory {self._folders.shared} on this node"
-        try:
-            probe.parent.mkdir(exist_ok=True)
-            probe.write_bytes(b"\0")
-            probe.unlink()
-        except OSError as error:
-            return f"cannot write to the share {self._folders.shared}: {error.strerror}"
-        return None

@@ -51,7 +51,10 @@ class Hooks:
     apply: Callable[[Sequence[Verdict]], Awaitable[None]]
     answered: Callable[[], None]
     """The Host answers: what waits for it may go on."""
-    engines_changed: Callable[[], Awaitable[bool]]
+    accepted: Callable[[], None]
+    """The Host found nothing wrong in what was registered."""
+    changed: Callable[[], Awaitable[bool]]
+    """Whether something is otherwise than it was registered."""
 
 
 class Registrar:
@@ -136,6 +139,8 @@ class Registrar:
         self._last_complaint = ""
         self._tell(response, request)
         self._problem = response.problem or (None if response.reachable else "the Host cannot reach it")
+        if not self._problem:
+            self._hooks.accepted()
         await self._hooks.apply(response.verdicts)
         self._hooks.answered()
 
@@ -179,7 +184,7 @@ class Registrar:
                 log.info("the Host answers again")
             pause, failing, wait = FIRST_PAUSE, False, self._interval
             self._hooks.answered()
-            if self._problem or await self._hooks.engines_changed():
+            if self._problem or await self._hooks.changed():
                 return
 
     async def _asked_within(self, seconds: float) -> bool:

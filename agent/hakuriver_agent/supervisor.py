@@ -28,7 +28,7 @@ from hakuriver.models.runner import (
 )
 from hakuriver.states import TaskState
 from hakuriver_agent.attempts import Attempt, accepted, failed
-from hakuriver_agent.driver import Driver, Reports
+from hakuriver_agent.driver import Driver, Ready, Reports, always
 from hakuriver_agent.engines.port import (
     Engine,
     Key,
@@ -37,6 +37,7 @@ from hakuriver_agent.engines.port import (
 from hakuriver_agent.journal import Journal, Known
 
 PARALLEL_REMOVALS = 2
+REMOVE_AGAIN_SECONDS, LONGEST_REMOVE_PAUSE = 1.0, 300.0
 ACKNOWLEDGED_KEPT = timedelta(days=1)
 """How long a late repeated start of an attempt still finds it known."""
 
@@ -52,11 +53,12 @@ class Supervisor:
         journal: Journal,
         reports: Reports,
         kill_grace_seconds: float,
+        ready: Ready = always,
     ) -> None:
         self._engines = engines
         self._journal = journal
         self._reports = reports
-        self._driver = Driver(engines, journal, reports, kill_grace_seconds)
+        self._driver = Driver(engines, journal, reports, kill_grace_seconds, ready)
         self._attempts: dict[Key, Attempt] = {}
         self._removals = asyncio.Semaphore(PARALLEL_REMOVALS)
 
@@ -84,14 +86,16 @@ class Supervisor:
         """
         results: dict[Key, StartResult] = {}
         new: dict[Key, Attempt] = {}
+        unknown = [spec for spec in specs if not self.report(spec.key)]
+        # All at once, so that one whose mounts hang holds up no other.
+        reasons = await asyncio.gather(*map(self._refusal, unknown))
+        refused = {spec.key: reason for spec, reason in zip(unknown, reasons, strict=True) if reason}
         for spec in specs:
+            # It may have come a second time while it was looked at.
             if report := self.report(spec.key):
                 results[spec.key] = _result(spec, "known", report)
-            elif reason := await self._refusal(spec):
+            elif reason := refused.get(spec.key):
                 results[spec.key] = _result(spec, "refused", reason=reason)
-            elif report := self.report(spec.key):
-                # It came a second time while it was looked at.
-                results[spec.key] = _result(spec, "known", report)
             else:
                 new[spec.key] = self._attempts[spec.key] = Attempt(spec, accepted(spec))
         known = await self._accept(new)
@@ -229,7 +233,7 @@ class Supervisor:
         if unit.key in self._attempts:
             return
         if known:
-            await self._remove(engine, unit.key)
+            self._driver.spawn(self._remove(engine, unit.key))
         else:
             log.warning("took up a unit that the journal does not know", unit=f"{unit.key[0]}-{unit.key[1]}")
             report.status = TaskState.RUNNING
@@ -252,10 +256,15 @@ class Supervisor:
         return _action(named)
 
     async def _remove(self, engine: Engine | None, key: Key) -> None:
-        if engine is None:
-            return
+        """Until the engine has removed it: one that is away or busy now would keep it until the next life."""
+        pause = REMOVE_AGAIN_SECONDS
+        while engine is not None and not await self._try_to_remove(engine, key):
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_REMOVE_PAUSE, 2 * pause)
+
+    async def _try_to_remove(self, engine: Engine, key: Key) -> bool:
         async with self._removals:
-            await self._driver.once(lambda: engine.remove(key))
+            return await self._driver.once(lambda: engine.remove(key))
 
 
 def _spec_of(attempt: Attempt) -> AttemptSpec:

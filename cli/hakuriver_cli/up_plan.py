@@ -66,7 +66,8 @@ def configuration(directory: Path, choose_port: PortChooser) -> str:
             "local_temp_dir": str(directory / "temp"),
             "state_dir": str(state),
         },
-        "runner": {"join_token_file": str(state / "join.token")},
+        # Of one person on their own machine: tasks without container run as whoever starts this.
+        "runner": {"join_token_file": str(state / "join.token"), "allow_any_user": True},
         "client": {"token_file": str(state / "admin.token")},
     }
     for name, values in sections.items():

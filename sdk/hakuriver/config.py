@@ -112,7 +112,8 @@ class Timing(_Section):
 class Environment(_Section):
     runner_user: str = Field(
         "",
-        description="User that tasks without container run as (`--container NULL`); empty is the Runner's own.",
+        description="User that tasks without container run as (`--container NULL`); empty is the Runner's own, or the task's"
+        " owner where that is root.",
     )
 
 
@@ -186,6 +187,10 @@ class Runner(_Section):
     run_as_owner: bool = Field(
         False,
         description="Run each task with the uid and gid of its owner, so that files on the share are theirs.",
+    )
+    allow_any_user: bool = Field(
+        False,
+        description="Whether tasks without container may name any user, root included, and run as root where the Runner does.",
     )
     log_max_bytes: int = Field(
         1_000_000_000,

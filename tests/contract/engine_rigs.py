@@ -17,6 +17,7 @@ from hakuriver_agent.engines.port import Ended, Engine, Key, Launch, StartFailed
 from hakuriver_agent.engines.process import ProcessEngine, ProcessSettings
 from hakuriver_agent.folders import Folders
 from support import engine as docker_support
+from support import shares
 
 LOG_LIMIT = 4_000_000
 _ids = itertools.count(int(time.time() * 1000) << 20)
@@ -36,6 +37,8 @@ class Rig:
     made: list[Engine] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     world: FakeWorld | None = None
+    rules: dict[str, Any] = field(default_factory=dict)
+    """Settings that say as whom tasks run."""
 
     @property
     def real(self) -> bool:
@@ -49,9 +52,16 @@ class Rig:
 
     def _make(self) -> Engine:
         if self.kind == "process":
-            return ProcessEngine(ProcessSettings("rig", self.folders, LOG_LIMIT))
+            if not self.rules.pop("control_groups", True):
+                # No group can have a name of two parts, so that the shim makes none.
+                return _WithoutGroups(ProcessSettings("rig", self.folders, LOG_LIMIT, allow_any_user=True))
+            return ProcessEngine(
+                ProcessSettings("rig", self.folders, LOG_LIMIT, **{"allow_any_user": True, **self.rules})
+            )
         if self.kind == "docker":
-            return DockerEngine(DockerSettings("rig", self.folders, LOG_LIMIT, allow_privileged=True))
+            return DockerEngine(
+                DockerSettings("rig", self.folders, LOG_LIMIT, allow_privileged=True, **self.rules)
+            )
         assert self.world is not None
         return FakeEngine(self.world, "process")
 
@@ -115,6 +125,12 @@ class Rig:
             await engine.close()
 
 
+class _WithoutGroups(ProcessEngine):
+    def __init__(self, settings: ProcessSettings) -> None:
+        super().__init__(settings)
+        self._link._group_name = "no-such-group/task"
+
+
 def make(kind: str, folder: Path) -> Rig:
     shared = folder / "shared"
     folders = Folders(
@@ -125,7 +141,8 @@ def make(kind: str, folder: Path) -> Rig:
         mount_roots=(shared / "shared_data", folder / "allowed"),
         private=(folder / "state", shared / "task_outputs", shared / "task_errors"),
     )
-    for path in (shared, folder / "allowed", folders.state, folders.local_temp):
+    shares.make(shared)
+    for path in (folder / "allowed", folders.state, folders.local_temp):
         path.mkdir(parents=True)
     for path in (folder, folders.local_temp):
         path.chmod(0o755)

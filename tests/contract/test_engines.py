@@ -28,6 +28,9 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
 
 
 every_engine = pytest.mark.parametrize("rig", ALL, indirect=True)
+limiting_engines = pytest.mark.parametrize(
+    "rig", [pytest.param("process", marks=pytest.mark.control_groups), REAL[1]], indirect=True
+)
 real_engines = pytest.mark.parametrize("rig", REAL, indirect=True)
 
 
@@ -162,13 +165,13 @@ async def test_a_paused_unit_can_be_ended(rig: Rig, verb: str) -> None:
     assert ended.exit_code == (143 if verb == "terminate" else 137)
 
 
-@real_engines
+@limiting_engines
 async def test_a_program_over_its_memory_is_an_oom(rig: Rig) -> None:
     ended = await run(rig.engine(), rig.spec(["tail", "/dev/zero"], memory_bytes=32_000_000))
     assert (ended.exit_code, ended.oom) == (137, True)
 
 
-@real_engines
+@limiting_engines
 async def test_a_child_over_the_memory_does_not_fail_its_parent(rig: Rig) -> None:
     # At once it might go before the Docker engine has begun to watch, and then nobody can tell: see `memory_kills`.
     ended = await run(rig.engine(), rig.spec(sh("sleep 1; tail /dev/zero; exit 0"), memory_bytes=32_000_000))
@@ -347,11 +350,106 @@ async def test_it_runs_as_its_user(rig: Rig) -> None:
 
 
 @real_engines
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs tasks as others")
+async def test_it_runs_as_its_owner_where_the_node_says_so(rig: Rig) -> None:
+    rig.rules["run_as_owner"] = True
+    engine, asks_for_root = rig.engine(), rig.spec(sh("id -u"), user="0", owner_uid="12345:23456")
+    assert "0 is not tester" in (await engine.refusal(asks_for_root) or "")
+    ended = await run(engine, asks_for_root)
+    assert (ended.exit_code, rig.out(asks_for_root)) == (None, b"")
+    own = rig.spec(sh('id -u; id -g; touch "$HAKURIVER_LOCAL_TEMP_DIR/x"'), owner_uid="12345:23456")
+    assert await engine.refusal(own) is None
+    assert (await run(engine, own)).exit_code == 0
+    assert rig.out(own) == b"12345\n23456\n"
+
+
+@pytest.mark.parametrize("rig", ["process"], indirect=True)
+@pytest.mark.skipif(os.geteuid() != 0, reason="another Runner is root for nobody")
+async def test_nobody_is_root_without_container_unless_the_node_says_so(rig: Rig) -> None:
+    rig.rules |= {"allow_any_user": False}
+    engine = rig.engine()
+    for changes in ({}, {"user": "0"}, {"owner_uid": "0:0"}, {"user": "7"}):
+        spec = rig.spec(sh("id -u"), **changes)
+        assert await engine.refusal(spec), changes
+        assert (await run(engine, spec)).exit_code is None
+        assert rig.out(spec) == b""
+    for user in (None, "12345"):
+        own = rig.spec(sh("id -u; id -g"), user=user, owner_uid="12345:23456")
+        assert await engine.refusal(own) is None
+        assert (await run(engine, own)).exit_code == 0
+        assert rig.out(own) == b"12345\n23456\n"
+
+
+@pytest.mark.parametrize("rig", ["process"], indirect=True)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs tasks as others")
+async def test_tasks_of_a_common_user_read_no_log_of_each_other(rig: Rig) -> None:
+    rig.rules |= {"allow_any_user": False, "runner_user": "nobody"}
+    engine, secret = rig.engine(), rig.spec(sh("echo secret; id -un"))
+    assert (await run(engine, secret)).exit_code == 0
+    assert rig.out(secret) == b"secret\nnobody\n"
+    reads = rig.spec(sh(f"cat {rig.folders.shared / secret.stdout_path}"))
+    assert (await run(engine, reads)).exit_code == 1
+    assert rig.out(reads) == b""
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("rig", ["docker"], indirect=True)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hold what it has checked")
+@pytest.mark.parametrize("kind", ["folder", "file"])
+async def test_a_mount_is_what_was_checked_whatever_its_path_leads_to_later(
+    rig: Rig, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, aside, secret = (rig.folder / name for name in ("allowed/x", "allowed/y", "secret"))
+    for path, text in ((source, "mine"), (secret, "secret")):
+        if kind == "folder":
+            path.mkdir()
+        (path / "f" if kind == "folder" else path).write_text(text)
+    engine = rig.engine()
+    real = engine._start  # type: ignore[attr-defined]
+
+    def swapped(*arguments: object) -> None:
+        source.rename(aside)
+        source.symlink_to(secret)
+        real(*arguments)
+
+    monkeypatch.setattr(engine, "_start", swapped)
+    spec = rig.spec(sh("cat /in/f 2>/dev/null || cat /in"), mounts=[f"{source}:/in:ro"])
+    assert (await run(engine, spec)).exit_code == 0
+    assert rig.out(spec) == b"mine"
+    assert list(rig.folders.held_sources.iterdir()) == []
+    assert not _mounts_in(rig.folder)
+
+
+@real_engines
 async def test_nothing_that_it_started_outlives_it(rig: Rig) -> None:
     mark = f"{9_000_000 + os.getpid()}.{len(rig.keys)}"
     spec = rig.spec(sh(f"setsid sleep {mark} & sleep {mark} & exit 0"))
     assert (await asyncio.wait_for(run(rig.engine(), spec), WITHIN)).exit_code == 0
     await soon(lambda: not processes_with(mark), "its processes are gone")
+
+
+@pytest.mark.parametrize("rig", ["process"], indirect=True)
+@pytest.mark.parametrize("how", ["it ends", "it is killed"])
+async def test_nothing_outlives_it_without_control_groups(rig: Rig, how: str) -> None:
+    """As where the Runner is not root, or may not write them."""
+    mark = f"{8_000_000 + os.getpid()}.{len(rig.folder.name)}"
+    rig.rules["control_groups"] = False
+    engine = rig.engine()
+    beside = rig.spec(sh(f"setsid sleep {mark}1 & wait"))
+    await engine.start(beside, Launch())
+    leaves = f"setsid sh -c 'setsid sleep {mark}2 & sleep {mark}2' &"
+    spec = rig.spec(sh(f"{leaves} until [ -e go ]; do sleep 0.02; done; exit 3"))
+    await engine.start(spec, Launch())
+    await soon(lambda: len(processes_with(f"sleep\0{mark}2")) == 2, "all run")
+    if how == "it ends":
+        (rig.folders.shared_data / "go").touch()
+    else:
+        await engine.kill(spec.key)
+    ended = await asyncio.wait_for(engine.wait(spec.key), WITHIN)
+    assert (ended.exit_code, ended.message) == (3 if how == "it ends" else 137, None)
+    await soon(lambda: not processes_with(f"{mark}2"), "its processes are gone")
+    assert processes_with(f"{mark}1"), "those of others go on"
+    await engine.kill(beside.key)
 
 
 @real_engines
@@ -361,6 +459,11 @@ async def test_many_at_once(rig: Rig) -> None:
     ends = await asyncio.gather(*(run(engine, spec) for spec in specs))
     assert [ended.exit_code for ended in ends] == list(range(12))
     assert [rig.out(spec) for spec in specs] == [f"{number}\n".encode() for number in range(12)]
+
+
+def _mounts_in(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if str(folder) in line]
 
 
 async def _traps_are_set(rig: Rig) -> None:

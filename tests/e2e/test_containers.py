@@ -77,6 +77,13 @@ def test_the_share_is_there_and_is_written_through(boxes: Cluster) -> None:
     assert [path.read_text() for path in boxes.shared.rglob("note")] == ["from inside\n"]
 
 
+def test_every_user_can_write_the_share(boxes: Cluster) -> None:
+    detail, _ = ended(boxes, "touch", "/shared/of-1234", user="1234:99")
+    assert detail.status == TaskState.COMPLETED
+    (path,) = boxes.shared.rglob("of-1234")
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 99)
+
+
 def test_a_task_cannot_reach_logs_or_environments_on_the_share(boxes: Cluster) -> None:
     other, _ = ended(boxes, "echo", "secret")
     detail, output = ended(boxes, "find", "/", "-xdev", "-name", f"*{other.task_id}*")

@@ -83,6 +83,33 @@ def test_a_shared_directory_that_is_not_the_hosts(tmp_path: Path, other: str) ->
         cluster.stop()
 
 
+def test_a_share_that_goes_away_under_a_runner(tmp_path: Path) -> None:
+    """The node gets no work and nothing is written where the share was; what waits goes on when it is back."""
+    view, mounted = tmp_path / "view", tmp_path / "shared"
+    view.symlink_to(mounted)
+    cluster = Cluster(tmp_path, runner_sections={"paths": {"shared_dir": view}})
+    with running(cluster):
+        before = cluster.api.submit_one(
+            "sh", "-c", f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo on"
+        )
+        cluster.api.wait_state(before, TaskState.RUNNING)
+        # As `umount --lazy` would leave it: an empty folder, while open files stay open.
+        view.unlink()
+        view.mkdir()
+        until(lambda: not cluster.api.nodes()[cluster.node.name].schedulable, "the node gets no work")
+        assert "shar" in problem_of(cluster)
+        task = cluster.api.submit_one("true")
+        (tmp_path / "go").touch()
+        assert cluster.api.wait_final(before).status == TaskState.COMPLETED
+        assert cluster.api.log(before) == b"on\n"
+        assert cluster.api.task(task).status == TaskState.PENDING
+        assert list(view.iterdir()) == []
+        view.rmdir()
+        view.symlink_to(mounted)
+        assert cluster.api.wait_final(task).status == TaskState.COMPLETED
+        cluster.assert_clean()
+
+
 @pytest.mark.small_disk
 def test_a_shared_directory_that_cannot_be_written(tmp_path: Path) -> None:
     """The node says so, for as long as it lasts; tasks wait with their output, and end well."""

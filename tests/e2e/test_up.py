@@ -58,7 +58,7 @@ def _configuration(folder: Path) -> settings.Sections:
             "local_temp_dir": folder / "temp",
             "state_dir": folder / "state",
         },
-        "runner": {"join_token_file": folder / "state" / "join.token"},
+        "runner": {"join_token_file": folder / "state" / "join.token", "allow_any_user": True},
         "client": {"token_file": folder / "state" / "admin.token"},
     }
 

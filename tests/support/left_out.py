@@ -1,6 +1,7 @@
 """What this machine cannot test is named and counted; with CI=true it fails.
 
-A test says what it needs by a marker (`docker`, `deploy`, `postgresql`, `small_disk`). Skipping in any other way counts
+A test says what it needs by a marker (`docker`, `deploy`, `postgresql`, `small_disk`,
+`control_groups`). Skipping in any other way counts
 just the same.
 """
 
@@ -12,13 +13,24 @@ from collections.abc import Callable
 
 import pytest
 
+from hakuriver_agent.shim.cgroups import Cgroups
 from support import disks, engine, nodes, postgres
+
+
+def _no_groups() -> str | None:
+    groups = Cgroups.detect(f"hakuriver-tests-{os.getpid()}")
+    if groups is None:
+        return "the tests' user cannot write control groups here"
+    groups.remove_base()
+    return None
+
 
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": engine.why_not,
     "deploy": nodes.why_not,
     "postgresql": postgres.why_not,
     "small_disk": disks.why_not,
+    "control_groups": _no_groups,
 }
 
 

@@ -19,8 +19,9 @@ from hakuriver_agent.supervisor import Supervisor
 from hakuriver_agent.threads import in_thread
 
 PIECE = 1 << 18
-LOOK_SECONDS = 0.1
-"""Between looks at a file that somebody follows: the writer may be the shim, or an engine's thread."""
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.1, 0.5
+"""Between looks at a file that somebody follows: the writer may be the shim, or an engine's thread. Each look takes a
+thread, so that they become fewer while nothing comes, and quick again once something does."""
 SHARE_SECONDS = 20.0
 
 
@@ -49,16 +50,27 @@ def routes(supervisor: Supervisor, folders: Folders) -> list[Route]:
 
 async def _pieces(path: Path, offset: int, over: Callable[[], bool]) -> AsyncIterator[bytes]:
     """What the file holds from `offset` on, until its attempt is over and all is sent."""
+    pause = FIRST_LOOK_SECONDS
     while True:
         last = over()
         data = await _read(path, offset)
         if data:
             offset += len(data)
+            pause = FIRST_LOOK_SECONDS
             yield data
         elif last:
             return
         else:
-            await asyncio.sleep(LOOK_SECONDS)
+            await _until(over, pause)
+            pause = min(LONGEST_LOOK_SECONDS, pause * 1.5)
+
+
+async def _until(over: Callable[[], bool], seconds: float) -> None:
+    """Waits, and no longer than until it is over: an end is told at once."""
+    for _ in range(max(1, round(seconds / FIRST_LOOK_SECONDS))):
+        await asyncio.sleep(FIRST_LOOK_SECONDS)
+        if over():
+            return
 
 
 async def _read(path: Path, offset: int) -> bytes:

@@ -7,12 +7,13 @@ and its exit code is there until the Host has it. A start costs two calls and th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ import structlog
 
 from hakuriver.models.runner import AttemptSpec
 from hakuriver_agent.engines.docker_answers import ended, failure, moment, unit_of
-from hakuriver_agent.engines.docker_door import CALL_SECONDS, ContainerGoneError, DockerDoor, translated
+from hakuriver_agent.engines.docker_door import ContainerGoneError, DockerDoor, translated
 from hakuriver_agent.engines.docker_output import ContainerOutput
 from hakuriver_agent.engines.docker_request import (
     LABEL_RUNNER,
@@ -32,6 +33,7 @@ from hakuriver_agent.engines.docker_request import (
     create_request,
     split_mount,
 )
+from hakuriver_agent.engines.held_sources import HeldSources, clear_all
 from hakuriver_agent.engines.init_process import ignores_sigterm
 from hakuriver_agent.engines.memory_kills import engine_missed, kernel_kills
 from hakuriver_agent.engines.port import (
@@ -48,11 +50,13 @@ from hakuriver_agent.engines.port import (
 from hakuriver_agent.engines.process import without_secrets
 from hakuriver_agent.environments import Environments
 from hakuriver_agent.environments.images import DockerImages
-from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch, make_shared_data, owner_of
+from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch
+from hakuriver_agent.identity import ForbiddenUserError, Ids, ids_of, in_container
 from hakuriver_agent.logfile import LogFile
 from hakuriver_agent.threads import in_thread
 
 PROBE_SECONDS = 5.0
+MOUNT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 _AWAY = "the Docker engine was away when it ended"
 _GONE = "the container was removed by somebody else"
@@ -103,6 +107,7 @@ class DockerEngine(Engine):
         self._outputs: dict[Key, ContainerOutput] = {}
         self._closed = threading.Event()
         self._probe: asyncio.Task[str | None] | None = None
+        clear_all(settings.folders.held_sources)
 
     async def problem(self) -> str | None:
         if self._probe is None or self._probe.done():
@@ -120,20 +125,23 @@ class DockerEngine(Engine):
             return "privileged tasks are not allowed on this node (runner.allow_privileged)"
         if spec.network is not None and spec.network not in settings.allowed_networks:
             return f"the network {spec.network} is not allowed on this node (runner.allowed_networks)"
-        if settings.run_as_owner and spec.user is None:
-            return f"this node runs tasks as their owners, and the uid of {spec.owner} is not known"
+        try:
+            in_container(spec, run_as_owner=settings.run_as_owner)
+        except ForbiddenUserError as error:
+            return str(error)
         if spec.numa_node is not None and spec.numa_node not in settings.numa_cores:
             return f"this node has no NUMA node {spec.numa_node}"
         if spec.mounts:
             try:
-                await in_thread(lambda: self._binds(spec), CALL_SECONDS)
+                await in_thread(lambda: self._binds(spec), MOUNT_SECONDS)
             except ForbiddenPathError as error:
                 return str(error)
             except TimeoutError:
-                return None
+                return f"a mount source does not answer on this node ({', '.join(spec.mounts)})"
         return None
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
+        spec = self._with_user(spec)
         with self.environments.wanted(spec):
             _, image = await self.environments.image(spec, launch)
             try:
@@ -162,6 +170,9 @@ class DockerEngine(Engine):
             return None
         if info["State"]["Status"] == "created":
             return None
+        with contextlib.suppress(StartFailedError):
+            # The settings may be others than at its start: it goes on, and its files stay whose they are.
+            spec = self._with_user(spec)
         await self._door.call(lambda: self._output(spec).follow())
         self._watch(spec.key, kills)
         started = Started(moment(info["State"]["StartedAt"]), name, info["Image"])
@@ -202,28 +213,38 @@ class DockerEngine(Engine):
         for output in self._outputs.values():
             output.abandon()
 
+    def _with_user(self, spec: AttemptSpec) -> AttemptSpec:
+        """The specification with the user that it runs as."""
+        try:
+            user = in_container(spec, run_as_owner=self._settings.run_as_owner)
+        except ForbiddenUserError as error:
+            raise StartFailedError(str(error)) from None
+        return spec.model_copy(update={"user": user})
+
     def _create_and_start(self, spec: AttemptSpec, image: str, launch: Launch) -> datetime:
         """In a thread. Finds what an earlier life created, and never starts twice."""
         client, name = self._door.client(), container_name(spec.key)
-        if not self._create(spec, image, name):
-            state = client.inspect_container(name)["State"]
-            if state["Status"] != "created":
-                self._output(spec).follow()
-                return moment(state["StartedAt"])
-        launch.check()
-        self._output(spec).attach()
-        self._start(client, spec, name)
+        place = self._settings.folders.held_sources / f"{spec.task_id}-{spec.attempt}"
+        with HeldSources(place) as held:
+            if not self._create(spec, image, name, held):
+                state = client.inspect_container(name)["State"]
+                if state["Status"] != "created":
+                    self._output(spec).follow()
+                    return moment(state["StartedAt"])
+            launch.check()
+            self._output(spec).attach()
+            self._start(client, spec, name)
         return datetime.now(UTC)
 
-    def _create(self, spec: AttemptSpec, image: str, name: str) -> bool:
+    def _create(self, spec: AttemptSpec, image: str, name: str, held: HeldSources) -> bool:
         """Creates the container; False when an earlier life did."""
         from docker.errors import APIError, ImageNotFound  # noqa: PLC0415 - see `docker_door`
 
         folders, scratch = self._settings.folders, self._settings.folders.scratch(*spec.key)
         try:
-            make_shared_data(folders.shared_data)
-            make_scratch(scratch, owner_of(spec.user))
-            binds = [Bind(folders.shared_data, SHARED), Bind(scratch, LOCAL_TEMP), *self._binds(spec)]
+            make_scratch(scratch, _ids(spec))
+            binds = [Bind(folders.shared_data, SHARED), Bind(scratch, LOCAL_TEMP)]
+            binds += [replace(bind, source=held.hold(bind.source)) for bind in self._binds(spec)]
         except ForbiddenPathError as error:
             raise StartFailedError(str(error)) from None
         except OSError as error:
@@ -255,13 +276,15 @@ class DockerEngine(Engine):
         return binds
 
     def _output(self, spec: AttemptSpec) -> ContainerOutput:
-        files, owner = [], owner_of(spec.user)
+        files, owner = [], _ids(spec)
         for relative in (spec.stdout_path, spec.stderr_path):
             try:
                 path = self._settings.folders.log_file(relative)
             except ForbiddenPathError as error:
                 raise StartFailedError(str(error)) from None
-            files.append(LogFile(str(path), self._settings.log_max_bytes, owner))
+            files.append(
+                LogFile(str(path), self._settings.log_max_bytes, owner, str(self._settings.folders.marker))
+            )
         if earlier := self._outputs.get(spec.key):
             earlier.abandon()
         output = ContainerOutput(self._door.client(), container_name(spec.key), files[0], files[1])
@@ -355,6 +378,10 @@ class DockerEngine(Engine):
         name = container_name(key)
         self._door.quietly(lambda: self._door.client().remove_container(name, v=True, force=True))
         shutil.rmtree(self._settings.folders.scratch(*key), ignore_errors=True)
+
+
+def _ids(spec: AttemptSpec) -> Ids | None:
+    return None if spec.user is None else ids_of(spec.user)
 
 
 class _NoImageError(Exception):

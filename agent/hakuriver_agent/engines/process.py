@@ -34,11 +34,8 @@ from hakuriver_agent.engines.port import (
     UnitState,
 )
 from hakuriver_agent.engines.shimlink import Fields, ShimLink
-from hakuriver_agent.folders import Folders, ForbiddenPathError, make_shared_data, owner_of, remove_scratch
-from hakuriver_agent.threads import in_thread
-
-SHARE_SECONDS = 20.0
-"""How long the share may take to make a folder before the start fails."""
+from hakuriver_agent.folders import Folders, ForbiddenPathError, remove_scratch
+from hakuriver_agent.identity import ForbiddenUserError, Ids, Rules, as_process
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +49,7 @@ class ProcessSettings:
     log_max_bytes: int
     run_as_owner: bool = False
     runner_user: str = ""
+    allow_any_user: bool = False
     numactl_path: str = ""
     numa_nodes: frozenset[int] = frozenset()
     systemd: bool = False
@@ -86,20 +84,15 @@ class ProcessEngine(Engine):
         tag = hashlib.sha256(os.fsencode(os.path.realpath(state))).hexdigest()[:12]
         self._link = ShimLink(state, f"hakuriver-{tag}", self._on_end, settings.systemd)
         self._ends: dict[Key, asyncio.Future[Ended]] = {}
-        self._prepared = False
 
     async def problem(self) -> str | None:
         return None
 
     async def refusal(self, spec: AttemptSpec) -> str | None:
-        if self._settings.run_as_owner and spec.user is None:
-            return f"this node runs tasks as their owners, and the uid of {spec.owner} is not known"
         try:
-            user = self._user(spec)
-        except KeyError:
-            return f"the user {self._settings.runner_user} of environment.runner_user is not on this node"
-        if user is not None and os.geteuid() != 0 and user[:2] != (os.geteuid(), os.getegid()):
-            return "the Runner is not root, so that it cannot run tasks as another user"
+            self._user(spec)
+        except ForbiddenUserError as error:
+            return str(error)
         if spec.numa_node is not None and spec.numa_node not in self._settings.numa_nodes:
             return f"this node has no NUMA node {spec.numa_node}"
         if spec.numa_node is not None and not self._numactl():
@@ -107,7 +100,6 @@ class ProcessEngine(Engine):
         return None
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
-        await self._prepare_share()
         launch.check()
         try:
             answer = await self._link.request(self._request(spec))
@@ -168,27 +160,14 @@ class ProcessEngine(Engine):
             at = datetime.fromtimestamp(fields["at"], UTC)
             future.set_result(Ended(fields["exit_code"], at, fields["oom"], fields["message"]))
 
-    async def _prepare_share(self) -> None:
-        """Makes the folder that all tasks share, once."""
-        if self._prepared:
-            return
-        folder = self._settings.folders.shared_data
-        try:
-            await in_thread(lambda: make_shared_data(folder), SHARE_SECONDS)
-        except TimeoutError:
-            raise StartFailedError("the share does not answer on this node") from None
-        except OSError as error:
-            raise StartFailedError(f"cannot make {error.filename}: {error.strerror}") from None
-        self._prepared = True
-
     def _request(self, spec: AttemptSpec) -> Fields:
-        settings, user = self._settings, self._user(spec)
-        folders = settings.folders
+        settings, folders = self._settings, self._settings.folders
         shared, scratch = str(folders.shared_data), str(folders.scratch(*spec.key))
         scope = f"{unit_name(spec.key)}.scope" if settings.scopes else None
         try:
+            user = self._user(spec)
             stdout, stderr = folders.log_file(spec.stdout_path), folders.log_file(spec.stderr_path)
-        except ForbiddenPathError as error:
+        except (ForbiddenPathError, ForbiddenUserError) as error:
             raise StartFailedError(str(error)) from None
         return {
             "do": "start",
@@ -202,17 +181,20 @@ class ProcessEngine(Engine):
             "stderr": str(stderr),
             "log_max_bytes": settings.log_max_bytes,
             "owner": user,
+            # Tasks of the common user must not read each other's.
+            "log_owner": None if self._is_common(user) else user,
+            "marker": str(folders.marker),
             # systemd-run becomes the user by itself, once it has made the scope.
             "uid": user[0] if user and scope is None else None,
             "gid": user[1] if user and scope is None else None,
-            "groups": _groups(settings.runner_user) if user and spec.user is None else [],
+            "groups": self._groups(user),
             "cores": spec.cores,
             "memory_bytes": spec.memory_bytes,
             "scope": scope,
             "spec": without_secrets(spec).model_dump(mode="json"),
         }
 
-    def _argv(self, spec: AttemptSpec, scope: str | None, user: tuple[int, int] | None) -> list[str]:
+    def _argv(self, spec: AttemptSpec, scope: str | None, user: Ids | None) -> list[str]:
         argv = [spec.command, *spec.arguments]
         if spec.numa_node is not None:
             argv = numactl(self._numactl() or "numactl", spec.numa_node, argv)
@@ -221,17 +203,36 @@ class ProcessEngine(Engine):
         _check_command(spec.command, spec.env_vars.get("PATH", DEFAULT_PATH))
         return systemd_scope(scope.removesuffix(".scope"), argv, spec.cores, spec.memory_bytes, user)
 
-    def _user(self, spec: AttemptSpec) -> tuple[int, int] | None:
-        """The uid and gid to run as; none for the Runner's own."""
-        if spec.user is not None:
-            return owner_of(spec.user)
-        return self._owner(spec)
+    def _user(self, spec: AttemptSpec) -> Ids | None:
+        settings = self._settings
+        rules = Rules(
+            own=(os.geteuid(), os.getegid()),
+            run_as_owner=settings.run_as_owner,
+            runner_user=None if settings.run_as_owner else self._runner_user(),
+            allow_any_user=settings.allow_any_user,
+        )
+        return as_process(spec, rules)
 
-    def _owner(self, spec: AttemptSpec) -> tuple[int, int] | None:
-        if spec.user is not None or not self._settings.runner_user:
+    def _runner_user(self) -> Ids | None:
+        name = self._settings.runner_user
+        if not name:
             return None
-        entry = pwd.getpwnam(self._settings.runner_user)
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            raise ForbiddenUserError(
+                f"the user {name} of environment.runner_user is not on this node"
+            ) from None
         return entry.pw_uid, entry.pw_gid
+
+    def _groups(self, user: Ids | None) -> list[int]:
+        """The further groups of the common user; others have none but their own."""
+        if user is None or not self._is_common(user):
+            return []
+        return os.getgrouplist(self._settings.runner_user, user[1])
+
+    def _is_common(self, user: Ids | None) -> bool:
+        return user is not None and not self._settings.run_as_owner and user == self._runner_user()
 
     def _numactl(self) -> str | None:
         return self._settings.numactl_path or shutil.which("numactl")
@@ -265,7 +266,7 @@ def _state(unit: Fields) -> UnitState:
     return UnitState.PAUSED if unit["frozen"] else UnitState.RUNNING
 
 
-def _base_variables(user: tuple[int, int] | None) -> dict[str, str]:
+def _base_variables(user: Ids | None) -> dict[str, str]:
     """A small environment of its own: a task sees nothing of the Runner's."""
     variables = {"PATH": DEFAULT_PATH, "LANG": os.environ.get("LANG", "C.UTF-8")}
     try:
@@ -273,12 +274,6 @@ def _base_variables(user: tuple[int, int] | None) -> dict[str, str]:
     except KeyError:
         return variables | {"HOME": "/"}
     return variables | {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
-
-
-def _groups(user: str) -> list[int]:
-    if not user:
-        return []
-    return os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
 
 
 def _check_command(command: str, path: str) -> None:

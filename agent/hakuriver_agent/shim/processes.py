@@ -17,7 +17,8 @@ import resource
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from hakuriver_agent.shim.cgroups import Cgroups, Group, wait_empty
@@ -71,9 +72,14 @@ class Process:
             return by_sigkill and not self.killed and self.group.oom_kills_beside() > self.kills_beside
         return kills > 0
 
-    def end_stragglers(self) -> bool:
-        """Ends what it left running; False when something resists. Its process group has been killed already."""
-        if self.group is None or self.group.remove():
+    def end_stragglers(self, others: Collection[int]) -> bool:
+        """Ends what it left running; False when something resists. Its process group has been killed already.
+
+        `others` are the processes of other tasks: where no child but these is left, nothing is.
+        """
+        if self.group is None:
+            return _children() <= set(others) or end_named(self.key, STRAGGLER_SECONDS)
+        if self.group.remove():
             return True
         return wait_empty(self.group, STRAGGLER_SECONDS) and self.group.remove()
 
@@ -175,12 +181,42 @@ def end_survivors(key: str, cgroups: Cgroups | None) -> None:
         group = cgroups.known(key)
         wait_empty(group, STRAGGLER_SECONDS)
         group.remove()
+    end_named(key, STRAGGLER_SECONDS)
+
+
+def end_named(key: str, seconds: float) -> bool:
+    """Kills what carries the variables that name an attempt, until nothing does; False when something stays.
+
+    For where there are no control groups. A task that takes these variables away from what it leaves can leave it.
+    """
+    deadline = time.monotonic() + seconds
+    while found := _named(key):
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def _named(key: str) -> list[int]:
     task, _, attempt = key.partition("-")
     marks = {f"HAKURIVER_TASK_ID={task}".encode(), f"HAKURIVER_ATTEMPT={attempt}".encode()}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and marks <= _environment(entry) and int(entry) != os.getpid():
-            with contextlib.suppress(OSError):
-                os.kill(int(entry), signal.SIGKILL)
+    entries = [entry for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != os.getpid()]
+    return [int(entry) for entry in entries if marks <= _environment(entry)]
+
+
+def _children() -> set[int]:
+    """All children of this process, to which orphans are given; not empty where the kernel does not tell."""
+    found: set[int] = set()
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/children") as file:
+                found.update(map(int, file.read().split()))
+        except FileNotFoundError:
+            return {0}
+    return found
 
 
 def _before_exec(fields: Fields, group: Group | None) -> Callable[[], None] | None:

@@ -196,9 +196,10 @@ class Shim:
         key: str = request["key"]
         self._running[key] = process
         self._outputs[key] = output = self._output(key)
-        owner = tuple(request["owner"]) if request["owner"] else None
+        owner = tuple(request["log_owner"]) if request["log_owner"] else None
         for descriptor, path in zip(process.output, (request["stdout"], request["stderr"]), strict=True):
-            output.streams.append(Stream(descriptor, LogFile(path, request["log_max_bytes"], owner), output))
+            file = LogFile(path, request["log_max_bytes"], owner, request["marker"])
+            output.streams.append(Stream(descriptor, file, output))
         self._pump.add(output)
         for act in self._pending.pop(key, []):
             act(process)
@@ -280,7 +281,11 @@ class Shim:
         code = os.waitstatus_to_exitcode(status)
         process.popen.returncode = code
         oom = process.ran_out_of_memory(code == -signal.SIGKILL or code == 128 + signal.SIGKILL)
-        message = None if process.end_stragglers() else "a process that it started could not be ended"
+        message = (
+            None
+            if process.end_stragglers(self._processes)
+            else "a process that it started could not be ended"
+        )
         result = _end(code if code >= 0 else 128 - code, message, oom=oom)
         self._records.note(process.key, {"result": result})
         self._pump.finish(self._outputs[process.key])

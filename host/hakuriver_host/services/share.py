@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import uuid
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from hakuriver_host.db.tables import MetaRow
 
 log = structlog.get_logger(__name__)
 
-_FOLDERS = ("task_outputs", "task_errors", "shared_data")
+_FOR_ALL = "shared_data"
+_FOLDERS = ("task_outputs", "task_errors", _FOR_ALL)
 _KEY = "share_id"
 _PROBE_EVERY = 15.0
 _PROBE_SECONDS = 10.0
@@ -47,7 +49,7 @@ class Share:
             raise StorageError(f"the shared directory {root} is not there", hint)
         try:
             for folder in _FOLDERS:
-                (root / folder).mkdir(exist_ok=True)
+                _make(root / folder)
             self._settings.container_dir.mkdir(parents=True, exist_ok=True)
             self.share_id = self._mark(root / SHARED_MARKER)
         except OSError as error:
@@ -85,6 +87,15 @@ class Share:
                     [{"key": _KEY, "value": share_id}],
                 )
         return share_id
+
+
+def _make(folder: Path) -> None:
+    """What tasks share is for every user to write, like /tmp. One that is there stays as somebody wanted it."""
+    if folder.is_dir():
+        return
+    folder.mkdir(exist_ok=True)
+    if folder.name == _FOR_ALL:
+        folder.chmod(0o777 | stat.S_ISVTX)
 
 
 def _probe(root: Path) -> str:

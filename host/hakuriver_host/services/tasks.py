@@ -56,7 +56,7 @@ class Tasks:
             privileged=bool(spec.privileged),
             additional_mounts=spec.additional_mounts or [],
             working_dir=spec.working_dir,
-            user=spec.user or batch.default_user,
+            user=spec.user,
             network=spec.network or self._core.settings.runner.network,
             shm_size_bytes=spec.shm_size_bytes,
             time_limit_seconds=spec.time_limit_seconds,

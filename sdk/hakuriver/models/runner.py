@@ -63,6 +63,9 @@ class AttemptSpec(AttemptId):
     mounts: list[str] = []
     working_dir: str | None = None
     user: str | None = None
+    """`UID[:GID]` that the task asks for."""
+    owner_uid: str | None = None
+    """`UID:GID` of the owner, where an admin has set it; the Runner decides what that is good for."""
     network: Network | None = None
     """None: the Runner's `runner.network`."""
     shm_size_bytes: int | None = None

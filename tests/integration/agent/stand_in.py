@@ -31,7 +31,7 @@ from hakuriver.models.runner import (
 )
 from hakuriver.states import FINAL, TaskState
 from hakuriver.version import __version__
-from support import engine, settings
+from support import engine, settings, shares
 from support.daemons import Daemon
 from support.ports import free_port
 
@@ -126,7 +126,7 @@ class RealRunner:
     def __init__(self, folder: Path, host: StandInHost, sections: settings.Sections | None = None) -> None:
         self.folder = folder
         self.shared = folder / "shared"
-        self.shared.mkdir(exist_ok=True)
+        shares.make(self.shared)
         self.name = f"s{next(_ids):x}"
         self.port = free_port()
         own: settings.Sections = {

@@ -13,7 +13,7 @@ import pytest
 from hakuriver.models.runner import AttemptSpec
 from hakuriver.states import TaskState
 from integration.agent.stand_in import RealRunner, StandInHost, stand_in
-from support import disks, engine
+from support import disks, engine, shares
 from support.waiting import until
 
 ENGINES = ["process", pytest.param("docker", marks=pytest.mark.docker)]
@@ -180,6 +180,7 @@ def test_a_task_goes_on_when_the_runner_is_stopped_in_order(pair: Pair) -> None:
 @pytest.mark.parametrize("kind", ENGINES)
 def test_a_full_share_delays_output_and_loses_none(tmp_path: Path, kind: str) -> None:
     with stand_in(tmp_path) as (host, runner), disks.small_disk(runner.shared, 8) as disk:
+        shares.make(runner.shared)
         if kind == "docker":
             engine.write_environment(runner.shared / "hakuriver-containers")
         runner.start()
@@ -199,6 +200,7 @@ def test_a_full_share_delays_output_and_loses_none(tmp_path: Path, kind: str) ->
 @pytest.mark.small_disk
 def test_a_share_that_stays_full_cuts_output_and_says_so(tmp_path: Path) -> None:
     with stand_in(tmp_path) as (host, runner), disks.small_disk(runner.shared, 2) as disk:
+        shares.make(runner.shared)
         runner.start()
         spec = runner.spec(
             "sh", "-c", "echo first; while [ ! -e go ]; do sleep 0.02; done; echo last; exit 2"
@@ -237,11 +239,18 @@ def test_a_missing_environment_fails_with_its_name(pair: Pair) -> None:
 
 
 def test_the_marker_of_the_share_is_told(pair: Pair) -> None:
+    """Whenever it is another than before; and without it nothing starts."""
     host, runner = pair
-    assert host.registrations[-1].shared_id is None
-    (runner.shared / ".hakuriver-share").write_text("the share\n")
-    runner.restart()
-    assert host.registrations[-1].shared_id == "the share"
+    assert host.registrations[-1].shared_id == "a share of the tests"
+    marker, away = runner.shared / ".hakuriver-share", runner.shared / "away"
+    marker.rename(away)
+    host.wait(lambda: host.registrations[-1].shared_id is None, "it tells that the share is gone")
+    spec = runner.spec("true")
+    runner.run([spec])
+    host.wait(lambda: [r for r in host.of(spec) if "waiting for the share" in (r.message or "")], "it waits")
+    away.rename(marker)
+    assert host.final(spec).status is TaskState.COMPLETED
+    host.wait(lambda: host.registrations[-1].shared_id == "a share of the tests", "it tells that it is back")
 
 
 def test_a_second_runner_on_the_same_state_is_refused(pair: Pair) -> None:

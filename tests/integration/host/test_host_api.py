@@ -300,6 +300,17 @@ class TestDispatch:
             await real(0.01)
         assert len(pauses) <= host.runner.calls
 
+    async def test_a_runner_is_told_the_owners_uid_beside_the_user_that_is_asked_for(self, host: Any) -> None:
+        await host.node()
+        alice = await host.user("alice", uid=1001, gid=100)
+        told = []
+        for asker, fields in ((alice, {}), (alice, {"user": "0"}), (host.admin, {})):
+            task = await one(asker, **fields)
+            sent = await started(host)
+            assert sent["task_id"] == task
+            told.append((sent["user"], sent["owner_uid"]))
+        assert told == [(None, "1001:100"), ("0", "1001:100"), (None, None)]
+
 
 class TestSubmission:
     @pytest.mark.parametrize("name", ["HAKURIVER_TASK_ID", "HAKURIVER_SHARED_DIR"])

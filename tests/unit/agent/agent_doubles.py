@@ -12,6 +12,7 @@ from typing import Any
 
 from hakuriver.models.runner import AttemptId, AttemptReport, AttemptSpec
 from hakuriver.states import FINAL, TaskState
+from hakuriver_agent.driver import Ready, always
 from hakuriver_agent.engines.fake import FakeEngine, FakeWorld
 from hakuriver_agent.engines.port import Key
 from hakuriver_agent.journal import Journal
@@ -99,11 +100,13 @@ class Node:
     boot: str = "boot-1"
 
     @asynccontextmanager
-    async def life(self, grace: float = 0.05, engine: FakeEngine | None = None) -> AsyncIterator[Life]:
+    async def life(
+        self, grace: float = 0.05, engine: FakeEngine | None = None, ready: Ready = always
+    ) -> AsyncIterator[Life]:
         engine = engine or FakeEngine(self.world, "process")
         journal = Journal.open(self.folder / "journal.db", self.boot)
         post = Post()
-        supervisor = Supervisor({"process": engine}, journal, post, grace)
+        supervisor = Supervisor({"process": engine}, journal, post, grace, ready)
         await supervisor.recover()
         try:
             yield Life(engine, journal, post, supervisor)

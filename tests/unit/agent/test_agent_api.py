@@ -171,3 +171,21 @@ async def test_bad_requests_for_logs(served: Served, path: str, status: int) -> 
     given = spec()
     await served.life.supervisor.start([given])
     assert (await served.client.get(path.format(task=given.task_id))).status_code == status
+
+
+async def test_who_follows_a_quiet_task_looks_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, pauses = tmp_path / "log", []
+
+    async def noted(_: object, seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 6:
+            log.write_bytes(b"words")
+
+    monkeypatch.setattr(logs, "_until", noted)
+    pieces = [piece async for piece in logs._pieces(log, 0, lambda: len(pauses) == 8)]
+    assert pieces == [b"words"]
+    assert pauses[0] == pauses[6] == logs.FIRST_LOOK_SECONDS
+    assert pauses[:6] == sorted(pauses[:6])
+    assert pauses[5] == logs.LONGEST_LOOK_SECONDS

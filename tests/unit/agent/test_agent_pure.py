@@ -19,7 +19,7 @@ from hakuriver_agent.engines.commands import numactl, systemd_scope, task_variab
 from hakuriver_agent.engines.docker_output import Frames
 from hakuriver_agent.engines.docker_request import Bind, Place, create_request, start_failure
 from hakuriver_agent.engines.port import Ended
-from hakuriver_agent.folders import Folders, ForbiddenPathError, owner_of
+from hakuriver_agent.folders import Folders, ForbiddenPathError
 from hakuriver_agent.tokens import Tokens
 from unit.agent.agent_doubles import spec
 
@@ -155,12 +155,6 @@ def test_frames_are_cut_wherever_they_are_split() -> None:
             for number, data in frames.feed(stream[start : start + size]):
                 seen[number] += data
         assert seen == {1: b"out" + b"x" * 300, 2: b"error"}
-
-
-def test_owners() -> None:
-    assert owner_of(None) is None
-    assert owner_of("7") == (7, 7)
-    assert owner_of("7:8") == (7, 8)
 
 
 @pytest.fixture(name="folders")

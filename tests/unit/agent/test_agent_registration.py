@@ -84,6 +84,7 @@ class Runner:
     applied: list[Verdict]
     answered: list[int]
     changed: list[bool]
+    accepted: list[int]
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,7 @@ async def runner(host: Host, folder: Path, token: str | None = _JOIN) -> AsyncIt
     applied: list[Verdict] = []
     answered: list[int] = []
     changed: list[bool] = []
+    accepted: list[int] = []
 
     async def apply(verdicts: Any) -> None:
         applied.extend(verdicts)
@@ -111,15 +113,17 @@ async def runner(host: Host, folder: Path, token: str | None = _JOIN) -> AsyncIt
             journal_id="j", engines=["process"],
         )  # fmt: skip
 
-    async def engines_changed() -> bool:
+    async def differs() -> bool:
         return changed.pop() if changed else False
 
-    hooks = Hooks(request, HeartbeatRequest, apply, lambda: answered.append(1), engines_changed)
+    hooks = Hooks(
+        request, HeartbeatRequest, apply, lambda: answered.append(1), lambda: accepted.append(1), differs
+    )
     client = HostClient("http://host", "n1", transport=httpx.MockTransport(host.handle))
     registrar = Registrar(client, tokens, hooks, "http://n1", token_file, 0.01)
     running = asyncio.create_task(registrar.run())
     try:
-        yield Runner(host, tokens, registrar, applied, answered, changed)
+        yield Runner(host, tokens, registrar, applied, answered, changed, accepted)
     finally:
         assert not running.done(), "it never returns"
         running.cancel()
@@ -137,6 +141,7 @@ async def test_it_joins_registers_and_sends_heartbeats(tmp_path: Path) -> None:
         assert paths[:3] == ["/api/join", "/api/register", "/api/heartbeat/n1"]
         assert own.tokens.accepts("control")
         assert own.answered
+        assert own.accepted
 
 
 async def test_it_joins_once(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_records_of_nothing_take_no_space(tmp_path: Path) -> None:
 
 
 def test_a_file_goes_on_where_it_ended(tmp_path: Path) -> None:
-    path = str(tmp_path / "new" / "log")
+    path = str(tmp_path / "log")
     first = LogFile(path, 100)
     assert first.write(b"abc", threading.Event())
     first.close()

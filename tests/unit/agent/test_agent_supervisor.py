@@ -418,6 +418,40 @@ async def test_a_leftover_of_an_acknowledged_attempt_is_removed(machine: Node) -
         assert life.post.reports == []
 
 
+async def test_a_unit_is_removed_when_the_engine_is_back(
+    machine: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hakuriver_agent.supervisor.REMOVE_AGAIN_SECONDS", 0.01)
+    given = spec("exit", "0")
+    async with machine.life() as life:
+        await life.supervisor.start([given])
+        await life.post.final(given)
+        machine.world.away = True
+        life.supervisor.acknowledge([given.key])
+        await asyncio.sleep(0.05)
+        assert given.key in machine.world.units
+        machine.world.away = False
+        await eventually(lambda: given.key not in machine.world.units, "it is removed in the same life")
+
+
+async def test_a_start_that_is_looked_at_for_long_holds_up_no_other(machine: Node) -> None:
+    looked = asyncio.Event()
+
+    class Slow(FakeEngine):
+        waiting = 0
+
+        async def refusal(self, given: Any) -> str | None:
+            Slow.waiting += 1
+            if Slow.waiting == 3:
+                looked.set()
+            await asyncio.wait_for(looked.wait(), 5)
+            return "no" if given.command == "exit" else None
+
+    async with machine.life(engine=Slow(machine.world, "process")) as life:
+        results = await life.supervisor.start([spec(), spec("exit", "0"), spec()])
+        assert [result.outcome for result in results] == ["accepted", "refused", "accepted"]
+
+
 async def test_an_engine_that_is_away_at_the_start_is_waited_for(machine: Node) -> None:
     given = spec()
     async with machine.life() as life:
