@@ -79,7 +79,7 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
     hooks = Hooks(
         register_request=machine.register_request,
         heartbeat_request=machine.heartbeat_request,
-        apply=supervisor.apply,
+        registered=supervisor.registered,
         answered=outbox.kick,
         engines_changed=machine.look_at_engines,
     )

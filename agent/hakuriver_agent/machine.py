@@ -74,6 +74,7 @@ class Machine:
         shared_id = await self._shared_id()
         await self._supervisor.settled(SETTLE_SECONDS)
         self._offered = self._working
+        await self._supervisor.hold_starts()
         runner = self._settings.runner
         return RegisterRequest(
             hostname=runner.name,

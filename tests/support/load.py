@@ -42,6 +42,8 @@ class Load:
     expected: dict[int, int] = field(default_factory=dict)
     refused: int = 0
     """Submissions that the Host could not take for want of disk."""
+    losses: bool = False
+    """The trouble lasts longer than `lost_after`, so that an attempt may be given up, and corrected."""
 
     @property
     def marks(self) -> Path:
@@ -94,7 +96,8 @@ class Load:
             problems.append(
                 f"{task_id}: {task.status} {task.exit_code}, not {wanted} {code}: {_history(task)}"
             )
-        finals = [event for event in task.history if event.state in FINAL - {TaskState.LOST}]
+        final = FINAL - {TaskState.LOST} if self.losses else FINAL
+        finals = [event for event in task.history if event.state in final]
         if len(finals) != 1:
             problems.append(f"{task_id}: {len(finals)} final events: {_history(task)}")
         ran = [path.name for path in self.marks.glob(f"{task_id}.*") if (path / "ended").exists()]

@@ -92,11 +92,14 @@ class Nodes:
             request.numa_topology,
             request.gpu_info,
         )
+        number = reactor.on_registering(core.cluster, request.hostname)
         unreachable = await self._unreachable(request)
         if core.records.get(request.hostname) is not record:
             raise NotFoundError(f"{request.hostname} was removed or joined anew meanwhile", "register again")
         problem = unreachable or self._share(request)
-        effects, verdicts = reactor.on_register(core.cluster, _registration(request, problem), core.now())
+        effects, verdicts = reactor.on_register(
+            core.cluster, _registration(request, problem), number, core.now()
+        )
         await core.apply(effects)
         log.info("node registered", node=request.hostname, url=request.runner_url, problem=problem or None)
         return RegisterResponse(

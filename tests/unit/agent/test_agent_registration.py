@@ -102,7 +102,7 @@ async def runner(host: Host, folder: Path, token: str | None = _JOIN) -> AsyncIt
     answered: list[int] = []
     changed: list[bool] = []
 
-    async def apply(verdicts: Any) -> None:
+    async def registered(verdicts: Any) -> None:
         applied.extend(verdicts)
 
     async def request() -> RegisterRequest:
@@ -114,7 +114,7 @@ async def runner(host: Host, folder: Path, token: str | None = _JOIN) -> AsyncIt
     async def engines_changed() -> bool:
         return changed.pop() if changed else False
 
-    hooks = Hooks(request, HeartbeatRequest, apply, lambda: answered.append(1), engines_changed)
+    hooks = Hooks(request, HeartbeatRequest, registered, lambda: answered.append(1), engines_changed)
     client = HostClient("http://host", "n1", transport=httpx.MockTransport(host.handle))
     registrar = Registrar(client, tokens, hooks, "http://n1", token_file, 0.01)
     running = asyncio.create_task(registrar.run())
