@@ -140,6 +140,7 @@ def _assemble(
         ids=IdGenerator(lambda: int(time.time() * 1000), last=loaded.last_id),
         last_event=loaded.last_event,
         records={**loaded.pending_nodes, **{node.name: record for node, record in loaded.nodes}},
+        share=share.calls,
         share_problem=lambda: share.problem,
     )
     access = Access(core, loaded.users, loaded.tokens, load_secret(settings.paths.state_dir))
@@ -148,7 +149,7 @@ def _assemble(
     monitor, dispatcher, seeder = Monitor(core), Dispatcher(core, nodes), Seeder(settings)
     endpoints = [
         *task_endpoints(Tasks(core, nodes, submissions), submissions, Logs(core, nodes)),
-        *node_endpoints(nodes, monitor, Environments(settings.container_dir)),
+        *node_endpoints(nodes, monitor, Environments(core)),
         *event_endpoints(core),
         *access_endpoints(access),
         *metric_endpoints(Metrics(core)),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from hakuriver.states import TaskState
@@ -93,6 +95,28 @@ def test_a_shared_directory_that_cannot_be_written(tmp_path: Path) -> None:
         until(lambda: not problem_of(cluster), "the node is well again")
         task = cluster.api.submit_one("true")
         assert cluster.api.wait_final(task).status == TaskState.COMPLETED
+
+
+def test_a_share_that_hangs_holds_up_nothing_else(tmp_path: Path) -> None:
+    """Whoever reads from it is told; the record answers, tasks can be submitted and killed, and the Host ends when told to."""
+    with running(Cluster(tmp_path)) as cluster:
+        ended = cluster.api.submit_one("true")
+        log = cluster.shared / cluster.api.wait_final(ended).stdout_path
+        log.unlink(missing_ok=True)
+        os.mkfifo(log)  # Opening it waits for one who writes.
+        with httpx.Client(headers=cluster.api.client.headers, timeout=0.5) as impatient:
+            for _ in range(2 * os.cpu_count() + 20):  # type: ignore[operator]
+                with pytest.raises(httpx.TimeoutException):
+                    impatient.get(f"{cluster.url}/api/task/{ended}/stdout")
+        assert [task.task_id for task in cluster.api.tasks()] == [ended]
+        again = cluster.api.submit_one("sleep", "600")
+        cluster.api.wait_state(again, TaskState.RUNNING)
+        cluster.api.kill(again)
+        assert cluster.api.wait_final(again).status == TaskState.KILLED
+        answer = cluster.api.call("GET", f"/api/task/{ended}/stdout")
+        assert (answer.status_code, answer.json()["error"]) == (507, "storage")
+        assert "does not answer" in answer.json()["message"]
+        cluster.host.stop()
 
 
 @pytest.mark.small_disk

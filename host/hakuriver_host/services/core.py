@@ -26,6 +26,7 @@ from hakuriver_host.db.writer import Changes, Writer
 from hakuriver_host.domain.model import Effects, Event, Now, Task
 from hakuriver_host.domain.reactor import Cluster
 from hakuriver_host.services.bus import Bus, Notice
+from hakuriver_host.services.threads import ShareCalls
 
 
 def clock() -> Now:
@@ -51,6 +52,7 @@ class Core:
     ids: IdGenerator
     last_event: int
     records: dict[str, rows.NodeRecord]
+    share: ShareCalls
     share_problem: Callable[[], str]
     now: Callable[[], Now] = clock
     bus: Bus = field(default_factory=Bus)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 
 from hakuriver.errors import NotFoundError, StorageError
 from hakuriver.models.nodes import EnvironmentVersion, EnvironmentVersions
+from hakuriver_host.services.core import Core
 
 _ARCHIVE = re.compile(r"(?P<name>[a-z0-9][a-z0-9_.-]*)-(?P<timestamp>[0-9]{1,12})\.tar")
 
@@ -63,8 +63,8 @@ def _sorted(versions: list[EnvironmentVersion]) -> EnvironmentVersions:
 class Environments:
     """The same, for requests."""
 
-    def __init__(self, container_dir: Path) -> None:
-        self._container_dir = container_dir
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def list(self) -> dict[str, EnvironmentVersions]:
-        return await asyncio.to_thread(list_environments, self._container_dir)
+        return await self._core.share.call(lambda: list_environments(self._core.settings.container_dir))

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Connection, delete
 from sqlmodel import SQLModel
 
-from hakuriver.errors import NotFoundError
+from hakuriver.errors import NotFoundError, StorageError
 from hakuriver.ids import EPOCH_MS
 from hakuriver.models.nodes import ClusterSample, ClusterStatus, HealthHistory, NodeSample
 from hakuriver.states import NodeState
@@ -31,6 +31,7 @@ SAMPLES = 60
 _PERSIST_EVERY = 30
 _RETAIN_EVERY = 3_600
 _RETAIN_AT_ONCE = 1_000
+_LOGS_AT_ONCE = 100
 _DAY = 86_400
 
 
@@ -92,7 +93,6 @@ class Monitor:
         for state, number in (await asyncio.to_thread(core.repository.final_counts, max(0, day_ago))).items():
             counts[state] = number
         default = core.settings.docker.default_container_name
-        known = await asyncio.to_thread(list_environments, core.settings.container_dir)
         return ClusterStatus(
             version=__version__,
             nodes_online=sum(node.state is NodeState.ONLINE for node in nodes),
@@ -103,9 +103,18 @@ class Monitor:
             memory_in_use_bytes=sum(core.cluster.ledger.held(node.name, MEMORY) for node in nodes),
             tasks=counts,
             default_environment=default,
-            default_environment_ready=default == "NULL" or default in known,
+            default_environment_ready=default == "NULL" or await self._has_environment(default),
             problems=self._problems(),
         )
+
+    async def _has_environment(self, name: str) -> bool:
+        core = self._core
+        if core.share_problem():
+            return False
+        try:
+            return name in await core.share.call(lambda: list_environments(core.settings.container_dir))
+        except StorageError:
+            return False
 
     def _problems(self) -> list[str]:
         problems = [self._core.writer.problem, self._core.share_problem()]
@@ -125,7 +134,9 @@ class Monitor:
         core = self._core
         before = int((core.now().wall - core.settings.host.final_task_days * _DAY) * 1000)
         while found := await asyncio.to_thread(core.repository.finished_before, before, _RETAIN_AT_ONCE):
-            await asyncio.to_thread(_remove_logs, core.settings.paths.shared_dir, found)
+            for start in range(0, len(found), _LOGS_AT_ONCE):
+                some = found[start : start + _LOGS_AT_ONCE]
+                await core.share.call(lambda some=some: _remove_logs(core.settings.paths.shared_dir, some))  # type: ignore[misc]
             ids = [row.task_id for row in found]
             for task_id in ids:
                 core.cluster.tasks.pop(task_id, None)

@@ -7,7 +7,6 @@ what to do. It becomes visible on the share whole, by rename.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import shutil
@@ -22,6 +21,7 @@ import structlog
 
 from hakuriver.config import Settings
 from hakuriver_host.services.environments import list_environments
+from hakuriver_host.services.threads import start_thread
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -53,7 +53,7 @@ class Seeder:
         if self._name == "NULL":
             return
         try:
-            await asyncio.to_thread(self._seed)
+            await start_thread(self._seed)
         except SeedError as error:
             log.warning(
                 "the default environment could not be made",

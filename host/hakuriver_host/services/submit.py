@@ -63,7 +63,7 @@ class Submissions:
             NotFoundError: no such environment, or the only target is not a node.
             ImpossibleError: no target can ever be served.
             ConflictError: the key was used for another submission.
-            StorageError: the disk did not take it; nothing was submitted.
+            StorageError: the disk did not take it, or the share does not answer; nothing was submitted.
 
         """
         if key is None:
@@ -181,7 +181,9 @@ class Submissions:
         """The current version; remembered for a second, so that a stream of submissions does not list the share for each."""
         pinned = self._versions.get(environment)
         if pinned is None or time.monotonic() - pinned.read_at > _VERSION_CACHE_SECONDS:
-            version = await asyncio.to_thread(current_version, self._core.settings.container_dir, environment)
+            version = await self._core.share.call(
+                lambda: current_version(self._core.settings.container_dir, environment)
+            )
             pinned = self._versions[environment] = _Pinned(version, time.monotonic())
         return pinned.version
 
