@@ -63,10 +63,17 @@ class Core:
     wake_node: Callable[[str], None] = lambda _name: None
     """Set by the dispatcher."""
 
-    async def apply(self, effects: Effects, *actions: Callable[[Connection], None]) -> None:
-        """Writes what was decided, then tells of it. Returns when it is durable. `actions` are written with it."""
+    async def apply(
+        self, effects: Effects, *actions: Callable[[Connection], None], urgent: bool = False
+    ) -> None:
+        """Writes what was decided, then tells of it. Returns when it is durable. `actions` are written with it.
+
+        Of what is `urgent` Runners are told at once: a kill must not wait for the room that it makes.
+        """
         changes = self._record(effects)
         changes.actions.extend(actions)
+        if urgent:
+            self._wake(effects)
         # A report that is known already may rest on a decision that is not durable yet: that one is waited for.
         if changes.wanted or self.writer.behind:
             await self.writer.write(changes)
@@ -98,6 +105,9 @@ class Core:
             self.bus.publish(notices)
         if effects.schedule:
             self.schedule_wanted.set()
+        self._wake(effects)
+
+    def _wake(self, effects: Effects) -> None:
         for name in effects.wake:
             self.wake_node(name)
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.exc import OperationalError
 
 from hakuriver.version import __version__
 from hakuriver_host.db.writer import Changes
-from hakuriver_host.services import dispatch
+from hakuriver_host.services import dispatch, tasks
 from hakuriver_host.services.metrics import METRICS
 
 Task = dict[str, Any]
@@ -34,6 +38,24 @@ async def one(client: httpx.AsyncClient, **changes: Any) -> str:
 
 async def started(host: Any) -> Task:
     return await asyncio.wait_for(host.runner.starts.get(), 20)
+
+
+@contextlib.contextmanager
+def full_disk(host: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing can be written meanwhile."""
+
+    def full(_group: object) -> None:
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.app.parts.core.writer, "_commit", full)
+        yield
+
+
+async def until(probe: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not probe():
+            await asyncio.sleep(0.01)
 
 
 def report(attempt: Task, sequence: int, status: str, **changes: Any) -> Task:
@@ -111,6 +133,23 @@ class TestLife:
         await tell(node, report(attempt, 1, "killed", exit_code=137))
         again = await host.admin.post(f"/api/kill/{running}")
         assert (again.status_code, again.json()["error"]) == (409, "conflict")
+
+    async def test_a_kill_does_not_wait_for_a_disk_that_is_full(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await host.node()
+        task_id = await one(host.admin)
+        await started(host)
+        monkeypatch.setattr(tasks, "_RECORD_SECONDS", 0.2)
+        with full_disk(host, monkeypatch):
+            answer = await host.admin.post(f"/api/kill/{task_id}")
+            assert answer.status_code == 202
+            assert "not on the record yet" in answer.json()["message"]
+            assert "disk is full" in answer.json()["message"]
+            name, told = await asyncio.wait_for(host.runner.acts.get(), 20)
+            assert (name, told["task_id"]) == ("kill", task_id)
+        await until(lambda: host.app.parts.core.writer.problem == "")
+        assert (await host.admin.get(f"/api/status/{task_id}")).json()["kill_requested"]
 
     async def test_pause_and_resume(self, host: Any) -> None:
         node = await host.node()
