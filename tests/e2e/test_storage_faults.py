@@ -16,10 +16,10 @@ from support.disks import small_disk
 from support.waiting import until
 
 
-def refused_start(cluster: Cluster, *words: str) -> None:
+def refused_start(cluster: Cluster, *words: str, code: int) -> None:
     """The Host ends at once, with one line that names what is wrong and one of what to do."""
     cluster.host.start()
-    assert cluster.host.wait(within=30) not in {0, None}
+    assert cluster.host.wait(within=30) == code
     said = cluster.host.output()
     assert "Traceback" not in said, said
     for word in words:
@@ -32,7 +32,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", cluster.port))
         taken.listen()
-        refused_start(cluster, str(cluster.port))
+        refused_start(cluster, str(cluster.port), code=5)
 
 
 def test_a_database_file_that_is_none(tmp_path: Path) -> None:
@@ -42,13 +42,31 @@ def test_a_database_file_that_is_none(tmp_path: Path) -> None:
     database = cluster.state_dir / "host.db"
     database.write_bytes(b"this is no database, but it is somebody's file\n" * 100)
     before = database.read_bytes()
-    refused_start(cluster, str(database))
+    refused_start(cluster, str(database), code=1)
     assert database.read_bytes() == before
+
+
+def test_a_key_that_cannot_be_read_ends_the_start_with_the_reason(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.shared.mkdir()
+    (cluster.state_dir / "host.key").mkdir(parents=True)
+    refused_start(cluster, "error: cannot read the Host's key", "hint: ", code=1)
+
+
+@pytest.mark.parametrize("broken", ["cert_file", "ca_file"])
+def test_certificates_that_are_none(tmp_path: Path, broken: str) -> None:
+    garbage, key = tmp_path / "garbage.pem", tmp_path / "key.pem"
+    garbage.write_text("no certificate\n")
+    key.write_text("no key\n")
+    tls = {"cert_file": garbage, "key_file": key} if broken == "cert_file" else {"ca_file": garbage}
+    cluster = Cluster(tmp_path, sections={"tls": tls})
+    cluster.shared.mkdir()
+    refused_start(cluster, "error: cannot use the certificate", "hint: ", code=2)
 
 
 def test_a_shared_directory_that_the_host_does_not_have(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, sections={"paths": {"shared_dir": "/proc/no-such-share"}})
-    refused_start(cluster, "/proc/no-such-share")
+    refused_start(cluster, "/proc/no-such-share", code=1)
 
 
 def problem_of(cluster: Cluster) -> str:

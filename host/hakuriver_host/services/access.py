@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert
 from sqlmodel import SQLModel
 
-from hakuriver.errors import ConflictError, DeniedError, NotFoundError, UnauthenticatedError
+from hakuriver.errors import ConflictError, DeniedError, NotFoundError, StorageError, UnauthenticatedError
 from hakuriver.models.access import Role, TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo
 from hakuriver_host.db.rows import millis
 from hakuriver_host.db.tables import TokenRow, UserRow
@@ -247,9 +247,14 @@ def write_secret(path: Path, text: str) -> None:
 def load_secret(state_dir: Path) -> bytes:
     """The Host's own secret; made at the first start."""
     path = state_dir / "host.key"
-    if not path.exists():
-        write_secret(path, secrets.token_hex(32) + "\n")
-    return path.read_text().strip().encode()
+    try:
+        if not path.exists():
+            write_secret(path, secrets.token_hex(32) + "\n")
+        return path.read_text().strip().encode()
+    except OSError as error:
+        raise StorageError(
+            f"cannot read the Host's key {path}: {error.strerror}", "check its permissions, and its disk"
+        ) from None
 
 
 def _user_info(user: UserRow) -> UserInfo:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import structlog
 from sqlalchemy import Connection, delete
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel
 
-from hakuriver.errors import NotFoundError, StorageError
+from hakuriver.errors import HakuRiverError, NotFoundError, StorageError
 from hakuriver.ids import EPOCH_MS
 from hakuriver.models.nodes import ClusterSample, ClusterStatus, HealthHistory, NodeSample
 from hakuriver.states import NodeState
@@ -70,7 +71,10 @@ class Monitor:
     async def retain(self) -> None:
         """Removes records and logs of tasks that ended long ago."""
         while True:
-            await self._remove_old()
+            try:
+                await self._remove_old()
+            except (HakuRiverError, OSError, SQLAlchemyError) as error:
+                log.warning("old tasks could not be removed; trying again", cause=str(error))
             await asyncio.sleep(_RETAIN_EVERY)
 
     def health(self, hostname: str | None) -> HealthHistory:

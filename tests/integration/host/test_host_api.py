@@ -17,7 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
 
 from hakuriver.version import __version__
+from hakuriver_host import app
 from hakuriver_host.db.writer import Changes
+from hakuriver_host.domain import reactor
 from hakuriver_host.services import dispatch, tasks
 from hakuriver_host.services.metrics import METRICS
 
@@ -150,6 +152,34 @@ class TestLife:
             assert (name, told["task_id"]) == ("kill", task_id)
         await until(lambda: host.app.parts.core.writer.problem == "")
         assert (await host.admin.get(f"/api/status/{task_id}")).json()["kill_requested"]
+
+    async def test_a_defect_in_placement_ends_the_host(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is in memory may be half decided: a new start takes up what is on the record."""
+        stopped = asyncio.Event()
+        host.app.stop = stopped.set
+
+        def fails(*_: object) -> None:
+            raise AssertionError("a defect")
+
+        monkeypatch.setattr(reactor, "on_schedule", fails)
+        await one(host.admin, hold_for_node=True, targets=["none"])
+        await asyncio.wait_for(stopped.wait(), 20)
+        assert "schedule" in host.app.failure.message
+
+    async def test_another_loop_begins_again(self, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(app, "_BEGIN_AGAIN_SECONDS", 0.01)
+        rounds = 0
+
+        async def loop() -> None:
+            nonlocal rounds
+            rounds += 1
+            if rounds < 3:  # noqa: PLR2004
+                raise OSError(116, "Stale file handle")
+
+        await asyncio.wait_for(app._watched("retention", loop, host.app._fail), 20)
+        assert (rounds, host.app.failure) == (3, None)
 
     async def test_pause_and_resume(self, host: Any) -> None:
         node = await host.node()
