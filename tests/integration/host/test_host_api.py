@@ -18,9 +18,11 @@ from sqlalchemy.exc import OperationalError
 
 from hakuriver.version import __version__
 from hakuriver_host import app
+from hakuriver_host.db.tables import TokenRow
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
 from hakuriver_host.services import dispatch, tasks
+from hakuriver_host.services.access import Access
 from hakuriver_host.services.metrics import METRICS
 
 Task = dict[str, Any]
@@ -52,6 +54,18 @@ def full_disk(host: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(host.app.parts.core.writer, "_commit", full)
         yield
+
+
+class KilledError(Exception):
+    pass
+
+
+async def keep_and_die(access: Access, row: TokenRow) -> None:
+    await keep(access, row)
+    raise KilledError
+
+
+keep = Access._keep
 
 
 async def until(probe: Callable[[], bool]) -> None:
@@ -175,7 +189,7 @@ class TestLife:
         async def loop() -> None:
             nonlocal rounds
             rounds += 1
-            if rounds < 3:  # noqa: PLR2004
+            if rounds < 3:
                 raise OSError(116, "Stale file handle")
 
         await asyncio.wait_for(app._watched("retention", loop, host.app._fail), 20)
@@ -629,6 +643,46 @@ class TestAccess:
         assert (await host.admin.delete("/api/users/bob")).status_code == 200
         assert (await host.client(short["token"]).get("/api/whoami")).status_code == 401
         assert (await host.admin.delete("/api/users/admin")).status_code == 409
+
+    async def test_what_the_disk_did_not_take_has_changed_nothing(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        node = await host.node()
+        admin = host.admin
+        token = (await admin.post("/api/tokens", json={})).json()
+        holder = host.client(token["token"])
+        await host.user("ada")
+        with full_disk(host, monkeypatch):
+            refused = [
+                await admin.post("/api/users", json={"name": "ben"}),
+                await admin.delete("/api/users/ada"),
+                await admin.delete(f"/api/tokens/{token['token_id']}"),
+            ]
+            monkeypatch.setattr(host.app.parts.core.cluster.nodes["node-1"], "problem", "so that it may join")
+            refused.append(
+                await host.joiner.post("/api/join", json={"hostname": "node-1", "runner_url": "http://other"})
+            )
+            assert [answer.status_code for answer in refused] == [507] * 4
+        assert {user["name"] for user in (await admin.get("/api/users")).json()} == {"admin", "ada"}
+        assert (await holder.get("/api/whoami")).status_code == 200
+        assert (await node.post("/api/register", json=host.registration())).status_code == 200
+        assert (await admin.post("/api/users", json={"name": "ben"})).status_code == 201
+
+    async def test_a_first_start_that_was_broken_off_is_taken_up(
+        self, open_host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed when the token was on the record, and its file had no name yet."""
+        with monkeypatch.context() as patch:
+            patch.setattr(Access, "_keep", keep_and_die)
+            with pytest.raises(KilledError):
+                async with open_host():
+                    pass
+        async with open_host() as host:
+            assert (await host.admin.get("/api/whoami")).json()["name"] == "admin"
+            assert not list(host.settings.paths.state_dir.glob("*.made"))
+
+    async def test_a_label_that_postgresql_cannot_hold_is_refused(self, host: Any) -> None:
+        assert (await host.admin.post("/api/tokens", json={"label": "a\0b"})).status_code == 400
 
     async def test_tokens_outlive_the_host_and_stand_nowhere(self, open_host: Any) -> None:
         async with open_host() as host:
