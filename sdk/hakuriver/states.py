@@ -21,7 +21,7 @@ class TaskState(StrEnum):
     KILLED = "killed"
     """Ended because a person asked for it."""
     KILLED_OOM = "killed_oom"
-    """Ended by the kernel for want of memory, as the engine's own flag says."""
+    """Ended by the kernel for want of memory, as the engine says; where it missed it, the kernel's own count."""
     LOST = "lost"
     """Its node has not been heard of for longer than `lost_after`."""
 
