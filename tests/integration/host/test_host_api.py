@@ -489,6 +489,21 @@ class TestIdempotency:
         assert len({answer.text for answer in answers}) == 1
         assert len((await host.admin.get("/api/tasks")).json()) == 1
 
+    async def test_another_submission_at_the_same_time_is_refused(self, host: Any) -> None:
+        answers = await asyncio.gather(
+            submit(host.admin, "k6"), submit(host.admin, "k6", arguments=["other"]), submit(host.admin, "k6")
+        )
+        assert sorted(answer.status_code for answer in answers) == [202, 202, 409]
+
+    async def test_a_retry_takes_a_key(self, host: Any) -> None:
+        node = await host.node()
+        task_id = await one(host.admin)
+        await tell(node, report(await started(host), 1, "failed", exit_code=1))
+        headers = {"Idempotency-Key": "k7"}
+        path = f"/api/retry/{task_id}"
+        answers = [(await host.admin.post(path, headers=headers)).json()["task_ids"] for _ in range(2)]
+        assert answers[0] == answers[1] != [task_id]
+
     async def test_over_a_restart(self, open_host: Any) -> None:
         async with open_host() as host:
             first = await submit(host.admin, "k3")
