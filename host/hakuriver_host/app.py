@@ -63,6 +63,7 @@ class Parts:
     endpoints: Sequence[Endpoint]
     loops: Mapping[str, Loop]
     dispatcher: Dispatcher
+    monitor: Monitor
 
 
 class HostApp:
@@ -176,7 +177,7 @@ def _assemble(
         "default environment": seeder.run,
         "watchdog": systemd.watchdog,
     }
-    return Parts(core, access, nodes, endpoints, loops, dispatcher)
+    return Parts(core, access, nodes, endpoints, loops, dispatcher, monitor)
 
 
 def _openapi_endpoint(endpoints: list[Endpoint]) -> Endpoint:

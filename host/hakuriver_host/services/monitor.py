@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel
 
@@ -17,10 +17,10 @@ from hakuriver.ids import EPOCH_MS
 from hakuriver.models.nodes import ClusterSample, ClusterStatus, HealthHistory, NodeSample
 from hakuriver.states import NodeState
 from hakuriver.version import __version__
-from hakuriver_host.db.tables import EventRow, TaskRow
+from hakuriver_host.db.tables import BatchRow, EventRow, MetaRow, TaskRow
 from hakuriver_host.db.writer import Changes
-from hakuriver_host.domain import reactor
-from hakuriver_host.domain.model import CORES, MEMORY, Node
+from hakuriver_host.domain import reactor, retention
+from hakuriver_host.domain.model import CORES, MEMORY, Node, Now
 from hakuriver_host.services.core import Core, moment
 from hakuriver_host.services.environments import list_environments
 from hakuriver_host.services.nodes import live_counts, persist_heartbeats
@@ -34,6 +34,10 @@ _RETAIN_EVERY = 3_600
 _RETAIN_AT_ONCE = 1_000
 _LOGS_AT_ONCE = 100
 _DAY = 86_400
+_BELIEVED_KEY = "retention_time"
+_BATCH, _TASK, _META = (
+    SQLModel.metadata.tables[str(model.__tablename__)] for model in (BatchRow, TaskRow, MetaRow)
+)
 
 
 class Monitor:
@@ -46,6 +50,8 @@ class Monitor:
         )
         self._nodes: deque[list[NodeSample]] = deque(maxlen=SAMPLES)
         self._aggregate: deque[ClusterSample] = deque(maxlen=SAMPLES)
+        self._believed: Now | None = None
+        """The time by which old records were last removed."""
 
     async def watch(self) -> None:
         """Looks at the nodes' silence, every `cleanup_check_interval`."""
@@ -72,7 +78,7 @@ class Monitor:
         """Removes records and logs of tasks that ended long ago."""
         while True:
             try:
-                await self._remove_old()
+                await self._remove_old(await self._believed_time())
             except (HakuRiverError, OSError, SQLAlchemyError) as error:
                 log.warning("old tasks could not be removed; trying again", cause=str(error))
             await asyncio.sleep(_RETAIN_EVERY)
@@ -134,9 +140,30 @@ class Monitor:
         self._nodes.append([_node_sample(node, now) for node in nodes])
         self._aggregate.append(_aggregate(nodes, now))
 
-    async def _remove_old(self) -> None:
+    async def _believed_time(self) -> float:
+        """What time it is for the removal of old records; kept on the record for the next start."""
+        core, now = self._core, self._core.now()
+        if self._believed is None:
+            stored = await asyncio.to_thread(core.repository.meta, _BELIEVED_KEY)
+            last = float(stored) if stored else await asyncio.to_thread(core.repository.newest)
+            time = retention.believed(
+                now.wall, now.wall if last is None else last, 0, retention.STEP_AT_START
+            )
+        else:
+            passed = now.mono - self._believed.mono
+            time = retention.believed(now.wall, self._believed.wall, passed, retention.STEP)
+        self._believed = Now(time, now.mono)
+        if now.wall - time > _DAY:
+            log.warning(
+                "the clock is far ahead of the record; old tasks are kept until that has passed",
+                days=round((now.wall - time) / _DAY),
+            )
+        await core.writer.write(Changes(actions=[lambda connection: _store(connection, time)]))
+        return time
+
+    async def _remove_old(self, now: float) -> None:
         core = self._core
-        before = int((core.now().wall - core.settings.host.final_task_days * _DAY) * 1000)
+        before = int((now - core.settings.host.final_task_days * _DAY) * 1000)
         while found := await asyncio.to_thread(core.repository.finished_before, before, _RETAIN_AT_ONCE):
             for start in range(0, len(found), _LOGS_AT_ONCE):
                 some = found[start : start + _LOGS_AT_ONCE]
@@ -152,6 +179,18 @@ class Monitor:
 
             await core.writer.write(Changes(actions=[remove]))
             log.info("removed old tasks", tasks=len(ids))
+        await core.writer.write(Changes(actions=[lambda connection: _remove_batches(connection, before)]))
+
+
+def _remove_batches(connection: Connection, before: int) -> None:
+    """Those of which no task is left."""
+    alive = select(_TASK.c.task_id).where(_TASK.c.batch_id == _BATCH.c.batch_id).exists()
+    connection.execute(delete(_BATCH).where(_BATCH.c.submitted_at < before, ~alive))
+
+
+def _store(connection: Connection, time: float) -> None:
+    connection.execute(delete(_META).where(_META.c.key == _BELIEVED_KEY))
+    connection.execute(insert(_META), [{"key": _BELIEVED_KEY, "value": str(time)}])
 
 
 def _remove_logs(shared_dir: Path, found: list[TaskRow]) -> None:

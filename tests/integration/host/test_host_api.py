@@ -21,8 +21,10 @@ from hakuriver_host import app
 from hakuriver_host.db.tables import TokenRow
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
+from hakuriver_host.domain.model import Now
 from hakuriver_host.services import dispatch, tasks
 from hakuriver_host.services.access import Access
+from hakuriver_host.services.core import clock as core_clock
 from hakuriver_host.services.metrics import METRICS
 
 Task = dict[str, Any]
@@ -54,6 +56,11 @@ def full_disk(host: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(host.app.parts.core.writer, "_commit", full)
         yield
+
+
+def ahead(now: Now) -> Now:
+    """The clock has jumped by ten years."""
+    return now._replace(wall=now.wall + 10 * 365 * 86_400)
 
 
 class KilledError(Exception):
@@ -475,6 +482,42 @@ class TestRetention:
                     await asyncio.sleep(0.05)
             assert not log.exists()
             assert (await host.admin.get(f"/api/status/{alive}")).status_code == 200
+
+    async def test_a_batch_goes_with_its_last_task_and_its_key_with_it(self, open_host: Any) -> None:
+        async with open_host() as host:
+            core, node = host.app.parts.core, await host.node()
+            answers = [
+                (await submit(host.admin, f"old-{number}", required_cores=2)).json() for number in (1, 2)
+            ]
+            for _ in range(2):
+                await tell(node, report(await started(host), 1, "completed", exit_code=0))
+            alive = (await submit(host.admin, "alive")).json()
+            monitor = host.app.parts.monitor
+            await monitor._remove_old(core.now().wall + 91 * 86_400)
+            found = {
+                key: await asyncio.to_thread(core.repository.batch_by_key, "admin", key)
+                for key in ("old-1", "old-2", "alive")
+            }
+            assert [key for key, row in found.items() if row] == ["alive"]
+            assert found["alive"].batch_id == int(alive["batch_id"])
+            again = (await submit(host.admin, "old-1", required_cores=2)).json()["task_ids"]
+            assert len(again) == 1
+            assert again != answers[0]["task_ids"]
+
+    async def test_a_clock_that_jumps_ahead_removes_nothing(self, open_host: Any) -> None:
+        """While the Host runs, and at its start."""
+        async with open_host() as host:
+            node = await host.node()
+            ended = await one(host.admin)
+            await tell(node, report(await started(host), 1, "completed", exit_code=0))
+            core, monitor = host.app.parts.core, host.app.parts.monitor
+            await monitor._believed_time()
+            core.now = lambda: ahead(core_clock())
+            await monitor._remove_old(await monitor._believed_time())
+            assert (await host.admin.get(f"/api/status/{ended}")).status_code == 200
+            monitor._believed = None
+            await monitor._remove_old(await monitor._believed_time())
+            assert (await host.admin.get(f"/api/status/{ended}")).status_code == 200
 
 
 class TestIdempotency:
