@@ -823,6 +823,19 @@ class TestNodes:
         ) == (1, 4, 4, 1)
 
 
+class TestOutage:
+    async def test_a_database_that_cannot_be_read_is_said(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: object) -> None:
+            raise OperationalError("SELECT", {}, Exception("server closed the connection unexpectedly"))
+
+        monkeypatch.setattr(host.app.parts.core.repository, "tasks", fails)
+        answer = await host.admin.get("/api/tasks")
+        assert (answer.status_code, answer.json()["error"]) == (507, "storage")
+        assert "server closed the connection" in answer.json()["message"]
+
+
 class TestLists:
     async def test_pages(self, host: Any) -> None:
         ids = (await submit(host.admin, count=25)).json()["task_ids"]
