@@ -76,6 +76,14 @@ class Load:
 
         until(probe, lambda: f"all final; {Counter(last.get(task) for task in self.expected)}", within)
 
+    def wait_corrected(self, within: float = 120.0) -> None:
+        """Until none of them is lost any more: the Runner that came back has told how each ended."""
+        until(
+            lambda: not any(task.status is TaskState.LOST for task in self.cluster.api.tasks()),
+            "what was lost is corrected",
+            within,
+        )
+
     def assert_each_ended_once(self) -> None:
         """The right end, one final event, one run for each attempt and none besides."""
         wrong = [problem for task, code in self.expected.items() for problem in self._problems(task, code)]
