@@ -83,7 +83,7 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
     hooks = Hooks(
         register_request=machine.register_request,
         heartbeat_request=machine.heartbeat_request,
-        apply=supervisor.apply,
+        registered=supervisor.registered,
         answered=outbox.kick,
         accepted=machine.accepted,
         changed=machine.changed,

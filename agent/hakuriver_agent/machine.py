@@ -78,6 +78,7 @@ class Machine:
         self._told_share = await self._share.identity()
         await self._supervisor.settled(SETTLE_SECONDS)
         self._offered = self._working
+        await self._supervisor.hold_starts()
         runner = self._settings.runner
         return RegisterRequest(
             hostname=runner.name,

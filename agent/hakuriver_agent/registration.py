@@ -48,7 +48,8 @@ class Hooks:
 
     register_request: Callable[[], Awaitable[RegisterRequest]]
     heartbeat_request: Callable[[], HeartbeatRequest]
-    apply: Callable[[Sequence[Verdict]], Awaitable[None]]
+    registered: Callable[[Sequence[Verdict]], Awaitable[None]]
+    """The Host has decided on what it was told of; work may come."""
     answered: Callable[[], None]
     """The Host answers: what waits for it may go on."""
     accepted: Callable[[], None]
@@ -141,7 +142,7 @@ class Registrar:
         self._problem = response.problem or (None if response.reachable else "the Host cannot reach it")
         if not self._problem:
             self._hooks.accepted()
-        await self._hooks.apply(response.verdicts)
+        await self._hooks.registered(response.verdicts)
         self._hooks.answered()
 
     def _tell(self, response: RegisterResponse, request: RegisterRequest) -> None:

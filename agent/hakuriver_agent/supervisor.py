@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from hakuriver.errors import StorageError
+from hakuriver.errors import ConflictError, StorageError
 from hakuriver.models.runner import (
     ActionResult,
     AttemptId,
@@ -41,6 +41,9 @@ REMOVE_AGAIN_SECONDS, LONGEST_REMOVE_PAUSE = 1.0, 300.0
 ACKNOWLEDGED_KEPT = timedelta(days=1)
 """How long a late repeated start of an attempt still finds it known."""
 
+HOLD_SECONDS = 10.0
+"""How long a start waits for the end of a registration; less than the Host's patience with a call."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -61,6 +64,24 @@ class Supervisor:
         self._driver = Driver(engines, journal, reports, kill_grace_seconds, ready)
         self._attempts: dict[Key, Attempt] = {}
         self._removals = asyncio.Semaphore(PARALLEL_REMOVALS)
+        self._accepting = asyncio.Lock()
+        self._takes_starts = asyncio.Event()
+        """Set by the first registration of this life."""
+
+    async def hold_starts(self) -> None:
+        """Takes no starts until they are released; those that it was taking are in the journal, or refused, by then.
+
+        The Host gives up what a registration does not name. So nothing may come between a look at what is here and
+        the Host's answer to it.
+        """
+        self._takes_starts.clear()
+        async with self._accepting:
+            pass
+
+    async def registered(self, verdicts: Iterable[Verdict]) -> None:
+        """The Host has decided on what is here: starts may come."""
+        await self.apply(verdicts)
+        self._takes_starts.set()
 
     async def recover(self) -> None:
         """Takes up what earlier lives left: by the journal, then by the engines' labels."""
@@ -82,32 +103,18 @@ class Supervisor:
         """Accepts attempts durably and has them started; see `StartResult` for the outcomes.
 
         Raises:
+            ConflictError: the Host is being told of what is here; nothing was accepted.
             StorageError: the journal cannot be written; nothing was accepted.
         """
-        results: dict[Key, StartResult] = {}
-        new: dict[Key, Attempt] = {}
-        unknown = [spec for spec in specs if not self.report(spec.key)]
+        await self._until_released()
+        unknown = [spec for spec in specs if self.report(spec.key) is None]
         # All at once, so that one whose mounts hang holds up no other.
         reasons = await asyncio.gather(*map(self._refusal, unknown))
-        refused = {spec.key: reason for spec, reason in zip(unknown, reasons, strict=True) if reason}
-        for spec in specs:
-            # It may have come a second time while it was looked at.
-            if report := self.report(spec.key):
-                results[spec.key] = _result(spec, "known", report)
-            elif reason := refused.get(spec.key):
-                results[spec.key] = _result(spec, "refused", reason=reason)
-            else:
-                new[spec.key] = self._attempts[spec.key] = Attempt(spec, accepted(spec))
-        known = await self._accept(new)
-        for key, attempt in new.items():
-            spec = _spec_of(attempt)
-            if key in known:
-                del self._attempts[key]
-                results[key] = _result(spec, "known", known[key])
-            else:
-                self._driver.launch(attempt, spec, resumed=False)
-                results[key] = _result(spec, "accepted", attempt.report)
-        return [results[spec.key] for spec in specs]
+        refusals = {spec.key: reason for spec, reason in zip(unknown, reasons, strict=True)}
+        async with self._accepting:
+            if not self._takes_starts.is_set():
+                raise _held()
+            return await self._start(specs, refusals)
 
     async def kill(self, ids: Iterable[AttemptId]) -> list[ActionResult]:
         """Kills attempts, in whatever state; one that is not known can never start afterwards."""
@@ -190,6 +197,37 @@ class Supervisor:
                 attempt.timer.cancel()
         await self._driver.close()
 
+    async def _until_released(self) -> None:
+        """The Host sends the first starts while its answer to a registration is still on its way."""
+        if not self._takes_starts.is_set():
+            try:
+                await asyncio.wait_for(self._takes_starts.wait(), HOLD_SECONDS)
+            except TimeoutError:
+                raise _held() from None
+
+    async def _start(
+        self, specs: Sequence[AttemptSpec], refusals: Mapping[Key, str | None]
+    ) -> list[StartResult]:
+        results: dict[Key, StartResult] = {}
+        new: dict[Key, Attempt] = {}
+        for spec in specs:
+            if report := self.report(spec.key):
+                results[spec.key] = _result(spec, "known", report)
+            elif reason := refusals.get(spec.key):
+                results[spec.key] = _result(spec, "refused", reason=reason)
+            else:
+                new[spec.key] = self._attempts[spec.key] = Attempt(spec, accepted(spec))
+        known = await self._accept(new)
+        for key, attempt in new.items():
+            spec = _spec_of(attempt)
+            if key in known:
+                del self._attempts[key]
+                results[key] = _result(spec, "known", known[key])
+            else:
+                self._driver.launch(attempt, spec, resumed=False)
+                results[key] = _result(spec, "accepted", attempt.report)
+        return [results[spec.key] for spec in specs]
+
     async def _accept(self, new: dict[Key, Attempt]) -> dict[Key, AttemptReport]:
         """Writes new attempts, which a kill finds from now on."""
         if not new:
@@ -265,6 +303,13 @@ class Supervisor:
     async def _try_to_remove(self, engine: Engine, key: Key) -> bool:
         async with self._removals:
             return await self._driver.once(lambda: engine.remove(key))
+
+
+def _held() -> ConflictError:
+    return ConflictError(
+        "the Runner is registering and takes no starts until that is done",
+        "the Host sends them again by itself",
+    )
 
 
 def _spec_of(attempt: Attempt) -> AttemptSpec:

@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from hakuriver.config import Settings
-from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
+from hakuriver.errors import HakuRiverError, InternalError, NotFoundError, UsageError
 from hakuriver.ids import IdGenerator
 from hakuriver_host.api.access import access_endpoints
 from hakuriver_host.api.endpoint import Call, Endpoint, EndpointApp, error_response
@@ -50,6 +50,10 @@ log = structlog.get_logger(__name__)
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 
+_DECIDING = {"schedule", "liveness"}
+"""Loops whose defect may leave the cluster in memory other than it is on the record."""
+_BEGIN_AGAIN_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -62,16 +66,20 @@ class Parts:
     loops: Mapping[str, Loop]
     dispatcher: Dispatcher
     environments: Environments
+    monitor: Monitor
 
 
 class HostApp:
-    """The Host's ASGI application. Its parts live as long as its lifespan; an error at its start is left in `failure`.
+    """The Host's ASGI application. Its parts live as long as its lifespan.
+
+    What ends it, at its start or later, is left in `failure`; `stop` is called when that is later.
 
     A bare router: the endpoints answer their own errors, so no middleware stands before them.
     """
 
     def __init__(self, settings: Settings, engine: Engine, share: Share) -> None:
         self.failure: HakuRiverError | None = None
+        self.stop: Callable[[], None] = lambda: None
         self.parts: Parts | None = None
         self._settings, self._engine, self._share = settings, engine, share
         self._router = Router(redirect_slashes=False, default=_nothing_here, lifespan=self.lifespan)
@@ -90,7 +98,12 @@ class HostApp:
                 raise
             except Exception:
                 log.exception("the Host cannot start")
+                self.failure = InternalError("the Host cannot start", "see its log, and report it")
                 raise
+            for name, loop in parts.loops.items():
+                task = asyncio.create_task(_watched(name, loop, self._fail))
+                stack.push_async_callback(_end, task)
+            parts.core.schedule_wanted.set()
             self.parts = parts
             self._router.routes.extend(
                 _routes(parts.endpoints, parts.access, self._settings.host.max_request_bytes)
@@ -99,6 +112,10 @@ class HostApp:
             systemd.tell("READY=1")
             yield
             systemd.tell("STOPPING=1")
+
+    def _fail(self, error: HakuRiverError) -> None:
+        self.failure = self.failure or error
+        self.stop()
 
 
 async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: Engine, share: Share) -> Parts:
@@ -114,10 +131,6 @@ async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: E
     parts = _assemble(settings, repository, writer, loaded, share, runners)
     stack.push_async_callback(parts.dispatcher.close)
     await parts.access.bootstrap(settings.paths.state_dir)
-    for name, loop in parts.loops.items():
-        task = asyncio.create_task(_watched(name, loop))
-        stack.push_async_callback(_end, task)
-    parts.core.schedule_wanted.set()
     return parts
 
 
@@ -144,6 +157,7 @@ def _assemble(
         ids=IdGenerator(lambda: int(time.time() * 1000), last=loaded.last_id),
         last_event=loaded.last_event,
         records={**loaded.pending_nodes, **{node.name: record for node, record in loaded.nodes}},
+        share=share.calls,
         share_problem=lambda: share.problem,
     )
     access = Access(core, loaded.users, loaded.tokens, load_secret(settings.paths.state_dir))
@@ -170,7 +184,7 @@ def _assemble(
         "leftovers of environments": environments.preparing.recover,
         "watchdog": systemd.watchdog,
     }
-    return Parts(core, access, nodes, endpoints, loops, dispatcher, environments)
+    return Parts(core, access, nodes, endpoints, loops, dispatcher, environments, monitor)
 
 
 def _openapi_endpoint(endpoints: list[Endpoint]) -> Endpoint:
@@ -224,10 +238,17 @@ def _plain(status: int, error: HakuRiverError) -> Response:
     return response
 
 
-async def _watched(name: str, loop: Loop) -> None:
-    """A loop that ends is a defect that must not pass unseen."""
-    try:
-        await loop()
-    except Exception:
-        log.exception("a loop of the Host has ended; it works on without it, badly: restart it", loop=name)
-        raise
+async def _watched(name: str, loop: Loop, fail: Callable[[HakuRiverError], None]) -> None:
+    """A loop that ends by a defect begins again; where decisions may be half done, the Host starts anew from its record."""
+    while True:
+        try:
+            await loop()
+        except Exception:
+            if name in _DECIDING:
+                log.exception("a loop of the Host has failed; the Host ends, to be started anew", loop=name)
+                fail(InternalError(f"the {name} loop of the Host has failed", "see its log, and report it"))
+                return
+            log.exception("a loop of the Host has failed; it begins again", loop=name)
+        else:
+            return
+        await asyncio.sleep(_BEGIN_AGAIN_SECONDS)

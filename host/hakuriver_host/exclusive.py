@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -43,7 +44,8 @@ def listen(address: str, port: int) -> socket.socket:
     """Takes the port.
 
     Raises:
-        UsageError: it is taken, or the address is not this machine's.
+        ConflictError: it is taken.
+        UsageError: the address is not this machine's, or the port is not this user's to take.
 
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -53,10 +55,10 @@ def listen(address: str, port: int) -> socket.socket:
         listener.bind((address, port))
     except OSError as error:
         listener.close()
-        raise UsageError(
-            f"cannot listen on {address}:{port}: {error.strerror}",
-            "end what uses it, or change network.host_port",
-        ) from None
+        problem = f"cannot listen on {address}:{port}: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            raise ConflictError(problem, "end what uses it, or change network.host_port") from None
+        raise UsageError(problem, "check network.host_bind_ip and network.host_port") from None
     listener.listen(_BACKLOG)
     listener.set_inheritable(True)
     return listener

@@ -6,15 +6,17 @@ import argparse
 import gc
 import logging
 import os
+import ssl
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 import uvicorn
 
-from hakuriver.config import Settings, load
-from hakuriver.errors import HakuRiverError, StorageError, UsageError
+from hakuriver.config import Settings, Tls, load
+from hakuriver.errors import HakuRiverError, InternalError, StorageError, UsageError
 from hakuriver.version import __version__
 from hakuriver_host import exclusive
 from hakuriver_host.app import HostApp
@@ -57,7 +59,8 @@ def serve(settings: Settings) -> None:
 
     Raises:
         StorageError: the share or the database cannot be used.
-        UsageError: the port is taken, or a certificate cannot be read.
+        ConflictError: the port is taken.
+        UsageError: a certificate cannot be used.
 
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -76,7 +79,12 @@ def serve(settings: Settings) -> None:
         version=__version__,
         address=f"{settings.scheme}://{settings.network.host_bind_ip}:{settings.network.host_port}",
     )
-    server.run(sockets=[listener])
+    app.stop = partial(setattr, server, "should_exit", True)
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:
+        # So the server ends where the application could not start.
+        raise app.failure or InternalError("the Host cannot start", "see its log") from None
     if app.failure is not None:
         raise app.failure
 
@@ -90,6 +98,7 @@ def _server_config(app: HostApp, settings: Settings) -> uvicorn.Config:
             raise UsageError(
                 f"cannot read {path}", "check the paths in the tls section and the file's permissions"
             )
+    _check_certificates(tls)
     return uvicorn.Config(
         app,
         loop="uvloop",
@@ -106,6 +115,24 @@ def _server_config(app: HostApp, settings: Settings) -> uvicorn.Config:
         ssl_certfile=str(tls.cert_file) if tls.cert_file else None,
         ssl_keyfile=str(tls.key_file) if tls.key_file else None,
     )
+
+
+def _check_certificates(tls: Tls) -> None:
+    try:
+        if tls.cert_file is not None:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:
+        raise UsageError(
+            f"cannot use the certificate {tls.cert_file} with the key {tls.key_file}: {error}",
+            "check the [tls] section: both in PEM form, and of one pair",
+        ) from None
+    try:
+        if tls.ca_file is not None:
+            ssl.create_default_context(cafile=tls.ca_file)
+    except OSError as error:
+        raise UsageError(
+            f"cannot use the certificates in {tls.ca_file}: {error}", "set tls.ca_file to a PEM file"
+        ) from None
 
 
 def _set_up_logging(log_file: Path | None) -> None:

@@ -20,6 +20,7 @@ from support import engine
 from support.cluster import Cluster, running
 from support.disks import small_disk
 from support.load import Load
+from support.waiting import until
 
 pytestmark = pytest.mark.chaos
 
@@ -128,6 +129,39 @@ def test_the_link_is_cut_for_longer_than_the_offline_limit(
         with trouble(cut):
             submit_all(load, task_count // 2, lambda: cut_off >= 3)
             load.wait_all()
+        finish(load)
+
+
+def test_the_link_is_cut_until_attempts_are_given_up(
+    tmp_path: Path, chance: random.Random, task_count: int
+) -> None:
+    """Again and again for longer than `lost_after`: what was given up is corrected by the Runner that comes back."""
+    cuts = random.Random(chance.random())
+    soon = {"timing": {**OFFLINE_SOON["timing"], "lost_after": 1.0}}
+    with running(Cluster(tmp_path, cores=8, relays=True, sections=soon)) as cluster:
+        lost = 0
+
+        def cut(enough: threading.Event) -> None:
+            nonlocal lost
+            while not enough.wait(cuts.uniform(0.3, 1.0)):
+                cluster.cut(cuts.choice(("drop", "reset")))
+                try:
+                    cluster.wait_node(NodeState.OFFLINE)
+                    held = cluster.api.nodes()[cluster.node.name].running_tasks
+                    until(
+                        lambda: not cluster.api.nodes()[cluster.node.name].running_tasks,
+                        "what the node holds is given up",
+                    )
+                    lost += bool(held)
+                finally:
+                    cluster.mend()
+                cluster.wait_node(NodeState.ONLINE)
+
+        load = Load(cluster, chance, containers=False, losses=True)
+        with trouble(cut):
+            submit_all(load, task_count // 2, lambda: lost >= 3)
+        cluster.wait_online()
+        load.wait_corrected()
         finish(load)
 
 

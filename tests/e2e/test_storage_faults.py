@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from hakuriver.states import TaskState
@@ -14,10 +16,10 @@ from support.disks import small_disk
 from support.waiting import until
 
 
-def refused_start(cluster: Cluster, *words: str) -> None:
+def refused_start(cluster: Cluster, *words: str, code: int) -> None:
     """The Host ends at once, with one line that names what is wrong and one of what to do."""
     cluster.host.start()
-    assert cluster.host.wait(within=30) not in {0, None}
+    assert cluster.host.wait(within=30) == code
     said = cluster.host.output()
     assert "Traceback" not in said, said
     for word in words:
@@ -30,7 +32,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", cluster.port))
         taken.listen()
-        refused_start(cluster, str(cluster.port))
+        refused_start(cluster, str(cluster.port), code=5)
 
 
 def test_a_database_file_that_is_none(tmp_path: Path) -> None:
@@ -40,13 +42,31 @@ def test_a_database_file_that_is_none(tmp_path: Path) -> None:
     database = cluster.state_dir / "host.db"
     database.write_bytes(b"this is no database, but it is somebody's file\n" * 100)
     before = database.read_bytes()
-    refused_start(cluster, str(database))
+    refused_start(cluster, str(database), code=1)
     assert database.read_bytes() == before
+
+
+def test_a_key_that_cannot_be_read_ends_the_start_with_the_reason(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.shared.mkdir()
+    (cluster.state_dir / "host.key").mkdir(parents=True)
+    refused_start(cluster, "error: cannot read the Host's key", "hint: ", code=1)
+
+
+@pytest.mark.parametrize("broken", ["cert_file", "ca_file"])
+def test_certificates_that_are_none(tmp_path: Path, broken: str) -> None:
+    garbage, key = tmp_path / "garbage.pem", tmp_path / "key.pem"
+    garbage.write_text("no certificate\n")
+    key.write_text("no key\n")
+    tls = {"cert_file": garbage, "key_file": key} if broken == "cert_file" else {"ca_file": garbage}
+    cluster = Cluster(tmp_path, sections={"tls": tls})
+    cluster.shared.mkdir()
+    refused_start(cluster, "error: cannot use the certificate", "hint: ", code=2)
 
 
 def test_a_shared_directory_that_the_host_does_not_have(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, sections={"paths": {"shared_dir": "/proc/no-such-share"}})
-    refused_start(cluster, "/proc/no-such-share")
+    refused_start(cluster, "/proc/no-such-share", code=1)
 
 
 def problem_of(cluster: Cluster) -> str:
@@ -120,6 +140,28 @@ def test_a_shared_directory_that_cannot_be_written(tmp_path: Path) -> None:
         until(lambda: not problem_of(cluster), "the node is well again")
         task = cluster.api.submit_one("true")
         assert cluster.api.wait_final(task).status == TaskState.COMPLETED
+
+
+def test_a_share_that_hangs_holds_up_nothing_else(tmp_path: Path) -> None:
+    """Whoever reads from it is told; the record answers, tasks can be submitted and killed, and the Host ends when told to."""
+    with running(Cluster(tmp_path)) as cluster:
+        ended = cluster.api.submit_one("true")
+        log = cluster.shared / cluster.api.wait_final(ended).stdout_path
+        log.unlink(missing_ok=True)
+        os.mkfifo(log)  # Opening it waits for one who writes.
+        with httpx.Client(headers=cluster.api.client.headers, timeout=0.5) as impatient:
+            for _ in range(2 * os.cpu_count() + 20):  # type: ignore[operator]
+                with pytest.raises(httpx.TimeoutException):
+                    impatient.get(f"{cluster.url}/api/task/{ended}/stdout")
+        assert [task.task_id for task in cluster.api.tasks()] == [ended]
+        again = cluster.api.submit_one("sleep", "600")
+        cluster.api.wait_state(again, TaskState.RUNNING)
+        cluster.api.kill(again)
+        assert cluster.api.wait_final(again).status == TaskState.KILLED
+        answer = cluster.api.call("GET", f"/api/task/{ended}/stdout")
+        assert (answer.status_code, answer.json()["error"]) == (507, "storage")
+        assert "does not answer" in answer.json()["message"]
+        cluster.host.stop()
 
 
 @pytest.mark.small_disk

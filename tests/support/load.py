@@ -42,6 +42,8 @@ class Load:
     expected: dict[int, int] = field(default_factory=dict)
     refused: int = 0
     """Submissions that the Host could not take for want of disk."""
+    losses: bool = False
+    """The trouble lasts longer than `lost_after`, so that an attempt may be given up, and corrected."""
 
     @property
     def marks(self) -> Path:
@@ -74,6 +76,14 @@ class Load:
 
         until(probe, lambda: f"all final; {Counter(last.get(task) for task in self.expected)}", within)
 
+    def wait_corrected(self, within: float = 120.0) -> None:
+        """Until none of them is lost any more: the Runner that came back has told how each ended."""
+        until(
+            lambda: not any(task.status is TaskState.LOST for task in self.cluster.api.tasks()),
+            "what was lost is corrected",
+            within,
+        )
+
     def assert_each_ended_once(self) -> None:
         """The right end, one final event, one run for each attempt and none besides."""
         wrong = [problem for task, code in self.expected.items() for problem in self._problems(task, code)]
@@ -94,7 +104,8 @@ class Load:
             problems.append(
                 f"{task_id}: {task.status} {task.exit_code}, not {wanted} {code}: {_history(task)}"
             )
-        finals = [event for event in task.history if event.state in FINAL - {TaskState.LOST}]
+        final = FINAL - {TaskState.LOST} if self.losses else FINAL
+        finals = [event for event in task.history if event.state in final]
         if len(finals) != 1:
             problems.append(f"{task_id}: {len(finals)} final events: {_history(task)}")
         ran = [path.name for path in self.marks.glob(f"{task_id}.*") if (path / "ended").exists()]

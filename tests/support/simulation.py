@@ -51,11 +51,15 @@ class SimRunner:
     refuses: bool = False
     connected: bool = True
     registered: bool = True
+    holds_starts: bool = False
+    """From when it has looked at what it has for a registration, until the Host has answered."""
     attempts: dict[Key, SimAttempt] = field(default_factory=dict)
     acknowledged: set[Key] = field(default_factory=set)
     started: dict[Key, int] = field(default_factory=dict)
 
-    def start(self, key: Key) -> StartResult:
+    def start(self, key: Key) -> StartResult | None:
+        if self.holds_starts:
+            return None
         if key in self.attempts:
             return StartResult(
                 task_id=key[0], attempt=key[1], outcome="known", report=self.attempts[key].report()
@@ -105,6 +109,15 @@ class SimRunner:
 
 
 @dataclass
+class SimRegistering:
+    """A registration under way: what the Runner said of itself, which grows old."""
+
+    registration: Registration
+    turn: int | None = None
+    """The Host's number for it, once it has arrived there."""
+
+
+@dataclass
 class Simulation:
     """Host, Runners and network. `durable` is what a restarted Host would read."""
 
@@ -112,6 +125,7 @@ class Simulation:
     runners: dict[str, SimRunner] = field(default_factory=dict)
     reports: list[tuple[str, AttemptReport]] = field(default_factory=list)
     starts: list[tuple[str, Key]] = field(default_factory=list)
+    registering: list[SimRegistering] = field(default_factory=list)
     history: dict[int, list[Event]] = field(default_factory=dict)
     outcomes: dict[Key, tuple[TaskState, int | None]] = field(default_factory=dict)
     """How each attempt ended on its Runner."""
@@ -141,7 +155,17 @@ class Simulation:
         self.register(name)
 
     def register(self, name: str) -> None:
+        self.begin_register(name)
+        self.arrive(self.registering[-1])
+        self.end_register(self.registering.pop(), answer_lost=False)
+
+    def begin_register(self, name: str) -> None:
+        """The Runner looks at what it has, and tells the Host; what it told before does not arrive any more."""
+        self.registering = [
+            one for one in self.registering if one.turn is not None or one.registration.name != name
+        ]
         runner = self.runners[name]
+        runner.registered, runner.holds_starts = False, True
         registration = Registration(
             name=name,
             url=f"http://{name}",
@@ -156,9 +180,31 @@ class Simulation:
             mount_roots=None,
             attempts=tuple(attempt.report() for attempt in runner.attempts.values()),
         )
-        effects, verdicts = reactor.on_register(self.cluster, registration, self.now)
+        self.registering.append(SimRegistering(registration))
+
+    def arrive(self, under_way: SimRegistering) -> None:
+        """The Host has it, and calls the Runner back, which takes a while."""
+        under_way.turn = reactor.on_registering(self.cluster, under_way.registration.name)
+
+    def end_register(self, under_way: SimRegistering, *, answer_lost: bool) -> None:
+        """The Host has called back, and decides."""
+        registration = under_way.registration
+        runner = self.runners[registration.name]
+        assert under_way.turn is not None
+        try:
+            effects, verdicts = reactor.on_register(self.cluster, registration, under_way.turn, self.now)
+        except ConflictError:
+            return
+        for event in effects.events:
+            key = (event.task.task_id, event.attempt)
+            known = key in runner.attempts or key in runner.acknowledged
+            assert not (known and "no longer knows of it" in event.cause), (
+                "its journal holds what is given up"
+            )
         self.commit(effects)
-        runner.registered = True
+        if answer_lost or registration.journal_id != runner.journal_id:
+            return
+        runner.registered, runner.holds_starts = True, False
         self._obey(runner, verdicts)
         for task_id, attempt in runner.live():
             task = self.cluster.tasks[task_id]
@@ -206,7 +252,7 @@ class Simulation:
         if not runner.connected:
             return
         result = runner.start(key)
-        if not answer_lost:
+        if result is not None and not answer_lost:
             self.commit(reactor.on_start_results(self.cluster, name, [result], self.now))
 
     def send_kills(self, name: str) -> None:
@@ -249,10 +295,12 @@ class Simulation:
         runner.acknowledged.clear()
         self.reports = [(node, report) for node, report in self.reports if node != name]
         self.starts = [(node, key) for node, key in self.starts if node != name]
-        runner.registered = False
+        self.registering = [one for one in self.registering if one.registration.name != name]
+        runner.registered, runner.holds_starts = False, True
         self.heartbeat(name)
 
     def restart_host(self) -> None:
+        self.registering = [one for one in self.registering if one.turn is None]
         final = {state for state in FINAL if state is not TaskState.LOST}
         self.cluster = reactor.Cluster()
         nodes = []

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as DatabaseBusyError
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -22,6 +24,7 @@ from hakuriver.errors import (
     DeniedError,
     HakuRiverError,
     InternalError,
+    StorageError,
     TooLargeError,
     UsageError,
     VersionError,
@@ -110,6 +113,8 @@ class EndpointApp:
             response = error_response(error)
         except ClientDisconnect:
             return
+        except (DBAPIError, DatabaseBusyError) as error:
+            response = error_response(_unreadable(error))
         except Exception:
             log.exception("a request failed", path=request.url.path)
             response = error_response(
@@ -160,6 +165,15 @@ class EndpointApp:
             raise AssertionError("no body is declared")
         content = await _read_body(request, self._max_bytes)
         return _validated(lambda: body_type.model_validate_json(content), "the body")
+
+
+def _unreadable(error: SQLAlchemyError) -> StorageError:
+    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    log.error("the database cannot be read", cause=cause)
+    return StorageError(
+        f"the Host's database cannot be read: {cause}",
+        "see that it runs and its disk is well; then try again",
+    )
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

@@ -28,6 +28,7 @@ _ALWAYS: tuple[type[HakuRiverError], ...] = (
     UnauthenticatedError,
     DeniedError,
     VersionError,
+    StorageError,
     InternalError,
 )
 _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
@@ -173,11 +174,7 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
             "content": {media_type: {"schema": schema} for media_type in endpoint.media_type.split(", ")},
         }
     }
-    kinds = {
-        *_ALWAYS,
-        *endpoint.errors,
-        *((TooLargeError, StorageError) if endpoint.body or endpoint.takes else ()),
-    }
+    kinds = {*_ALWAYS, *endpoint.errors, *((TooLargeError,) if endpoint.body or endpoint.takes else ())}
     by_status: dict[int, list[str]] = {}
     for kind in sorted(kinds, key=lambda kind: kind.code):
         by_status.setdefault(kind.http_status, []).append(kind.code)

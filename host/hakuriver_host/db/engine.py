@@ -6,6 +6,8 @@ once for a group of commits.
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from hakuriver.errors import StorageError
 from hakuriver_host.db.migration import migrate
 
+_OURS = {"alembic_version", "batch", "task", "event", "node", "meta"}
+"""Tables that every revision has."""
+
 
 def open_database(url: str) -> Engine:
     """The engine of a database whose schema is the newest.
@@ -25,6 +30,8 @@ def open_database(url: str) -> Engine:
 
     """
     try:
+        if url.startswith("sqlite:///"):
+            _check_ours(Path(url.removeprefix("sqlite:///")))
         engine = _engine(url)
         migrate(engine)
     except (DBAPIError, OSError) as error:
@@ -36,6 +43,24 @@ def open_database(url: str) -> Engine:
             "see database.url in the configuration reference",
         ) from None
     return engine
+
+
+def _check_ours(file: Path) -> None:
+    """Refuses another program's database before anything in it is touched."""
+    if not file.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+            tables = {
+                name for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+    except sqlite3.Error:
+        return  # What is wrong with it shows when it is opened.
+    if tables and not tables >= _OURS:
+        raise StorageError(
+            f"{file} is a database of another program (it holds the table {min(tables)})",
+            "name another file in database.db_file",
+        )
 
 
 def _engine(url: str) -> Engine:

@@ -155,6 +155,14 @@ class Repository:
         with Session(self._engine) as session:
             return dict(session.exec(query).all())
 
+    def newest(self) -> float | None:
+        """When the last event was, on the wall clock; none before the first."""
+        with Session(self._engine) as session:
+            found = session.exec(
+                select(EventRow.time).order_by(col(EventRow.sequence).desc()).limit(1)
+            ).first()
+        return rows.seconds(found)
+
     def finished_before(self, millis: int, limit: int) -> list[TaskRow]:
         """Final tasks that ended before that time, for retention."""
         final = [state.value for state in FINAL]

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 import structlog
 from sqlalchemy import Connection, Engine, delete
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlmodel import SQLModel
 
-from hakuriver.errors import ConflictError, HakuRiverError, StorageError
+from hakuriver.errors import ConflictError, HakuRiverError, InternalError, StorageError
 from hakuriver_host.db.bulk import Row, insert_rows, update_rows
 from hakuriver_host.db.tables import BatchRow, EventRow, NodeRow, TaskRow
 
@@ -78,6 +78,7 @@ class Writer:
         Raises:
             StorageError: a tentative write that the disk did not take.
             ConflictError: a row of that key is there already.
+            InternalError: the database can never hold it.
 
         """
         done: asyncio.Future[None] = self._loop.create_future()
@@ -128,19 +129,29 @@ class Writer:
             return []
         try:
             self._commit([item.changes for item in items])
-        except IntegrityError as error:
+        except (IntegrityError, DataError) as error:
             return self._write_singly(items, error)
         except DBAPIError as error:
             return self._failed(items, error)
+        except Exception as error:  # noqa: BLE001 - the thread must outlive what only one of them is to blame for
+            return self._write_singly(items, error)
         self._succeeded(items)
         return []
 
-    def _write_singly(self, items: list[_Item], error: IntegrityError) -> list[_Item]:
-        """One of the group breaks a constraint: each is written by itself, in order, so that only that one fails."""
+    def _write_singly(self, items: list[_Item], error: Exception) -> list[_Item]:
+        """One of the group can never be written: each is written by itself, in order, so that only that one fails."""
         if len(items) == 1:
-            if items[0].firm:
-                log.error("a change could not be written", error=str(error.orig))
-            self._settle(items, ConflictError("it is there already", "choose another name"))
+            known = isinstance(error, IntegrityError)
+            if items[0].firm or not known:
+                log.error("a change could not be written", error=str(getattr(error, "orig", error)))
+            self._settle(
+                items,
+                ConflictError("it is there already", "choose another name")
+                if known
+                else InternalError(
+                    "the database cannot hold this change", "see the Host's log, and report it"
+                ),
+            )
             return []
         for index, item in enumerate(items):
             if kept := self._write_group([item]):

@@ -23,3 +23,5 @@ class Cluster:
     claim: Claim | None = None
     blocked: set[Request] = field(default_factory=set)
     """Groups of the queue that the last round found no room for."""
+    registering: dict[str, int] = field(default_factory=dict)
+    """By node: the number of the last registration that has come, decided or not."""

@@ -106,8 +106,29 @@ def on_reports(
     return effects, take_all(cluster, node_name, reports, now, effects, returning=False)
 
 
-def on_register(cluster: Cluster, registration: Registration, now: Now) -> tuple[Effects, list[Verdict]]:
-    """A Runner presents itself: what it holds is reconciled with what the Host thinks before it gets work."""
+def on_registering(cluster: Cluster, name: str) -> int:
+    """A registration has come; `on_register` decides it when the Runner has been called back. Its number."""
+    number = cluster.registering[name] = cluster.registering.get(name, 0) + 1
+    return number
+
+
+def on_register(
+    cluster: Cluster, registration: Registration, number: int, now: Now
+) -> tuple[Effects, list[Verdict]]:
+    """A Runner presents itself: what it holds is reconciled with what the Host thinks before it gets work.
+
+    It takes no starts from when it looked at what it holds until it is answered, so that what is not among it and
+    had arrived is gone.
+
+    Raises:
+        ConflictError: a later registration has come meanwhile; this one says what is no longer so.
+
+    """
+    if cluster.registering.get(registration.name) != number:
+        raise ConflictError(
+            f"a later registration of {registration.name} has come meanwhile",
+            "the Runner tries again by itself",
+        )
     node = cluster.nodes.get(registration.name)
     # Of a node that had been removed nobody can say any more whether its journal is the same.
     forgot = node is None or (bool(node.journal_id) and node.journal_id != registration.journal_id)
@@ -312,6 +333,7 @@ __all__ = [
     "on_kill",
     "on_killed",
     "on_register",
+    "on_registering",
     "on_remove",
     "on_reports",
     "on_schedule",

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert
 from sqlmodel import SQLModel
 
-from hakuriver.errors import ConflictError, DeniedError, NotFoundError, UnauthenticatedError
+from hakuriver.errors import ConflictError, DeniedError, NotFoundError, StorageError, UnauthenticatedError
 from hakuriver.models.access import Role, TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo
 from hakuriver_host.db.rows import millis
 from hakuriver_host.db.tables import TokenRow, UserRow
@@ -86,7 +86,7 @@ def token_hash(token: str) -> str:
 
 
 class Access:
-    """Users and tokens, in memory and on the record."""
+    """Users and tokens, in memory and on the record. A change that the record does not take changes nothing."""
 
     def __init__(
         self, core: Core, users: Iterable[UserRow], tokens: Iterable[TokenRow], secret: bytes
@@ -95,6 +95,8 @@ class Access:
         self._secret = secret
         self._users = {user.name: user for user in users}
         self._tokens = {token.token_hash: token for token in tokens}
+        self._changing = asyncio.Lock()
+        """Held from the look at what is there to the end of the write."""
 
     def principal(self, authorization: str | None) -> Principal:
         """Who the bearer is.
@@ -120,7 +122,11 @@ class Access:
         return Principal(user.name, role, PERMISSIONS[role], user.uid, user.gid)
 
     async def bootstrap(self, state_dir: Path) -> None:
-        """At the first start: the admin, and a token each for the admin and for joining, in files of their own."""
+        """At the first start: the admin, and a token each for the admin and for joining, in files of their own.
+
+        A token's file is made before the token is on the record, and gets its name afterwards: a start that is
+        broken off in between is taken up by the next.
+        """
         if ADMIN not in self._users:
             await self.create_user(UserCreate(name=ADMIN, role=Role.ADMIN))
         for file_name, body in (
@@ -128,12 +134,16 @@ class Access:
             ("join.token", TokenCreate(kind="join", label="first start")),
         ):
             path = state_dir / file_name
-            kind = body.kind
-            if not path.exists() and not any(
-                token.kind == kind and token.label == "first start" for token in self._tokens.values()
+            made = path.with_name(f"{file_name}.made")
+            if made.exists() and token_hash(made.read_text().strip()) in self._tokens:
+                made.replace(path)
+            elif not path.exists() and not any(
+                token.kind == body.kind and token.label == body.label for token in self._tokens.values()
             ):
-                created = await self.create_token(body, Principal(ADMIN, Role.ADMIN, PERMISSIONS[Role.ADMIN]))
-                await asyncio.to_thread(write_secret, path, created.token + "\n")
+                token, row = self._new_token(body.kind, user_name=body.user, label=body.label)
+                await asyncio.to_thread(write_secret, made, token + "\n")
+                await self._keep(row)
+                made.replace(path)
 
     def users(self) -> list[UserInfo]:
         return [_user_info(user) for user in sorted(self._users.values(), key=lambda user: user.name)]
@@ -146,30 +156,28 @@ class Access:
         return f"{user.uid}:{user.uid if user.gid is None else user.gid}"
 
     async def create_user(self, body: UserCreate) -> UserInfo:
-        if body.name in self._users:
-            raise ConflictError(f"there is a user {body.name} already", "choose another name")
-        row = UserRow(name=body.name, role=body.role, uid=body.uid, gid=body.gid, created_at=self._stamp())
-        self._users[body.name] = row
-        await self._write(lambda connection: connection.execute(insert(_USERS), [row.model_dump()]))
+        async with self._changing:
+            if body.name in self._users:
+                raise ConflictError(f"there is a user {body.name} already", "choose another name")
+            row = UserRow(
+                name=body.name, role=body.role, uid=body.uid, gid=body.gid, created_at=self._stamp()
+            )
+            await self._write(lambda connection: connection.execute(insert(_USERS), [row.model_dump()]))
+            self._users[body.name] = row
         return _user_info(row)
 
     async def delete_user(self, name: str) -> None:
         """Removes a user and all of their tokens; their tasks stay on the record."""
-        if name not in self._users:
-            raise NotFoundError(f"there is no user {name}", "list them with `hakuriver user list`")
-        if (
-            self._users[name].role == Role.ADMIN
-            and sum(user.role == Role.ADMIN for user in self._users.values()) == 1
-        ):
-            raise ConflictError(f"{name} is the only admin", "make another admin first")
-        del self._users[name]
-        self._tokens = {key: token for key, token in self._tokens.items() if token.user_name != name}
 
         def remove(connection: Connection) -> None:
             connection.execute(delete(_TOKENS).where(_TOKENS.c.user_name == name))
             connection.execute(delete(_USERS).where(_USERS.c.name == name))
 
-        await self._write(remove)
+        async with self._changing:
+            self._check_removable(name)
+            await self._write(remove)
+            del self._users[name]
+            self._tokens = {key: token for key, token in self._tokens.items() if token.user_name != name}
 
     def tokens(self, caller: Principal) -> list[TokenInfo]:
         """All of them for an admin, one's own for others."""
@@ -182,10 +190,13 @@ class Access:
         user = (body.user or caller.name) if body.kind == "user" else None
         if (body.kind == "join" or user != caller.name) and not caller.is_admin:
             raise DeniedError("only an admin makes tokens for others", "leave out --user, or ask an admin")
-        if user is not None and user not in self._users:
-            raise NotFoundError(f"there is no user {user}", "make one with `hakuriver user create`")
         expires = None if body.expires_in_seconds is None else self._stamp() + body.expires_in_seconds * 1000
-        return await self._new_token(body.kind, user_name=user, label=body.label, expires_at=expires)
+        async with self._changing:
+            if user is not None and user not in self._users:
+                raise NotFoundError(f"there is no user {user}", "make one with `hakuriver user create`")
+            token, row = self._new_token(body.kind, user_name=user, label=body.label, expires_at=expires)
+            await self._keep(row)
+        return TokenCreated(**_token_info(row).model_dump(), token=token)
 
     async def delete_token(self, token_id: str, caller: Principal) -> None:
         row = next((token for token in self._tokens.values() if token.token_id == token_id), None)
@@ -193,15 +204,23 @@ class Access:
             raise NotFoundError(
                 f"there is no token {token_id} of yours", "list them with `hakuriver token list`"
             )
-        del self._tokens[row.token_hash]
         await self._write(
             lambda connection: connection.execute(delete(_TOKENS).where(_TOKENS.c.token_id == token_id))
         )
+        self._tokens.pop(row.token_hash, None)
 
     async def node_token(self, node: str) -> str:
         """A new token for a node; its older ones end."""
-        await self._write(self.forget_node(node))
-        return (await self._new_token("node", node=node)).token
+        token, row = self._new_token("node", node=node)
+
+        def replace(connection: Connection) -> None:
+            connection.execute(delete(_TOKENS).where(_TOKENS.c.node == node))
+            connection.execute(insert(_TOKENS), [row.model_dump()])
+
+        await self._write(replace)
+        self.forget_node(node)
+        self._tokens[row.token_hash] = row
+        return token
 
     def forget_node(self, node: str) -> Callable[[Connection], None]:
         """Makes a node's tokens invalid at once; what is given strikes them from the record."""
@@ -217,7 +236,17 @@ class Access:
         digest = hmac.new(self._secret, f"{node}\n{nonce}".encode(), hashlib.sha256)
         return f"hkr_control_{digest.hexdigest()}"
 
-    async def _new_token(self, kind: str, **columns: Any) -> TokenCreated:
+    def _check_removable(self, name: str) -> None:
+        if name not in self._users:
+            raise NotFoundError(f"there is no user {name}", "list them with `hakuriver user list`")
+        if (
+            self._users[name].role == Role.ADMIN
+            and sum(user.role == Role.ADMIN for user in self._users.values()) == 1
+        ):
+            raise ConflictError(f"{name} is the only admin", "make another admin first")
+
+    def _new_token(self, kind: str, **columns: Any) -> tuple[str, TokenRow]:
+        """A token, and the row that knows it."""
         token = f"hkr_{kind}_{secrets.token_urlsafe(32)}"
         row = TokenRow(
             token_id=secrets.token_hex(6),
@@ -226,9 +255,11 @@ class Access:
             created_at=self._stamp(),
             **columns,
         )
+        return token, row
+
+    async def _keep(self, row: TokenRow) -> None:
         await self._write(lambda connection: connection.execute(insert(_TOKENS), [row.model_dump()]))
         self._tokens[row.token_hash] = row
-        return TokenCreated(**_token_info(row).model_dump(), token=token)
 
     def _stamp(self) -> int:
         return millis(self._core.now().wall) or 0
@@ -251,9 +282,14 @@ def write_secret(path: Path, text: str) -> None:
 def load_secret(state_dir: Path) -> bytes:
     """The Host's own secret; made at the first start."""
     path = state_dir / "host.key"
-    if not path.exists():
-        write_secret(path, secrets.token_hex(32) + "\n")
-    return path.read_text().strip().encode()
+    try:
+        if not path.exists():
+            write_secret(path, secrets.token_hex(32) + "\n")
+        return path.read_text().strip().encode()
+    except OSError as error:
+        raise StorageError(
+            f"cannot read the Host's key {path}: {error.strerror}", "check its permissions, and its disk"
+        ) from None
 
 
 def _user_info(user: UserRow) -> UserInfo:

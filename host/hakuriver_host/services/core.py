@@ -26,6 +26,7 @@ from hakuriver_host.db.writer import Changes, Writer
 from hakuriver_host.domain.model import Effects, Event, Now, Task
 from hakuriver_host.domain.reactor import Cluster
 from hakuriver_host.services.bus import Bus, Notice
+from hakuriver_host.services.threads import ShareCalls
 
 
 def clock() -> Now:
@@ -51,6 +52,7 @@ class Core:
     ids: IdGenerator
     last_event: int
     records: dict[str, rows.NodeRecord]
+    share: ShareCalls
     share_problem: Callable[[], str]
     now: Callable[[], Now] = clock
     bus: Bus = field(default_factory=Bus)
@@ -61,10 +63,17 @@ class Core:
     wake_node: Callable[[str], None] = lambda _name: None
     """Set by the dispatcher."""
 
-    async def apply(self, effects: Effects, *actions: Callable[[Connection], None]) -> None:
-        """Writes what was decided, then tells of it. Returns when it is durable. `actions` are written with it."""
+    async def apply(
+        self, effects: Effects, *actions: Callable[[Connection], None], urgent: bool = False
+    ) -> None:
+        """Writes what was decided, then tells of it. Returns when it is durable. `actions` are written with it.
+
+        Of what is `urgent` Runners are told at once: a kill must not wait for the room that it makes.
+        """
         changes = self._record(effects)
         changes.actions.extend(actions)
+        if urgent:
+            self._wake(effects)
         # A report that is known already may rest on a decision that is not durable yet: that one is waited for.
         if changes.wanted or self.writer.behind:
             await self.writer.write(changes)
@@ -96,6 +105,9 @@ class Core:
             self.bus.publish(notices)
         if effects.schedule:
             self.schedule_wanted.set()
+        self._wake(effects)
+
+    def _wake(self, effects: Effects) -> None:
         for name in effects.wake:
             self.wake_node(name)
 

@@ -54,7 +54,9 @@ class Logs:
 
         """
         path = self._path(task_id, attempt, stream)
-        return await asyncio.to_thread(_read, path, offset, min(limit or MAX_READ, MAX_READ), task_id)
+        return await self._core.share.call(
+            lambda: _read(path, offset, min(limit or MAX_READ, MAX_READ), task_id)
+        )
 
     async def follow(
         self, task_id: int, stream: Stream, start: Place, *, only: bool

@@ -8,18 +8,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import SQLModel
 
-from hakuriver.errors import NotFoundError
+from hakuriver.errors import HakuRiverError, NotFoundError, StorageError
 from hakuriver.ids import EPOCH_MS
 from hakuriver.models.nodes import ClusterSample, ClusterStatus, HealthHistory, NodeSample
 from hakuriver.states import NodeState
 from hakuriver.version import __version__
-from hakuriver_host.db.tables import EventRow, TaskRow
+from hakuriver_host.db.tables import BatchRow, EventRow, MetaRow, TaskRow
 from hakuriver_host.db.writer import Changes
-from hakuriver_host.domain import reactor
-from hakuriver_host.domain.model import CORES, MEMORY, Node
+from hakuriver_host.domain import reactor, retention
+from hakuriver_host.domain.model import CORES, MEMORY, Node, Now
 from hakuriver_host.services.core import Core, moment
 from hakuriver_host.services.environments import list_environments
 from hakuriver_host.services.nodes import live_counts, persist_heartbeats
@@ -31,7 +32,12 @@ SAMPLES = 60
 _PERSIST_EVERY = 30
 _RETAIN_EVERY = 3_600
 _RETAIN_AT_ONCE = 1_000
+_LOGS_AT_ONCE = 100
 _DAY = 86_400
+_BELIEVED_KEY = "retention_time"
+_BATCH, _TASK, _META = (
+    SQLModel.metadata.tables[str(model.__tablename__)] for model in (BatchRow, TaskRow, MetaRow)
+)
 
 
 class Monitor:
@@ -44,6 +50,8 @@ class Monitor:
         )
         self._nodes: deque[list[NodeSample]] = deque(maxlen=SAMPLES)
         self._aggregate: deque[ClusterSample] = deque(maxlen=SAMPLES)
+        self._believed: Now | None = None
+        """The time by which old records were last removed."""
 
     async def watch(self) -> None:
         """Looks at the nodes' silence, every `cleanup_check_interval`."""
@@ -69,7 +77,10 @@ class Monitor:
     async def retain(self) -> None:
         """Removes records and logs of tasks that ended long ago."""
         while True:
-            await self._remove_old()
+            try:
+                await self._remove_old(await self._believed_time())
+            except (HakuRiverError, OSError, SQLAlchemyError) as error:
+                log.warning("old tasks could not be removed; trying again", cause=str(error))
             await asyncio.sleep(_RETAIN_EVERY)
 
     def health(self, hostname: str | None) -> HealthHistory:
@@ -92,7 +103,6 @@ class Monitor:
         for state, number in (await asyncio.to_thread(core.repository.final_counts, max(0, day_ago))).items():
             counts[state] = number
         default = core.settings.docker.default_container_name
-        known = await asyncio.to_thread(list_environments, core.settings.container_dir)
         return ClusterStatus(
             version=__version__,
             nodes_online=sum(node.state is NodeState.ONLINE for node in nodes),
@@ -103,9 +113,18 @@ class Monitor:
             memory_in_use_bytes=sum(core.cluster.ledger.held(node.name, MEMORY) for node in nodes),
             tasks=counts,
             default_environment=default,
-            default_environment_ready=default == "NULL" or default in known,
+            default_environment_ready=default == "NULL" or await self._has_environment(default),
             problems=self._problems(),
         )
+
+    async def _has_environment(self, name: str) -> bool:
+        core = self._core
+        if core.share_problem():
+            return False
+        try:
+            return name in await core.share.call(lambda: list_environments(core.settings.container_dir))
+        except StorageError:
+            return False
 
     def _problems(self) -> list[str]:
         problems = [self._core.writer.problem, self._core.share_problem()]
@@ -121,11 +140,34 @@ class Monitor:
         self._nodes.append([_node_sample(node, now) for node in nodes])
         self._aggregate.append(_aggregate(nodes, now))
 
-    async def _remove_old(self) -> None:
+    async def _believed_time(self) -> float:
+        """What time it is for the removal of old records; kept on the record for the next start."""
+        core, now = self._core, self._core.now()
+        if self._believed is None:
+            stored = await asyncio.to_thread(core.repository.meta, _BELIEVED_KEY)
+            last = float(stored) if stored else await asyncio.to_thread(core.repository.newest)
+            time = retention.believed(
+                now.wall, now.wall if last is None else last, 0, retention.STEP_AT_START
+            )
+        else:
+            passed = now.mono - self._believed.mono
+            time = retention.believed(now.wall, self._believed.wall, passed, retention.STEP)
+        self._believed = Now(time, now.mono)
+        if now.wall - time > _DAY:
+            log.warning(
+                "the clock is far ahead of the record; old tasks are kept until that has passed",
+                days=round((now.wall - time) / _DAY),
+            )
+        await core.writer.write(Changes(actions=[lambda connection: _store(connection, time)]))
+        return time
+
+    async def _remove_old(self, now: float) -> None:
         core = self._core
-        before = int((core.now().wall - core.settings.host.final_task_days * _DAY) * 1000)
+        before = int((now - core.settings.host.final_task_days * _DAY) * 1000)
         while found := await asyncio.to_thread(core.repository.finished_before, before, _RETAIN_AT_ONCE):
-            await asyncio.to_thread(_remove_logs, core.settings.paths.shared_dir, found)
+            for start in range(0, len(found), _LOGS_AT_ONCE):
+                some = found[start : start + _LOGS_AT_ONCE]
+                await core.share.call(lambda some=some: _remove_logs(core.settings.paths.shared_dir, some))  # type: ignore[misc]
             ids = [row.task_id for row in found]
             for task_id in ids:
                 core.cluster.tasks.pop(task_id, None)
@@ -137,6 +179,18 @@ class Monitor:
 
             await core.writer.write(Changes(actions=[remove]))
             log.info("removed old tasks", tasks=len(ids))
+        await core.writer.write(Changes(actions=[lambda connection: _remove_batches(connection, before)]))
+
+
+def _remove_batches(connection: Connection, before: int) -> None:
+    """Those of which no task is left."""
+    alive = select(_TASK.c.task_id).where(_TASK.c.batch_id == _BATCH.c.batch_id).exists()
+    connection.execute(delete(_BATCH).where(_BATCH.c.submitted_at < before, ~alive))
+
+
+def _store(connection: Connection, time: float) -> None:
+    connection.execute(delete(_META).where(_META.c.key == _BELIEVED_KEY))
+    connection.execute(insert(_META), [{"key": _BELIEVED_KEY, "value": str(time)}])
 
 
 def _remove_logs(shared_dir: Path, found: list[TaskRow]) -> None:

@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from hakuriver.errors import ConflictError, DeniedError, HakuRiverError, NotFoundError, UsageError
+from hakuriver.errors import (
+    ConflictError,
+    DeniedError,
+    HakuRiverError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+)
 from hakuriver.models.nodes import NodeDuty, NodeInfo
 from hakuriver.models.runner import (
     HeartbeatRequest,
@@ -71,9 +78,13 @@ class Nodes:
             )
         core = self._core
         record = rows.NodeRecord(nonce=secrets.token_hex(16), joined_at=core.now().wall)
-        core.records[name] = record
+        former, core.records[name] = core.records.get(name), record
         row = rows.node_row(node or Node(name, request.runner_url, {}), record)
-        await core.writer.write(Changes(nodes={name: row}), firm=False)
+        try:
+            await core.writer.write(Changes(nodes={name: row}), firm=False)
+        except StorageError:
+            self._take_back(name, record, former)
+            raise
         token = await self._access.node_token(name)
         if core.records.get(name) is not record:
             raise ConflictError(f"{name} was removed or joined anew meanwhile", "join again")
@@ -92,11 +103,14 @@ class Nodes:
             request.numa_topology,
             request.gpu_info,
         )
+        number = reactor.on_registering(core.cluster, request.hostname)
         unreachable = await self._unreachable(request)
         if core.records.get(request.hostname) is not record:
             raise NotFoundError(f"{request.hostname} was removed or joined anew meanwhile", "register again")
         problem = unreachable or self._share(request)
-        effects, verdicts = reactor.on_register(core.cluster, _registration(request, problem), core.now())
+        effects, verdicts = reactor.on_register(
+            core.cluster, _registration(request, problem), number, core.now()
+        )
         await core.apply(effects)
         log.info("node registered", node=request.hostname, url=request.runner_url, problem=problem or None)
         return RegisterResponse(
@@ -160,6 +174,15 @@ class Nodes:
     def list(self) -> Sequence[NodeInfo]:
         """All nodes by name."""
         return [self._info(node) for _, node in sorted(self._core.cluster.nodes.items())]
+
+    def _take_back(self, name: str, record: rows.NodeRecord, former: rows.NodeRecord | None) -> None:
+        """The node is as it was before a joining that could not be written."""
+        if self._core.records.get(name) is not record:
+            return
+        if former is None:
+            del self._core.records[name]
+        else:
+            self._core.records[name] = former
 
     def _duty(self, name: str, message: str) -> NodeDuty:
         core = self._core

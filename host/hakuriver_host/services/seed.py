@@ -7,7 +7,6 @@ what to do. It becomes visible on the share whole, by rename.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from hakuriver.config import Settings
 from hakuriver.store import Catalog
 from hakuriver_host.services.environments.engine import Stream
 from hakuriver_host.services.environments.making import import_version
+from hakuriver_host.services.threads import start_thread
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -54,7 +54,7 @@ class Seeder:
         if self._name == "NULL":
             return
         try:
-            await asyncio.to_thread(self._seed)
+            await start_thread(self._seed)
         except SeedError as error:
             log.warning(
                 "the default environment could not be made",

@@ -17,6 +17,7 @@ from hakuriver.errors import StorageError
 from hakuriver.models.runner import SHARED_MARKER
 from hakuriver_host.db.repository import Repository
 from hakuriver_host.db.tables import MetaRow
+from hakuriver_host.services.threads import ShareCalls, start_thread
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,7 @@ class Share:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
+        self.calls = ShareCalls(settings.paths.shared_dir)
         self.share_id = ""
         self.problem = ""
 
@@ -57,12 +59,13 @@ class Share:
 
     async def watch(self) -> None:
         """Looks now and then whether it can still be written."""
+        looking: asyncio.Future[str] | None = None
         while True:
-            try:
-                async with asyncio.timeout(_PROBE_SECONDS):
-                    problem = await asyncio.to_thread(_probe, self._settings.paths.shared_dir)
-            except TimeoutError:
-                problem = "the Host's shared directory does not answer"
+            # One look at a time: on a share that hangs they would gather.
+            if looking is None or looking.done():
+                looking = start_thread(lambda: _probe(self._settings.paths.shared_dir))
+            await asyncio.wait({looking}, timeout=_PROBE_SECONDS)
+            problem = looking.result() if looking.done() else "the Host's shared directory does not answer"
             if problem and problem != self.problem:
                 log.error("the share has a problem", cause=problem)
             self.problem = problem

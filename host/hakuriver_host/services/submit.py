@@ -47,12 +47,20 @@ class _Pinned:
     read_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A submission with a key, whose answer those wait for who repeat it."""
+
+    digest: str
+    answer: asyncio.Future[SubmitResponse]
+
+
 class Submissions:
     def __init__(self, core: Core, access: Access) -> None:
         self._core = core
         self._access = access
         self._versions: dict[str, _Pinned] = {}
-        self._under_way: dict[tuple[str, str], asyncio.Future[SubmitResponse]] = {}
+        self._under_way: dict[tuple[str, str], _UnderWay] = {}
 
     async def submit(
         self, request: SubmitRequest, principal: Principal, key: str | None = None
@@ -64,18 +72,20 @@ class Submissions:
             NotFoundError: no such environment, or the only target is not a node.
             ImpossibleError: no target can ever be served.
             ConflictError: the key was used for another submission.
-            StorageError: the disk did not take it; nothing was submitted.
+            StorageError: the disk did not take it, or the share does not answer; nothing was submitted.
 
         """
         if key is None:
-            return await self._submit(request, principal, None)
+            return await self._make(request, principal, None, "")
+        digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         waiting = self._under_way.get((principal.name, key))
         if waiting is not None:
-            return await asyncio.shield(waiting)
+            _check_same(waiting.digest, digest)
+            return await asyncio.shield(waiting.answer)
         future: asyncio.Future[SubmitResponse] = asyncio.get_running_loop().create_future()
-        self._under_way[principal.name, key] = future
+        self._under_way[principal.name, key] = _UnderWay(digest, future)
         try:
-            answer = await self._submit(request, principal, key)
+            answer = await self._submit(request, principal, key, digest)
         except BaseException as error:
             future.set_exception(error)
             future.exception()
@@ -86,21 +96,18 @@ class Submissions:
         finally:
             del self._under_way[principal.name, key]
 
-    async def _submit(self, request: SubmitRequest, principal: Principal, key: str | None) -> SubmitResponse:
+    async def _submit(
+        self, request: SubmitRequest, principal: Principal, key: str, digest: str
+    ) -> SubmitResponse:
         """Makes them, unless the key is on the record.
 
         The key is looked up only when the submission cannot be made: its uniqueness in the database makes it
         fail when it is there, so the usual case pays no read.
         """
-        digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest() if key else ""
         try:
             return await self._make(request, principal, key, digest)
         except HakuRiverError:
-            first = (
-                await asyncio.to_thread(self._core.repository.batch_by_key, principal.name, key)
-                if key
-                else None
-            )
+            first = await asyncio.to_thread(self._core.repository.batch_by_key, principal.name, key)
             if first is None:
                 raise
             return await self._first_answer(first, digest)
@@ -143,10 +150,7 @@ class Submissions:
         core.tell(reactor.on_submit(core.cluster, tasks), notices)
 
     async def _first_answer(self, row: BatchRow, digest: str) -> SubmitResponse:
-        if row.request_digest != digest:
-            raise ConflictError(
-                "this idempotency key was used for another submission", "use a new key for a new submission"
-            )
+        _check_same(row.request_digest, digest)
         ids = await asyncio.to_thread(self._core.repository.task_ids, row.batch_id)
         failed = [FailedTarget.model_validate(target) for target in json.loads(row.failed_targets)]
         return SubmitResponse(
@@ -182,7 +186,9 @@ class Submissions:
         """The version that a reference means now; remembered for a second, so that a stream of submissions does not list the share for each."""
         pinned = self._versions.get(environment)
         if pinned is None or time.monotonic() - pinned.read_at > _VERSION_CACHE_SECONDS:
-            version = await asyncio.to_thread(current_version, self._core.settings.container_dir, environment)
+            version = await self._core.share.call(
+                lambda: current_version(self._core.settings.container_dir, environment)
+            )
             pinned = self._versions[environment] = _Pinned(version, time.monotonic())
         return pinned.version
 
@@ -221,6 +227,13 @@ class Submissions:
                 tasks.append(Task(self._core.ids.next(), batch, len(tasks), target, request))
                 await _let_others_in(len(tasks))
         return tasks
+
+
+def _check_same(first: str, digest: str) -> None:
+    if first != digest:
+        raise ConflictError(
+            "this idempotency key was used for another submission", "use a new key for a new submission"
+        )
 
 
 async def _let_others_in(done: int) -> None:

@@ -28,6 +28,8 @@ from hakuriver_host.services.nodes import Nodes
 from hakuriver_host.services.paths import log_path
 from hakuriver_host.services.submit import Submissions
 
+_RECORD_SECONDS = 5.0
+"""How long a kill waits until it is on the record; the writer goes on trying."""
 _PAST = {"pause": "paused", "resume": "resumed"}
 
 
@@ -36,6 +38,7 @@ class Tasks:
         self._core = core
         self._nodes = nodes
         self._submissions = submissions
+        self._writing: set[asyncio.Future[None]] = set()
 
     async def list(self, wanted: TaskFilter, principal: Principal) -> Sequence[TaskSummary]:
         """Newest first; why each waits included."""
@@ -92,10 +95,20 @@ class Tasks:
         )
 
     async def kill(self, task_id: int, principal: Principal) -> Message:
-        """Ends a task; one that may have reached a Runner ends a moment later."""
+        """Ends a task; one that may have reached a Runner ends a moment later.
+
+        Also where the record cannot be written now: it may be this task that fills the disk.
+        """
         await self._own(task_id, principal)
         effects = reactor.on_kill(self._core.cluster, task_id, principal.name, self._core.now())
-        await self._core.apply(effects)
+        writing = asyncio.ensure_future(self._core.apply(effects, urgent=True))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        done, _ = await asyncio.wait({writing}, timeout=_RECORD_SECONDS)
+        if not done:
+            why = self._core.writer.problem or "the database is slow"
+            return Message(message=f"task {task_id} is being killed, which is not on the record yet: {why}")
+        writing.result()
         if effects.events:
             return Message(message=f"task {task_id} is killed")
         return Message(message=f"task {task_id} is being killed")

@@ -61,7 +61,7 @@ class TokenCreate(StrictModel):
     kind: Literal["user", "join"] = "user"
     user: UserName | None = None
     """Whose it is; none is the caller's own."""
-    label: Annotated[str, StringConstraints(max_length=128)] = ""
+    label: Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f]*$")] = ""
     expires_in_seconds: int | None = Field(default=None, ge=1, le=10 * 365 * 86_400)
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.exc import OperationalError
 
 from hakuriver.version import __version__
+from hakuriver_host import app
+from hakuriver_host.db.tables import TokenRow
 from hakuriver_host.db.writer import Changes
-from hakuriver_host.services import dispatch
+from hakuriver_host.domain import reactor
+from hakuriver_host.domain.model import Now
+from hakuriver_host.services import dispatch, tasks
+from hakuriver_host.services.access import Access
+from hakuriver_host.services.core import clock as core_clock
 from hakuriver_host.services.metrics import METRICS
 
 Task = dict[str, Any]
@@ -34,6 +44,41 @@ async def one(client: httpx.AsyncClient, **changes: Any) -> str:
 
 async def started(host: Any) -> Task:
     return await asyncio.wait_for(host.runner.starts.get(), 20)
+
+
+@contextlib.contextmanager
+def full_disk(host: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing can be written meanwhile."""
+
+    def full(_group: object) -> None:
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.app.parts.core.writer, "_commit", full)
+        yield
+
+
+def ahead(now: Now) -> Now:
+    """The clock has jumped by ten years."""
+    return now._replace(wall=now.wall + 10 * 365 * 86_400)
+
+
+class KilledError(Exception):
+    pass
+
+
+async def keep_and_die(access: Access, row: TokenRow) -> None:
+    await keep(access, row)
+    raise KilledError
+
+
+keep = Access._keep
+
+
+async def until(probe: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not probe():
+            await asyncio.sleep(0.01)
 
 
 def report(attempt: Task, sequence: int, status: str, **changes: Any) -> Task:
@@ -111,6 +156,51 @@ class TestLife:
         await tell(node, report(attempt, 1, "killed", exit_code=137))
         again = await host.admin.post(f"/api/kill/{running}")
         assert (again.status_code, again.json()["error"]) == (409, "conflict")
+
+    async def test_a_kill_does_not_wait_for_a_disk_that_is_full(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await host.node()
+        task_id = await one(host.admin)
+        await started(host)
+        monkeypatch.setattr(tasks, "_RECORD_SECONDS", 0.2)
+        with full_disk(host, monkeypatch):
+            answer = await host.admin.post(f"/api/kill/{task_id}")
+            assert answer.status_code == 202
+            assert "not on the record yet" in answer.json()["message"]
+            assert "disk is full" in answer.json()["message"]
+            name, told = await asyncio.wait_for(host.runner.acts.get(), 20)
+            assert (name, told["task_id"]) == ("kill", task_id)
+        await until(lambda: host.app.parts.core.writer.problem == "")
+        assert (await host.admin.get(f"/api/status/{task_id}")).json()["kill_requested"]
+
+    async def test_a_defect_in_placement_ends_the_host(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is in memory may be half decided: a new start takes up what is on the record."""
+        stopped = asyncio.Event()
+        host.app.stop = stopped.set
+
+        def fails(*_: object) -> None:
+            raise AssertionError("a defect")
+
+        monkeypatch.setattr(reactor, "on_schedule", fails)
+        await one(host.admin, hold_for_node=True, targets=["none"])
+        await asyncio.wait_for(stopped.wait(), 20)
+        assert "schedule" in host.app.failure.message
+
+    async def test_another_loop_begins_again(self, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(app, "_BEGIN_AGAIN_SECONDS", 0.01)
+        rounds = 0
+
+        async def loop() -> None:
+            nonlocal rounds
+            rounds += 1
+            if rounds < 3:
+                raise OSError(116, "Stale file handle")
+
+        await asyncio.wait_for(app._watched("retention", loop, host.app._fail), 20)
+        assert (rounds, host.app.failure) == (3, None)
 
     async def test_pause_and_resume(self, host: Any) -> None:
         node = await host.node()
@@ -404,6 +494,42 @@ class TestRetention:
             assert not log.exists()
             assert (await host.admin.get(f"/api/status/{alive}")).status_code == 200
 
+    async def test_a_batch_goes_with_its_last_task_and_its_key_with_it(self, open_host: Any) -> None:
+        async with open_host() as host:
+            core, node = host.app.parts.core, await host.node()
+            answers = [
+                (await submit(host.admin, f"old-{number}", required_cores=2)).json() for number in (1, 2)
+            ]
+            for _ in range(2):
+                await tell(node, report(await started(host), 1, "completed", exit_code=0))
+            alive = (await submit(host.admin, "alive")).json()
+            monitor = host.app.parts.monitor
+            await monitor._remove_old(core.now().wall + 91 * 86_400)
+            found = {
+                key: await asyncio.to_thread(core.repository.batch_by_key, "admin", key)
+                for key in ("old-1", "old-2", "alive")
+            }
+            assert [key for key, row in found.items() if row] == ["alive"]
+            assert found["alive"].batch_id == int(alive["batch_id"])
+            again = (await submit(host.admin, "old-1", required_cores=2)).json()["task_ids"]
+            assert len(again) == 1
+            assert again != answers[0]["task_ids"]
+
+    async def test_a_clock_that_jumps_ahead_removes_nothing(self, open_host: Any) -> None:
+        """While the Host runs, and at its start."""
+        async with open_host() as host:
+            node = await host.node()
+            ended = await one(host.admin)
+            await tell(node, report(await started(host), 1, "completed", exit_code=0))
+            core, monitor = host.app.parts.core, host.app.parts.monitor
+            await monitor._believed_time()
+            core.now = lambda: ahead(core_clock())
+            await monitor._remove_old(await monitor._believed_time())
+            assert (await host.admin.get(f"/api/status/{ended}")).status_code == 200
+            monitor._believed = None
+            await monitor._remove_old(await monitor._believed_time())
+            assert (await host.admin.get(f"/api/status/{ended}")).status_code == 200
+
 
 class TestIdempotency:
     async def test_a_repeated_key_gives_the_first_answer(self, host: Any) -> None:
@@ -416,6 +542,21 @@ class TestIdempotency:
         answers = await asyncio.gather(*(submit(host.admin, "k2") for _ in range(20)))
         assert len({answer.text for answer in answers}) == 1
         assert len((await host.admin.get("/api/tasks")).json()) == 1
+
+    async def test_another_submission_at_the_same_time_is_refused(self, host: Any) -> None:
+        answers = await asyncio.gather(
+            submit(host.admin, "k6"), submit(host.admin, "k6", arguments=["other"]), submit(host.admin, "k6")
+        )
+        assert sorted(answer.status_code for answer in answers) == [202, 202, 409]
+
+    async def test_a_retry_takes_a_key(self, host: Any) -> None:
+        node = await host.node()
+        task_id = await one(host.admin)
+        await tell(node, report(await started(host), 1, "failed", exit_code=1))
+        headers = {"Idempotency-Key": "k7"}
+        path = f"/api/retry/{task_id}"
+        answers = [(await host.admin.post(path, headers=headers)).json()["task_ids"] for _ in range(2)]
+        assert answers[0] == answers[1] != [task_id]
 
     async def test_over_a_restart(self, open_host: Any) -> None:
         async with open_host() as host:
@@ -572,6 +713,46 @@ class TestAccess:
         assert (await host.client(short["token"]).get("/api/whoami")).status_code == 401
         assert (await host.admin.delete("/api/users/admin")).status_code == 409
 
+    async def test_what_the_disk_did_not_take_has_changed_nothing(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        node = await host.node()
+        admin = host.admin
+        token = (await admin.post("/api/tokens", json={})).json()
+        holder = host.client(token["token"])
+        await host.user("ada")
+        with full_disk(host, monkeypatch):
+            refused = [
+                await admin.post("/api/users", json={"name": "ben"}),
+                await admin.delete("/api/users/ada"),
+                await admin.delete(f"/api/tokens/{token['token_id']}"),
+            ]
+            monkeypatch.setattr(host.app.parts.core.cluster.nodes["node-1"], "problem", "so that it may join")
+            refused.append(
+                await host.joiner.post("/api/join", json={"hostname": "node-1", "runner_url": "http://other"})
+            )
+            assert [answer.status_code for answer in refused] == [507] * 4
+        assert {user["name"] for user in (await admin.get("/api/users")).json()} == {"admin", "ada"}
+        assert (await holder.get("/api/whoami")).status_code == 200
+        assert (await node.post("/api/register", json=host.registration())).status_code == 200
+        assert (await admin.post("/api/users", json={"name": "ben"})).status_code == 201
+
+    async def test_a_first_start_that_was_broken_off_is_taken_up(
+        self, open_host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed when the token was on the record, and its file had no name yet."""
+        with monkeypatch.context() as patch:
+            patch.setattr(Access, "_keep", keep_and_die)
+            with pytest.raises(KilledError):
+                async with open_host():
+                    pass
+        async with open_host() as host:
+            assert (await host.admin.get("/api/whoami")).json()["name"] == "admin"
+            assert not list(host.settings.paths.state_dir.glob("*.made"))
+
+    async def test_a_label_that_postgresql_cannot_hold_is_refused(self, host: Any) -> None:
+        assert (await host.admin.post("/api/tokens", json={"label": "a\0b"})).status_code == 400
+
     async def test_tokens_outlive_the_host_and_stand_nowhere(self, open_host: Any) -> None:
         async with open_host() as host:
             bob = await host.user("bob")
@@ -651,6 +832,19 @@ class TestNodes:
             found["cores_in_use"],
             found["tasks"]["assigning"],
         ) == (1, 4, 4, 1)
+
+
+class TestOutage:
+    async def test_a_database_that_cannot_be_read_is_said(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: object) -> None:
+            raise OperationalError("SELECT", {}, Exception("server closed the connection unexpectedly"))
+
+        monkeypatch.setattr(host.app.parts.core.repository, "tasks", fails)
+        answer = await host.admin.get("/api/tasks")
+        assert (answer.status_code, answer.json()["error"]) == (507, "storage")
+        assert "server closed the connection" in answer.json()["message"]
 
 
 class TestLists:

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from hakuriver.config import Settings
-from hakuriver.errors import ConflictError, HakuRiverError, StorageError, UsageError
+from hakuriver.errors import ConflictError, HakuRiverError, StorageError
 from hakuriver_host import exclusive
 from hakuriver_host.db import migration
 from hakuriver_host.db.migration import HEAD
@@ -172,7 +172,7 @@ class TestSqlite:
         with socket.socket() as other:
             other.bind(("127.0.0.1", settings.network.host_port))
             other.listen()
-            with pytest.raises(UsageError, match="cannot listen"):
+            with pytest.raises(ConflictError, match="cannot listen"):
                 restore(settings, archive, said.append, force=force)
         assert tree(settings.paths.state_dir) == before
 

@@ -108,6 +108,7 @@ class Node:
         post = Post()
         supervisor = Supervisor({"process": engine}, journal, post, grace, ready)
         await supervisor.recover()
+        await supervisor.registered([])
         try:
             yield Life(engine, journal, post, supervisor)
         finally:

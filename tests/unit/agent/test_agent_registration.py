@@ -104,7 +104,7 @@ async def runner(host: Host, folder: Path, token: str | None = _JOIN) -> AsyncIt
     changed: list[bool] = []
     accepted: list[int] = []
 
-    async def apply(verdicts: Any) -> None:
+    async def registered(verdicts: Any) -> None:
         applied.extend(verdicts)
 
     async def request() -> RegisterRequest:
@@ -117,7 +117,7 @@ async def runner(host: Host, folder: Path, token: str | None = _JOIN) -> AsyncIt
         return changed.pop() if changed else False
 
     hooks = Hooks(
-        request, HeartbeatRequest, apply, lambda: answered.append(1), lambda: accepted.append(1), differs
+        request, HeartbeatRequest, registered, lambda: answered.append(1), lambda: accepted.append(1), differs
     )
     client = HostClient("http://host", "n1", transport=httpx.MockTransport(host.handle))
     registrar = Registrar(client, tokens, hooks, "http://n1", token_file, 0.01)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from hakuriver.errors import ConflictError
 from hakuriver.models.runner import AttemptId, Verdict, VerdictAction
 from hakuriver.states import TaskState
+from hakuriver_agent import supervisor
 from hakuriver_agent.engines.fake import FakeEngine
 from hakuriver_agent.engines.port import Key
 from unit.agent.agent_doubles import Node, eventually, named, node, spec
@@ -65,6 +67,52 @@ async def test_starts_at_the_same_time_run_once(machine: Node) -> None:
         assert sorted(result.outcome for (result,) in results) == ["accepted"] + ["known"] * 4
         await life.post.running(given)
         assert machine.world.starts == [given.key]
+
+
+async def test_no_start_comes_between_a_look_and_the_hosts_answer(machine: Node) -> None:
+    async with machine.life() as life:
+        before, during = spec(), spec()
+        early = asyncio.create_task(life.supervisor.start([before]))
+        await asyncio.sleep(0)
+        await life.supervisor.hold_starts()
+        seen = [entry.report.key for entry in await life.journal.unacknowledged()]
+        assert seen == [report.key for report in life.supervisor.reports()] == [before.key]
+        late = asyncio.create_task(life.supervisor.start([during]))
+        await early
+        assert [report.key for report in life.supervisor.reports()] == [before.key]
+        await life.supervisor.registered([])
+        assert (await late)[0].outcome == "accepted"
+
+
+async def test_a_start_that_is_looked_at_when_a_registration_begins_is_not_taken(
+    machine: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine.life() as life:
+        given = spec()
+        looking, looked = asyncio.Event(), asyncio.Event()
+
+        async def refusal(_spec: Any) -> None:
+            looking.set()
+            await looked.wait()
+
+        monkeypatch.setattr(life.engine, "refusal", refusal)
+        starting = asyncio.create_task(life.supervisor.start([given]))
+        await looking.wait()
+        await life.supervisor.hold_starts()
+        looked.set()
+        with pytest.raises(ConflictError, match="registering"):
+            await starting
+        assert life.supervisor.reports() == []
+
+
+async def test_no_start_is_taken_before_the_first_registration(
+    machine: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "HOLD_SECONDS", 0.01)
+    async with machine.life() as life:
+        again = supervisor.Supervisor({"process": life.engine}, life.journal, life.post, 0.05)
+        with pytest.raises(ConflictError, match="registering"):
+            await again.start([spec()])
 
 
 async def test_a_late_start_of_an_acknowledged_attempt_is_known(machine: Node) -> None:

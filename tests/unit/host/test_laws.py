@@ -107,6 +107,34 @@ class ClusterMachine(RuleBasedStateMachine):
             self.sim.register(name)
 
     @rule(name=st.sampled_from(NODES))
+    def begin_register(self, name: str) -> None:
+        if self.sim.runners[name].connected:
+            self.sim.begin_register(name)
+
+    @rule(name=st.sampled_from(NODES), again=st.booleans())
+    def registers_under_load(self, name: str, again: bool) -> None:
+        """While it is called back, starts come in and are answered."""
+        if self.sim.runners[name].connected:
+            for _ in range(1 + again):
+                self.sim.begin_register(name)
+                self.sim.arrive(self.sim.registering[-1])
+            if again:
+                self.sim.end_register(self.sim.registering.pop(), answer_lost=False)
+            self.all_goes_well()
+            self.sim.end_register(self.sim.registering.pop(), answer_lost=False)
+
+    @precondition(lambda self: self.sim.registering)
+    @rule(index=indices, answer_lost=st.booleans())
+    def registration_goes_on(self, index: int, answer_lost: bool) -> None:
+        """It arrives at the Host; one that has arrived is decided."""
+        under_way = self.sim.registering[index % len(self.sim.registering)]
+        if under_way.turn is None:
+            self.sim.arrive(under_way)
+        else:
+            self.sim.registering.remove(under_way)
+            self.sim.end_register(under_way, answer_lost=answer_lost)
+
+    @rule(name=st.sampled_from(NODES))
     def wipe_runner(self, name: str) -> None:
         self.sim.wipe_runner(name)
 

@@ -238,3 +238,14 @@ def test_a_url_that_leads_nowhere_is_told_without_its_password(url: str) -> None
     with pytest.raises(StorageError) as caught:
         open_database(url)
     assert "secret" not in caught.value.message + caught.value.hint
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as opened, opened:
+        opened.execute("CREATE TABLE photos (name TEXT)")
+    before = file.read_bytes()
+    with pytest.raises(StorageError, match=r"another program.*photos"):
+        open_database(f"sqlite:///{file}")
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]

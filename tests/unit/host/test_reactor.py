@@ -195,6 +195,30 @@ def test_a_runner_that_forgot_has_lost_what_it_ran(sim: Simulation) -> None:
     assert "no longer knows" in sim.history[task_id][-1].cause
 
 
+def test_what_arrives_while_its_node_registers_is_not_lost(sim: Simulation) -> None:
+    task_id = placed(sim)
+    sim.begin_register("a")
+    sim.arrive(sim.registering[-1])
+    sim.send_starts("a")
+    sim.deliver_all()
+    sim.end_register(sim.registering.pop(), answer_lost=False)
+    sim.send_starts("a")
+    sim.deliver_all()
+    assert states(sim, task_id) == [TaskState.ASSIGNING]
+    assert sim.runners["a"].live() == [(task_id, 1)]
+
+
+def test_a_registration_that_a_later_one_overtook_changes_nothing(sim: Simulation) -> None:
+    for _ in range(2):
+        sim.begin_register("a")
+        sim.arrive(sim.registering[-1])
+    early, late = sim.registering
+    sim.end_register(late, answer_lost=False)
+    task_id = started(sim)
+    sim.end_register(early, answer_lost=False)
+    assert states(sim, task_id) == [TaskState.ASSIGNING]
+
+
 def test_a_placement_that_the_power_took_from_the_host_is_adopted(sim: Simulation) -> None:
     task_id = sim.submit(1, 0, None)
     report = AttemptReport(task_id=task_id, attempt=1, sequence=1, status=TaskState.RUNNING)

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.pool import StaticPool
 from sqlmodel import create_engine
 
-from hakuriver.errors import ConflictError, StorageError
+from hakuriver.errors import ConflictError, InternalError, StorageError
 from hakuriver_host.db.migration import migrate
 from hakuriver_host.db.repository import Repository
 from hakuriver_host.db.writer import Changes, Writer
@@ -70,6 +70,21 @@ async def test_one_of_a_group_that_breaks_a_constraint_fails_alone(engine: Engin
     )
     assert [type(outcome) for outcome in outcomes] == [type(None), type(None), ConflictError, type(None)]
     assert [row.sequence for row in Repository(engine).events(0)] == [1, 2, 3]
+
+
+async def test_what_can_never_be_written_fails_alone(engine: Engine, writer: Writer) -> None:
+    def breaks(_connection: Connection) -> None:
+        raise ValueError("no database can hold that")
+
+    def too_large(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO meta VALUES ('key', :value)"), {"value": 2**70})
+
+    changes = [event(1), Changes(actions=[breaks]), event(2), Changes(actions=[too_large]), event(3)]
+    outcomes = await asyncio.gather(*(writer.write(change) for change in changes), return_exceptions=True)
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [type(None), InternalError, type(None), InternalError, type(None)]
+    await writer.write(event(4))
+    assert [row.sequence for row in Repository(engine).events(0)] == [1, 2, 3, 4]
 
 
 async def test_a_full_disk_refuses_submissions_and_delays_decisions(engine: Engine, writer: Writer) -> None:

@@ -16,9 +16,8 @@ from hakuriver.store import Catalog
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
-from hakuriver_host.services.environments.work import in_thread
+from hakuriver_host.services.threads import start_thread
 
-_SHARE_SECONDS = 30.0
 _ROOM = 64 << 20
 """Bytes that must be free on the share before anything is written to it."""
 T = TypeVar("T")
@@ -116,11 +115,7 @@ class Desk:
     async def share(self, work: Callable[[], T]) -> T:
         """Work on the share, which may hang."""
         try:
-            return await in_thread(work, _SHARE_SECONDS)
-        except TimeoutError:
-            raise StorageError(
-                "the Host's shared directory does not answer", "check its mount; nothing was changed"
-            ) from None
+            return await self.core.share.call(work)
         except OSError as error:
             raise StorageError(
                 f"the Host's shared directory: {error.strerror or error}", "check its mount and permissions"
@@ -129,7 +124,7 @@ class Desk:
     async def containers(self) -> list[EnvContainer]:
         """None where no engine answers: versions can be looked at all the same."""
         try:
-            return await in_thread(self.engine.containers)
+            return await start_thread(self.engine.containers)
         except HakuRiverError:
             return []
 

@@ -17,7 +17,7 @@ from typing import Any
 from hakuriver.errors import HakuRiverError, UsageError
 from hakuriver.models.environments import TerminalStart
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
-from hakuriver_host.services.environments.work import in_thread
+from hakuriver_host.services.threads import start_thread
 
 _PIECE = 1 << 16
 _HEADER = struct.Struct(">BxxxL")
@@ -46,7 +46,7 @@ async def start_exec(engine: HostEngine, container: EnvContainer, wanted: Termin
         raw.setblocking(False)
         return exec_id, raw, connection
 
-    exec_id, raw, connection = await in_thread(work)
+    exec_id, raw, connection = await start_thread(work)
     reader, writer = await asyncio.open_connection(sock=raw)
     running = Exec(engine, container, exec_id, reader, writer, connection, tty=wanted.tty)
     if wanted.tty:
@@ -106,12 +106,12 @@ class Exec:
             raise UsageError("a terminal's size is rows and columns", "send two whole numbers")
         if self._tty and 0 < rows <= _MAX_SIDE and 0 < columns <= _MAX_SIDE:
             with contextlib.suppress(HakuRiverError):  # It may have ended.
-                await in_thread(lambda: self._engine.resize_exec(self._id, rows, columns))
+                await start_thread(lambda: self._engine.resize_exec(self._id, rows, columns))
 
     async def exit_code(self) -> int | None:
         """After its output has ended."""
         for _ in range(100):
-            state = await in_thread(lambda: self._engine.inspect_exec(self._id))
+            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
             if not state["Running"]:
                 return None if state["ExitCode"] is None else int(state["ExitCode"])
             # Its output ends a moment before the engine notes its end.
@@ -121,10 +121,10 @@ class Exec:
     async def hang_up(self) -> None:
         """Ends what still runs, as the line of a terminal that goes dead does: SIGHUP, then SIGKILL."""
         with contextlib.suppress(HakuRiverError):
-            state = await in_thread(lambda: self._engine.inspect_exec(self._id))
+            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
             if state["Running"] and (pid := _inner_pid(int(state["Pid"]))):
                 order = ["sh", "-c", _HANG_UP.format(pid=pid)]
-                await in_thread(lambda: self._engine.run(self._container, order))
+                await start_thread(lambda: self._engine.run(self._container, order))
         await self.close()
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from hakuriver_host.services.access import Principal
 from hakuriver_host.services.environments.desk import Desk, checked
 from hakuriver_host.services.environments.engine import EnvContainer
 from hakuriver_host.services.environments.making import Maker, Source, pieces_of
-from hakuriver_host.services.environments.work import in_thread
+from hakuriver_host.services.threads import start_thread
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ class Preparing:
     async def create(self, request: EnvironmentCreate, principal: Principal) -> Message:
         await self._desk.may_make(request.name, principal)
         async with self._desk.alone(request.name, "being made"):
-            await in_thread(lambda: self._maker.create(request, principal.name))
+            await start_thread(lambda: self._maker.create(request, principal.name))
         return Message(message=f"{request.name} is made")
 
     async def upload(
@@ -38,34 +38,34 @@ class Preparing:
         checked(name)
         await self._desk.may_make(name, principal)
         async with self._desk.alone(name, "being made"), self._desk.spooled(body) as file:
-            await in_thread(lambda: self._maker.create_from(name, kind, file, principal.name))
+            await start_thread(lambda: self._maker.create_from(name, kind, file, principal.name))
         return Message(message=f"{name} is made")
 
     async def clone(self, name: str, request: EnvironmentClone, principal: Principal) -> Message:
         await self._desk.may_make(request.name, principal)
         async with self._desk.alone(request.name, "being made"):
-            await in_thread(lambda: self._maker.clone(name, request.name, principal.name))
+            await start_thread(lambda: self._maker.clone(name, request.name, principal.name))
         return Message(message=f"{request.name} is made")
 
     async def start(self, name: str, principal: Principal) -> Message:
         await self._desk.may_change(name, principal)
-        await in_thread(lambda: self._desk.engine.start(name))
+        await start_thread(lambda: self._desk.engine.start(name))
         return Message(message=f"{name} is started")
 
     async def stop(self, name: str, principal: Principal) -> Message:
         await self._desk.may_change(name, principal)
         async with self._desk.alone(name, "being stopped"):
-            await in_thread(lambda: self._desk.engine.stop(name))
+            await start_thread(lambda: self._desk.engine.stop(name))
         return Message(message=f"{name} is stopped")
 
     async def download(self, name: str, path: str, principal: Principal) -> Iterator[bytes]:
         await self._desk.may_change(name, principal)
-        return await in_thread(lambda: self._desk.engine.download(name, _path(path)))
+        return await start_thread(lambda: self._desk.engine.download(name, _path(path)))
 
     async def put(self, name: str, path: str, body: AsyncIterator[bytes], principal: Principal) -> Message:
         await self._desk.may_change(name, principal)
         async with self._desk.spooled(body) as file:
-            await in_thread(lambda: self._desk.engine.upload(name, _path(path), pieces_of(file)))
+            await start_thread(lambda: self._desk.engine.upload(name, _path(path), pieces_of(file)))
         return Message(message=f"copied to {name}:{path}")
 
     async def terminal(self, name: str, principal: Principal) -> EnvContainer:
@@ -75,7 +75,7 @@ class Preparing:
             ConflictError: it does not run.
         """
         await self._desk.may_change(name, principal)
-        container = await in_thread(lambda: self._desk.engine.container(name))
+        container = await start_thread(lambda: self._desk.engine.container(name))
         if container.state != "running":
             raise ConflictError(
                 f"the environment {name} is {container.state}", f"start it: `hakuriver env start {name}`"
@@ -88,7 +88,7 @@ class Preparing:
         Raises:
             UnreachableError: no engine answers.
         """
-        return await in_thread(self._desk.engine.containers)
+        return await start_thread(self._desk.engine.containers)
 
     async def recover(self) -> None:
         """Once, at the Host's start: cleans up what an earlier life left half done."""
@@ -101,7 +101,7 @@ class Preparing:
                 self._desk.engine.recover(busy=self._desk.busy)
 
         try:
-            await in_thread(work)
+            await start_thread(work)
         except (HakuRiverError, OSError) as error:
             log.warning("cleaning up after earlier work on environments failed", cause=str(error))
 

@@ -34,7 +34,7 @@ from hakuriver_host.services.environments.collecting import collect
 from hakuriver_host.services.environments.desk import Desk, checked, in_use
 from hakuriver_host.services.environments.garbage import Retention, expired
 from hakuriver_host.services.environments.packing import Packer
-from hakuriver_host.services.environments.work import in_thread
+from hakuriver_host.services.threads import start_thread
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,7 @@ class VersionService:
         """Makes the next version of what is in the container now, and lets retention remove old ones."""
         await self._desk.may_change(name, principal)
         async with self._desk.alone(name, "being packed"), self._desk.writing():
-            packing = await in_thread(lambda: self._packer.pack(name, principal.name, request.message))
+            packing = await start_thread(lambda: self._packer.pack(name, principal.name, request.message))
             await self._desk.share(lambda: self._to_newest(name))
         removed = await self._retain(name)
         manifest = packing.manifest
@@ -134,7 +134,7 @@ class VersionService:
             self._desk.writing(),
             self._desk.spooled(body) as file,
         ):
-            manifest, written = await in_thread(
+            manifest, written = await start_thread(
                 lambda: making.import_version(self._desk.catalog, name, file, principal.name, message)
             )
             await self._desk.share(lambda: self._to_newest(name))
@@ -224,7 +224,7 @@ class VersionService:
             named = {
                 name: self._desk.named(name) for name in await self._desk.share(self._desk.catalog.names)
             }
-            return await in_thread(
+            return await start_thread(
                 lambda: collect(self._desk.catalog, named, self._retention, dry_run=dry_run)
             )
         finally:
@@ -250,7 +250,7 @@ class VersionService:
                 (each for each in await self._desk.containers() if each.environment == name), None
             )
             if container is not None:
-                await in_thread(lambda: self._desk.engine.remove(name))
+                await start_thread(lambda: self._desk.engine.remove(name))
                 self._packer.forget(name)
         if container is None and not versions:
             raise NotFoundError(
