@@ -60,8 +60,9 @@ UNSUPPORTED = Fault(
 )
 PORT_TAKEN = Fault(
     "head",
-    "systemd-run --quiet --unit=web python3 -m http.server 8000; until ss -ltn | grep -q :8000; do sleep 0.1; done",
-    "systemctl stop web",
+    # Its name is nearly ours.
+    "ln -s /usr/bin/python3 /run/hakuriver; systemd-run --quiet --unit=web /run/hakuriver -m http.server 8000; until ss -ltn | grep -q :8000; do sleep 0.1; done",
+    "systemctl stop web; rm /run/hakuriver",
     "port 8000 is taken by",
     "set hakuriver_host_port to a free port",
 )

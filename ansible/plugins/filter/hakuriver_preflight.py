@@ -16,7 +16,6 @@ Told = Mapping[str, Any]
 
 _SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
 _SUPPORTED_WORDS = "Debian 12 and 13, Ubuntu 22.04 and 24.04"
-_OURS = re.compile(r"hakuriver")
 _FEW_FILES = 1000
 _CLOCK = re.compile(r"clock (\d+(?:\.\d+)?) (\d+(?:\.\d+)?) (\d+)")
 
@@ -140,9 +139,10 @@ def _docker(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
 
 def _ports(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
     found = []
-    for port, variable in wanted["ports"].items():
+    for port, ours in wanted["ports"].items():
         holder = told["ports"].get(str(port))
-        if holder is None or _OURS.search(f"{holder['command']} {holder['unit']}"):
+        # A program's name or folder says nothing: a daemon that somebody started by hand stays in the way of the unit.
+        if holder is None or holder["unit"] in ours["units"]:
             continue
         who = holder["program"] or "a process that cannot be seen"
         pid = f" (pid {holder['pid']})" if holder["pid"] else ""
@@ -150,7 +150,7 @@ def _ports(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
         found.append(
             _problem(
                 f"port {port} is taken by {who}{pid}{unit}",
-                f"end that program, or set {variable} to a free port",
+                f"end that program, or {ours['way_out']}",
             )
         )
     return found

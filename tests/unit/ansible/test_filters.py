@@ -163,7 +163,9 @@ WANTED: dict[str, Any] = {
     "python": "python3",
     "python_may_come": True,
     "docker": True,
-    "ports": {"8000": "hakuriver_host_port"},
+    "ports": {
+        "8000": {"units": ["hakuriver-host.service"], "way_out": "set hakuriver_host_port to a free port"}
+    },
     "free_mb": {"state": 500},
     "share_exists": True,
     "alone": False,
@@ -253,6 +255,21 @@ def test_our_own_daemon_may_hold_its_port():
         "unit": "hakuriver-host.service",
     }
     assert preflight.node_problems({**told(), "ports": {"8000": holder}}, WANTED) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "unit"),
+    [
+        ("/home/ada/hakuriver/bin/python -m http.server 8000", ""),
+        ("/opt/hakuriver/current/bin/hakuriver up", "user@1000.service"),
+        ("python -m hakuriver_host", "my-hakuriver.service"),
+    ],
+)
+def test_what_is_only_called_as_ours_is_in_the_way(command: str, unit: str):
+    holder = {"pid": 7, "program": "python", "command": command, "unit": unit}
+    (problem,) = preflight.node_problems({**told(), "ports": {"8000": holder}}, WANTED)
+    assert problem["what"].startswith("port 8000 is taken by python (pid 7)")
+    assert problem["hint"] == "end that program, or set hakuriver_host_port to a free port"
 
 
 def test_remarks():
