@@ -119,6 +119,18 @@ def test_secrets_are_kept_out_of_the_output(role: Path) -> None:
                 assert task.get("no_log"), f"{path.name}: {task.get('name')} may show a secret"
 
 
+@roles
+def test_how_files_with_settings_change_is_shown_to_nobody(role: Path) -> None:
+    """`--diff` and the history would keep the password in the URL of a database."""
+    for path in _task_files(role):
+        for task in _tasks(path):
+            source = str((task.get("ansible.builtin.template") or {}).get("src", ""))
+            if source in {"host.toml.j2", "runner.toml.j2", "host.env.j2", "runner.env.j2"}:
+                assert task.get("diff") is False, f"{path.name}: {task.get('name')} shows a secret by --diff"
+            if "to_nice_json" in str((task.get("ansible.builtin.copy") or {}).get("content", "")):
+                assert "docker_shows_differences" in str(task.get("diff"))
+
+
 def _flat(options: dict[str, Any], prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
     found = []
     for name, option in options.items():
