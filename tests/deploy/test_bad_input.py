@@ -116,6 +116,13 @@ ROOTLESS_DOCKER = Fault(
     "its Docker runs rootless, for one user alone (/run/user/1000/docker.sock)",
     "dockerd-rootless-setuptool.sh uninstall",
 )
+SECOND_NAME = Fault(
+    "node1",
+    "mkdir /etc/hakuriver; printf '# Ansible\\n[network]\\nname = 1\\n\\n[runner]\\nname = \"node7\"\\n' >/etc/hakuriver/runner.toml",
+    "rm -r /etc/hakuriver",
+    "it is the node `node7` already, and not `node1`",
+    "hakuriver cluster remove-node node7",
+)
 UNREACHABLE = Fault(
     "node1",
     "systemctl stop ssh.socket ssh.service",
@@ -132,6 +139,7 @@ MANY = [
     CLOCK,
     READ_ONLY_SHARE,
     FULL_DISK,
+    SECOND_NAME,
 ]
 
 

@@ -26,6 +26,7 @@ def node_problems(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
         *_system(told, wanted),
         *_python(told, wanted),
         *_docker(told, wanted),
+        *_node(told, wanted),
         *_ports(told, wanted),
         *_folders(told, wanted),
         *_share(told, wanted),
@@ -135,6 +136,19 @@ def _docker(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
             )
         ]
     return []
+
+
+def _node(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
+    """A machine that is a node keeps its name: with another one its Runner would leave its tasks and come as a stranger."""
+    if told["node"] in {"", wanted["node"]}:
+        return []
+    return [
+        _problem(
+            f"it is the node `{told['node']}` already, and not `{wanted['node']}`",
+            f"correct ansible_host or hakuriver_node_name; or `hakuriver cluster remove-node {told['node']}` first,"
+            " and where that node is gone already, remove runner.toml there",
+        )
+    ]
 
 
 def _ports(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:

@@ -138,6 +138,7 @@ def told() -> dict[str, Any]:
         "python": {"program": "python3", "path": "/usr/bin/python3", "version": "3.11.2"},
         "docker": {"engine": True, "kind": "", "rootless": [], "podman_socket": False},
         "gpu": {"count": 0, "driver": ""},
+        "node": "n1",
         "ports": {"8000": None},
         "folders": {
             "state": {
@@ -170,6 +171,7 @@ WANTED: dict[str, Any] = {
     "share_exists": True,
     "alone": False,
     "accounts": [{"name": "hakuriver", "uid": 990, "group": "hakuriver", "gid": 990}],
+    "node": "n1",
     "is_host": False,
     "host_address": "host",
 }
@@ -225,6 +227,7 @@ def test_a_fit_machine_has_no_problem():
         ({"share": {**SHARE, "error": "No such file or directory"}}, "cannot be read"),
         ({"share": {**SHARE, "mount": {"point": "/", "source": ""}}}, "nothing is mounted at /mnt"),
         ({"share": {**SHARE, "read_only": True}}, "can only be read"),
+        ({"node": "old"}, "it is the node `old` already, and not `n1`"),
         ({"passwd": {"backup": 990}}, "the uid 990 of hakuriver is backup's"),
         ({"passwd": {"hakuriver": 5}}, "hakuriver has the uid 5"),
         ({"group": {"lab": 990}}, "the gid 990 of hakuriver is lab's"),

@@ -1,7 +1,8 @@
 """Tells of a machine what preflight judges, as one JSON object. Changes nothing, and waits for nothing for long.
 
 One argument, JSON: `connect` (list of [name, address, port]), `resolve` (names), `ports` (numbers), `folders` (name to
-path), `share` (path), `python` (program), `seconds` (to wait for an answer). Standard library alone, any Python 3.6.
+path), `share` (path), `runner` (path of a Runner's configuration), `python` (program), `seconds` (to wait for an answer).
+Standard library alone, any Python 3.6.
 """
 
 import errno
@@ -32,6 +33,7 @@ def main():
         "python": python(asked.get("python") or "python3", seconds),
         "docker": docker(),
         "gpu": gpu(),
+        "node": node(asked.get("runner", "")),
         "ports": {str(port): listener(port) for port in asked.get("ports", [])},
         "folders": {name: folder(path) for name, path in asked.get("folders", {}).items()},
         "share": share(asked["share"], seconds) if asked.get("share") else None,
@@ -186,6 +188,22 @@ def gpu():
         if first_line(path + "/vendor") == "0x10de" and first_line(path + "/class").startswith("0x03"):
             count += 1
     return {"count": count, "driver": first_line("/proc/driver/nvidia/version")}
+
+
+def node(path):
+    """The name of the node that the machine is already, as the Runner's configuration has it; empty when it is none."""
+    section = ""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("["):
+                    section = line.strip()
+                key, _, value = line.partition("=")
+                if section == "[runner]" and key.strip() == "name":
+                    return str(json.loads(value))
+    except (OSError, ValueError):
+        pass
+    return ""
 
 
 def listener(port):
