@@ -302,6 +302,16 @@ def test_an_inventory_with_a_misspelt_variable_one_name_and_one_address_twice(la
     assert_told(found, "", f"the inventory: node1 and node2 have one address: {address}", "ansible_host")
 
 
+def test_a_misspelt_variable_is_told_when_no_machine_can_be_reached(lab: Lab) -> None:
+    lab.nodes.write_inventory({**EXISTING, "hakuriver_share_dir": "/data", "ansible_port": 1})
+    try:
+        found = lab.fail()
+    finally:
+        lab.nodes.write_inventory(EXISTING)
+    assert len(found) == 1
+    assert_told(found, "", "the inventory: the inventory sets `hakuriver_share_dir`", "correct the name")
+
+
 def test_two_names_of_one_machine(lab: Lab) -> None:
     """By two ports, so that the inventory alone does not show it."""
     address = json.loads(lab.nodes.inventory.read_text())["hakuriver_runners"]["hosts"]["head"][
