@@ -47,7 +47,7 @@ class Fault:
     mends: str
     what: str
     hint: str
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict)
     """Of this machine, in the inventory."""
 
 
@@ -141,6 +141,70 @@ MANY = [
     FULL_DISK,
     SECOND_NAME,
 ]
+UFW = "[Service]\\nExecStart=sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n"
+BROKEN_SETTINGS = Fault(
+    "node1",
+    "mkdir /etc/docker; echo '{' >/etc/docker/daemon.json",
+    "rm -r /etc/docker",
+    "/etc/docker/daemon.json is not valid",
+    "correct the file, or remove it",
+)
+NO_DRIVER = Fault(
+    "node1",
+    "mkdir -p /run/pci/0000:01:00.0; cd /run/pci/0000:01:00.0; echo 0x10de >vendor; echo 0x030000 >class",
+    "rm -r /run/pci",
+    "there is an NVIDIA GPU (0000:01:00.0), and its driver is not loaded",
+    "install the driver and reboot the node",
+    {"nvidia_pci_root": "/run/pci"},
+)
+HALF_A_CERTIFICATE = Fault(
+    "node1",
+    "true",
+    "true",
+    "only one of tls_runner_certificate and tls_runner_key is set",
+    "set both, or neither",
+    {"tls_runner_certificate": "/nowhere/runner.pem"},
+)
+NO_WHEEL = Fault(
+    "head",
+    "true",
+    "true",
+    "/nowhere holds no wheel of HakuRiver",
+    "make it with `hakuriver cluster bundle`",
+    {"hakuriver_install_wheelhouse": "/nowhere"},
+)
+NO_SETTING = Fault(
+    "head",
+    "true",
+    "true",
+    "host.toml would be wrong: network.host_prt is not a setting (did you mean host_port?)",
+    "correct hakuriver_host_settings",
+    {"hakuriver_host_settings": {"network": {"host_prt": 8000}}},
+)
+OTHER_FIREWALL = Fault(
+    "head",
+    f"printf '{UFW}' >/etc/systemd/system/ufw.service; systemctl enable --quiet --now ufw",
+    "systemctl disable --quiet --now ufw; rm /etc/systemd/system/ufw.service; systemctl daemon-reload",
+    "ufw.service is in charge of its firewall",
+    "set firewall_enabled: false for this machine, or disable it",
+    {"firewall_enabled": True},
+)
+REFUSED_BY_ROLES = [
+    BROKEN_SETTINGS,
+    NO_DRIVER,
+    HALF_A_CERTIFICATE,
+    NO_WHEEL,
+    NO_SETTING,
+    OTHER_FIREWALL,
+]
+WRONG_VALUE = Fault(
+    "node1",
+    "true",
+    "true",
+    "a variable is wrong: value of docker_source must be one of: distribution, vendor, packages, existing, none, got: distro",
+    "correct it in the inventory",
+    {"docker_source": "distro"},
+)
 
 
 class Lab:
@@ -237,6 +301,26 @@ def test_nothing_else_is_told(all_at_once: list[tuple[str, str]]) -> None:
     assert len(all_at_once) == len(MANY)
 
 
+@pytest.fixture(scope="module")
+def refused_at_once(lab: Lab) -> list[tuple[str, str]]:
+    return lab.with_faults(REFUSED_BY_ROLES)
+
+
+@pytest.mark.parametrize("fault", REFUSED_BY_ROLES, ids=lambda fault: fault.what[:30])
+def test_what_each_role_refuses_is_told_by_one_run(
+    refused_at_once: list[tuple[str, str]], fault: Fault
+) -> None:
+    assert_told(refused_at_once, fault.node, fault.what, fault.hint)
+    assert len(refused_at_once) == len(REFUSED_BY_ROLES)
+
+
+def test_a_wrong_value_is_told_beside_what_is_wrong_with_the_others(lab: Lab) -> None:
+    found = lab.with_faults([WRONG_VALUE, NO_SETTING])
+    for fault in (WRONG_VALUE, NO_SETTING):
+        assert_told(found, fault.node, fault.what, fault.hint)
+    assert len(found) == 2
+
+
 def test_what_is_wrong_elsewhere_is_told_beside_a_machine_that_cannot_be_reached(lab: Lab) -> None:
     found = lab.with_faults([ROOTLESS_DOCKER, UNREACHABLE])
     for fault in (ROOTLESS_DOCKER, UNREACHABLE):
@@ -330,6 +414,11 @@ def test_two_names_of_one_machine(lab: Lab) -> None:
 
 
 def test_machines_without_faults_pass(lab: Lab) -> None:
-    done = lab.deploy("--tags", "preflight")
+    """Also with a variable that is made of a default which its role alone knows."""
+    inventory_with(lab, variables={"shared_storage_export": "{{ shared_storage_dir }}/x"})
+    try:
+        done = lab.deploy("--tags", "preflight")
+    finally:
+        lab.nodes.write_inventory(EXISTING)
     assert done.returncode == 0, done.stderr
     assert told(done.stderr) == []

@@ -25,7 +25,7 @@ def node_problems(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
     return [
         *_system(told, wanted),
         *_python(told, wanted),
-        *_docker(told, wanted),
+        *docker_problems(told, wanted),
         *_node(told, wanted),
         *_ports(told, wanted),
         *_folders(told, wanted),
@@ -110,7 +110,8 @@ def _python(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
     return []
 
 
-def _docker(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
+def docker_problems(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
+    """What stands in the place of the engine."""
     if not wanted["docker"]:
         return []
     docker = told["docker"]
@@ -399,9 +400,18 @@ def _paths(nodes: Mapping[str, Mapping[str, Any]], me: str, limits: Mapping[str,
     for path in nodes[me]["told"]["connect"]:
         answer, where = path["answer"], f"{path['name']} at {path['address']}:{path['port']}"
         listens = nodes.get(path["name"], {}).get("told", {}).get("ports", {}).get(str(path["port"]))
-        if answer in {"open", "unknown name"} or (answer == "refused" and not listens):
+        if answer in {"open", "unknown name"}:
             continue
-        if answer == "refused":
+        if path["outside"]:
+            found.append(
+                _problem(
+                    f"it cannot reach the storage server {where}: {answer}",
+                    "start the service there and let this machine in, or correct the storage servers in the inventory",
+                )
+            )
+        elif answer == "refused" and not listens:
+            continue
+        elif answer == "refused":
             reason = "it listens on 127.0.0.1 alone" if listens["loopback"] else "a firewall refuses it"
             found.append(
                 _problem(
@@ -478,6 +488,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "hakuriver_node_problems": node_problems,
+            "hakuriver_docker_problems": docker_problems,
             "hakuriver_node_remarks": node_remarks,
             "hakuriver_cluster_problems": cluster_problems,
             "hakuriver_cluster_remarks": cluster_remarks,

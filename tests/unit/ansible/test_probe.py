@@ -37,3 +37,24 @@ def test_a_machine_that_is_none_has_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "runner.toml"
     path.write_text(text, "latin-1")
     assert _PROBE["node"](str(path)) == _PROBE["node"](str(tmp_path / "none")) == _PROBE["node"]("") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "readable"),
+    [
+        (None, True),
+        ("", True),
+        ("{}", True),
+        ('{"debug": true}', True),
+        ("{", False),
+        ("[]", False),
+        ("\xff", False),
+    ],
+)
+def test_whether_the_settings_of_the_engine_can_be_read(
+    tmp_path: Path, text: str | None, readable: bool
+) -> None:
+    path = tmp_path / "daemon.json"
+    if text is not None:
+        path.write_text(text, "latin-1")
+    assert _PROBE["settings"](str(path)) is readable
