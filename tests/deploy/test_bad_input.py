@@ -47,7 +47,7 @@ class Fault:
     mends: str
     what: str
     hint: str
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict)
     """Of this machine, in the inventory."""
 
 
@@ -60,8 +60,9 @@ UNSUPPORTED = Fault(
 )
 PORT_TAKEN = Fault(
     "head",
-    "systemd-run --quiet --unit=web python3 -m http.server 8000; until ss -ltn | grep -q :8000; do sleep 0.1; done",
-    "systemctl stop web",
+    # Its name is nearly ours.
+    "ln -s /usr/bin/python3 /run/hakuriver; systemd-run --quiet --unit=web /run/hakuriver -m http.server 8000; until ss -ltn | grep -q :8000; do sleep 0.1; done",
+    "systemctl stop web; rm /run/hakuriver",
     "port 8000 is taken by",
     "set hakuriver_host_port to a free port",
 )
@@ -115,6 +116,13 @@ ROOTLESS_DOCKER = Fault(
     "its Docker runs rootless, for one user alone (/run/user/1000/docker.sock)",
     "dockerd-rootless-setuptool.sh uninstall",
 )
+SECOND_NAME = Fault(
+    "node1",
+    "mkdir /etc/hakuriver; printf '# Ansible\\n[network]\\nname = 1\\n\\n[runner]\\nname = \"node7\"\\n' >/etc/hakuriver/runner.toml",
+    "rm -r /etc/hakuriver",
+    "it is the node `node7` already, and not `node1`",
+    "hakuriver cluster remove-node node7",
+)
 UNREACHABLE = Fault(
     "node1",
     "systemctl stop ssh.socket ssh.service",
@@ -131,7 +139,72 @@ MANY = [
     CLOCK,
     READ_ONLY_SHARE,
     FULL_DISK,
+    SECOND_NAME,
 ]
+UFW = "[Service]\\nExecStart=sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n"
+BROKEN_SETTINGS = Fault(
+    "node1",
+    "mkdir /etc/docker; echo '{' >/etc/docker/daemon.json",
+    "rm -r /etc/docker",
+    "/etc/docker/daemon.json is not valid",
+    "correct the file, or remove it",
+)
+NO_DRIVER = Fault(
+    "node1",
+    "mkdir -p /run/pci/0000:01:00.0; cd /run/pci/0000:01:00.0; echo 0x10de >vendor; echo 0x030000 >class",
+    "rm -r /run/pci",
+    "there is an NVIDIA GPU (0000:01:00.0), and its driver is not loaded",
+    "install the driver and reboot the node",
+    {"nvidia_pci_root": "/run/pci"},
+)
+HALF_A_CERTIFICATE = Fault(
+    "node1",
+    "true",
+    "true",
+    "only one of tls_runner_certificate and tls_runner_key is set",
+    "set both, or neither",
+    {"tls_runner_certificate": "/nowhere/runner.pem"},
+)
+NO_WHEEL = Fault(
+    "head",
+    "true",
+    "true",
+    "/nowhere holds no wheel of HakuRiver",
+    "make it with `hakuriver cluster bundle`",
+    {"hakuriver_install_wheelhouse": "/nowhere"},
+)
+NO_SETTING = Fault(
+    "head",
+    "true",
+    "true",
+    "host.toml would be wrong: network.host_prt is not a setting (did you mean host_port?)",
+    "correct hakuriver_host_settings",
+    {"hakuriver_host_settings": {"network": {"host_prt": 8000}}},
+)
+OTHER_FIREWALL = Fault(
+    "head",
+    f"printf '{UFW}' >/etc/systemd/system/ufw.service; systemctl enable --quiet --now ufw",
+    "systemctl disable --quiet --now ufw; rm /etc/systemd/system/ufw.service; systemctl daemon-reload",
+    "ufw.service is in charge of its firewall",
+    "set firewall_enabled: false for this machine, or disable it",
+    {"firewall_enabled": True},
+)
+REFUSED_BY_ROLES = [
+    BROKEN_SETTINGS,
+    NO_DRIVER,
+    HALF_A_CERTIFICATE,
+    NO_WHEEL,
+    NO_SETTING,
+    OTHER_FIREWALL,
+]
+WRONG_VALUE = Fault(
+    "node1",
+    "true",
+    "true",
+    "a variable is wrong: value of docker_source must be one of: distribution, vendor, packages, existing, none, got: distro",
+    "correct it in the inventory",
+    {"docker_source": "distro"},
+)
 
 
 class Lab:
@@ -228,6 +301,26 @@ def test_nothing_else_is_told(all_at_once: list[tuple[str, str]]) -> None:
     assert len(all_at_once) == len(MANY)
 
 
+@pytest.fixture(scope="module")
+def refused_at_once(lab: Lab) -> list[tuple[str, str]]:
+    return lab.with_faults(REFUSED_BY_ROLES)
+
+
+@pytest.mark.parametrize("fault", REFUSED_BY_ROLES, ids=lambda fault: fault.what[:30])
+def test_what_each_role_refuses_is_told_by_one_run(
+    refused_at_once: list[tuple[str, str]], fault: Fault
+) -> None:
+    assert_told(refused_at_once, fault.node, fault.what, fault.hint)
+    assert len(refused_at_once) == len(REFUSED_BY_ROLES)
+
+
+def test_a_wrong_value_is_told_beside_what_is_wrong_with_the_others(lab: Lab) -> None:
+    found = lab.with_faults([WRONG_VALUE, NO_SETTING])
+    for fault in (WRONG_VALUE, NO_SETTING):
+        assert_told(found, fault.node, fault.what, fault.hint)
+    assert len(found) == 2
+
+
 def test_what_is_wrong_elsewhere_is_told_beside_a_machine_that_cannot_be_reached(lab: Lab) -> None:
     found = lab.with_faults([ROOTLESS_DOCKER, UNREACHABLE])
     for fault in (ROOTLESS_DOCKER, UNREACHABLE):
@@ -293,6 +386,16 @@ def test_an_inventory_with_a_misspelt_variable_one_name_and_one_address_twice(la
     assert_told(found, "", f"the inventory: node1 and node2 have one address: {address}", "ansible_host")
 
 
+def test_a_misspelt_variable_is_told_when_no_machine_can_be_reached(lab: Lab) -> None:
+    lab.nodes.write_inventory({**EXISTING, "hakuriver_share_dir": "/data", "ansible_port": 1})
+    try:
+        found = lab.fail()
+    finally:
+        lab.nodes.write_inventory(EXISTING)
+    assert len(found) == 1
+    assert_told(found, "", "the inventory: the inventory sets `hakuriver_share_dir`", "correct the name")
+
+
 def test_two_names_of_one_machine(lab: Lab) -> None:
     """By two ports, so that the inventory alone does not show it."""
     address = json.loads(lab.nodes.inventory.read_text())["hakuriver_runners"]["hosts"]["head"][
@@ -311,6 +414,11 @@ def test_two_names_of_one_machine(lab: Lab) -> None:
 
 
 def test_machines_without_faults_pass(lab: Lab) -> None:
-    done = lab.deploy("--tags", "preflight")
+    """Also with a variable that is made of a default which its role alone knows."""
+    inventory_with(lab, variables={"shared_storage_export": "{{ shared_storage_dir }}/x"})
+    try:
+        done = lab.deploy("--tags", "preflight")
+    finally:
+        lab.nodes.write_inventory(EXISTING)
     assert done.returncode == 0, done.stderr
     assert told(done.stderr) == []

@@ -60,6 +60,26 @@ def test_a_bare_node_without_internet_becomes_a_cluster(
     assert use.run_a_task(node, "head") == "head"
     again = hakuriver(*words, within=120)
     assert "nothing was changed" in again.stderr
+    serve_by_nfs(node)
+    served = hakuriver(*words, "--tags", "shared_storage", within=120)
+    assert served.code == 0, served.stderr
+    assert node.run("head", "findmnt", "--noheadings", "--output", "SOURCE", "/mnt/nfs").endswith("[/nfs]")
+    again = hakuriver(*words, "--tags", "shared_storage", within=120)
+    assert "nothing was changed" in again.stderr
+
+
+def serve_by_nfs(node: Nodes) -> None:
+    """The share that `cluster init` proposes, by a unit that stands in for what no kernel in a container does."""
+    unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n[Install]\nWantedBy=multi-user.target\n"
+    for name in ("nfs-server", "nfs-kernel-server"):
+        node.run("head", "tee", f"/etc/systemd/system/{name}.service", given=unit)
+    node.run("head", "systemctl", "daemon-reload")
+    variables = {
+        "shared_storage_type": "nfs",
+        "shared_storage_dir": "/mnt/nfs",
+        "shared_storage_export": "/srv/nfs",
+    }
+    node.write_inventory({**use.VARIABLES, **variables})
 
 
 def test_a_bundle_is_whole_or_not_there(hakuriver: Commands, tmp_path: Path) -> None:

@@ -155,6 +155,16 @@ def no_yaml_of_machines(lab: Lab) -> None:
     (lab.inventory / "hosts.yml").write_text("all:\n  hosts: [\n")
 
 
+def twice(lab: Lab) -> None:
+    lab.playbook(HEAD + CHANGE)
+    (lab.inventory / "hosts.yml").write_text("all:\n  hosts:\n    n1:\n    n2:\n    n1:\n")
+
+
+def variable_twice(lab: Lab) -> None:
+    lab.playbook(HEAD + CHANGE)
+    (lab.inventory / "group_vars" / "all.yml").write_text("a: 1\nb: 2\na: 3\n")
+
+
 def nobody(lab: Lab) -> None:
     lab.playbook((HEAD + CHANGE).replace("hosts: all", "hosts: hakuriver_gpu"))
 
@@ -170,6 +180,8 @@ def nobody(lab: Lab) -> None:
         (in_a_vault, 1, "the inventory holds vault secrets", "--ask-vault-pass"),
         (no_yaml, 1, "the inventory is no YAML: group_vars/all.yml, line 1: mapping values", "correct"),
         (no_yaml_of_machines, 1, "the inventory is no YAML: hosts.yml, line 3: ", "correct"),
+        (twice, 1, "has a name twice: hosts.yml, line 5: n1, which line 3 has already", "of its own"),
+        (variable_twice, 1, "twice: group_vars/all.yml, line 3: a, which line 1 has already", "of its own"),
         (nobody, 1, "no node of the inventory is meant", "cluster status"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -189,6 +189,57 @@ def _loopback(
     ]
 
 
+def options(specs: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """The options of all argument specifications in one, as far as values are compared with them."""
+    return {
+        name: _bare(option)
+        for spec in specs
+        for entry in ((spec or {}).get("argument_specs") or {}).values()
+        for name, option in ((entry or {}).get("options") or {}).items()
+    }
+
+
+def argument_problems(result: Mapping[str, Any]) -> list[Problem]:
+    """What `validate_argument_spec` found."""
+    return [
+        _problem(
+            f"a variable is wrong: {' '.join(str(error).split())}",
+            "correct it in the inventory; the role's README lists them all",
+        )
+        for error in result.get("argument_errors") or ()
+    ]
+
+
+def refusals(result: Mapping[str, Any], node: str) -> list[Problem]:
+    """What a role said when it refused: lines of what is wrong and, after `hint:`, of what to do, maybe several times."""
+    if items := result.get("results"):
+        return [one for item in items if item.get("failed") for one in refusals(item, node)]
+    found: list[Problem] = []
+    for line in map(str.strip, str(result.get("msg", "")).splitlines()):
+        begins = line.startswith(f"{node}: ")
+        if line.startswith("hint:"):
+            found = found or [_problem("", "")]
+            found[-1]["hint"] = line.removeprefix("hint:").strip()
+        elif begins or not found:
+            found.append(_problem(line.removeprefix(f"{node}: "), ""))
+        elif line:
+            part = "hint" if found[-1]["hint"] else "what"
+            found[-1][part] += f" {line}"
+    said = str(result.get("stderr") or result.get("stdout") or "").strip().splitlines()
+    for one in found:
+        if not one["hint"]:
+            one["what"] += f": {said[-1]}" if said else ""
+            one["hint"] = "see all that was said with --verbose"
+    return found
+
+
+def _bare(option: Mapping[str, Any]) -> dict[str, Any]:
+    bare = {key: option[key] for key in ("type", "elements", "choices", "required") if key in option}
+    if "options" in option:
+        bare["options"] = {name: _bare(part) for name, part in option["options"].items()}
+    return bare
+
+
 def problem_lines(problems: Iterable[Mapping[str, str]], node: str) -> str:
     """Two lines for each problem, as a failure shows them; each problem once."""
     lines = []
@@ -218,5 +269,8 @@ class FilterModule:
             "hakuriver_unknown_variables": unknown_variables,
             "hakuriver_variable_problems": variable_problems,
             "hakuriver_inventory_problems": inventory_problems,
+            "hakuriver_options": options,
+            "hakuriver_argument_problems": argument_problems,
+            "hakuriver_refusals": refusals,
             "hakuriver_problem_lines": problem_lines,
         }

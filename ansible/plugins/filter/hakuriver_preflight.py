@@ -16,7 +16,6 @@ Told = Mapping[str, Any]
 
 _SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
 _SUPPORTED_WORDS = "Debian 12 and 13, Ubuntu 22.04 and 24.04"
-_OURS = re.compile(r"hakuriver")
 _FEW_FILES = 1000
 _CLOCK = re.compile(r"clock (\d+(?:\.\d+)?) (\d+(?:\.\d+)?) (\d+)")
 
@@ -26,7 +25,8 @@ def node_problems(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
     return [
         *_system(told, wanted),
         *_python(told, wanted),
-        *_docker(told, wanted),
+        *docker_problems(told, wanted),
+        *_node(told, wanted),
         *_ports(told, wanted),
         *_folders(told, wanted),
         *_share(told, wanted),
@@ -110,7 +110,8 @@ def _python(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
     return []
 
 
-def _docker(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
+def docker_problems(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
+    """What stands in the place of the engine."""
     if not wanted["docker"]:
         return []
     docker = told["docker"]
@@ -138,11 +139,25 @@ def _docker(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
     return []
 
 
+def _node(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
+    """A machine that is a node keeps its name: with another one its Runner would leave its tasks and come as a stranger."""
+    if told["node"] in {"", wanted["node"]}:
+        return []
+    return [
+        _problem(
+            f"it is the node `{told['node']}` already, and not `{wanted['node']}`",
+            f"correct ansible_host or hakuriver_node_name; or `hakuriver cluster remove-node {told['node']}` first,"
+            " and where that node is gone already, remove runner.toml there",
+        )
+    ]
+
+
 def _ports(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
     found = []
-    for port, variable in wanted["ports"].items():
+    for port, ours in wanted["ports"].items():
         holder = told["ports"].get(str(port))
-        if holder is None or _OURS.search(f"{holder['command']} {holder['unit']}"):
+        # A program's name or folder says nothing: a daemon that somebody started by hand stays in the way of the unit.
+        if holder is None or holder["unit"] in ours["units"]:
             continue
         who = holder["program"] or "a process that cannot be seen"
         pid = f" (pid {holder['pid']})" if holder["pid"] else ""
@@ -150,7 +165,7 @@ def _ports(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
         found.append(
             _problem(
                 f"port {port} is taken by {who}{pid}{unit}",
-                f"end that program, or set {variable} to a free port",
+                f"end that program, or {ours['way_out']}",
             )
         )
     return found
@@ -385,9 +400,18 @@ def _paths(nodes: Mapping[str, Mapping[str, Any]], me: str, limits: Mapping[str,
     for path in nodes[me]["told"]["connect"]:
         answer, where = path["answer"], f"{path['name']} at {path['address']}:{path['port']}"
         listens = nodes.get(path["name"], {}).get("told", {}).get("ports", {}).get(str(path["port"]))
-        if answer in {"open", "unknown name"} or (answer == "refused" and not listens):
+        if answer in {"open", "unknown name"}:
             continue
-        if answer == "refused":
+        if path["outside"]:
+            found.append(
+                _problem(
+                    f"it cannot reach the storage server {where}: {answer}",
+                    "start the service there and let this machine in, or correct the storage servers in the inventory",
+                )
+            )
+        elif answer == "refused" and not listens:
+            continue
+        elif answer == "refused":
             reason = "it listens on 127.0.0.1 alone" if listens["loopback"] else "a firewall refuses it"
             found.append(
                 _problem(
@@ -464,6 +488,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "hakuriver_node_problems": node_problems,
+            "hakuriver_docker_problems": docker_problems,
             "hakuriver_node_remarks": node_remarks,
             "hakuriver_cluster_problems": cluster_problems,
             "hakuriver_cluster_remarks": cluster_remarks,

@@ -136,8 +136,14 @@ class _Bundler:
             given = self._nothing(Path(name), release, own_sources=own)
             every = bundle_apt.required(_run(bundle_apt.available(given)))
             everywhere = self._needed(every, given)
-            found = self._needed(bundle_apt.wanted(release, extra), given)
-            _run(bundle_apt.fetch(sorted(found - everywhere), given), folder)
+            wanted = bundle_apt.wanted(release, extra)
+            found = self._needed(wanted, given) - everywhere
+            _run(bundle_apt.fetch(sorted(found), given), folder)
+            server = folder / self._plan.SERVER
+            server.mkdir()
+            more = self._needed([*wanted, *bundle_apt.SERVER_PACKAGES], given) - everywhere - found
+            if more:
+                _run(bundle_apt.fetch(sorted(more), given), server)
 
     def _nothing(self, root: Path, release: str, *, own_sources: bool) -> list[str]:
         """The options by which apt sees a machine that has nothing."""

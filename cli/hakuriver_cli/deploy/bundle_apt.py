@@ -14,6 +14,8 @@ from urllib.parse import unquote
 
 PACKAGES = ("docker.io", "python3-venv", "nfs-common", "ca-certificates", "iptables")
 """What the roles install with their defaults on a Runner."""
+SERVER_PACKAGES = ("nfs-kernel-server",)
+"""What the server of the share that `cluster init` proposes needs besides: no other machine is to serve anything."""
 _URI = re.compile(r"^'[^']+' (?P<file>\S+\.deb) \d+", re.MULTILINE)
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 

@@ -12,6 +12,8 @@ from packaging.markers import Marker
 
 WHEELS = "wheels"
 PACKAGES = "packages"
+SERVER = "server"
+"""Below a release: what only the machine that serves the share installs."""
 PYTHONS = ("3.11", "3.12", "3.13")
 """Those of the distributions that nodes may have."""
 _SOURCE_ONLY = frozenset({"sdnotify"})
@@ -41,7 +43,11 @@ def bundle_variables(folder: Path) -> dict[str, object]:
     }
     if (folder / PACKAGES).is_dir():
         release = "{{ ansible_facts['distribution_release'] }}"
-        found |= {"docker_source": "packages", "docker_package_dir": f"{folder / PACKAGES}/{release}"}
+        found |= {
+            "docker_source": "packages",
+            "docker_package_dir": f"{folder / PACKAGES}/{release}",
+            "shared_storage_package_dir": str(folder / PACKAGES),
+        }
     return found
 
 
@@ -113,7 +119,8 @@ def own_wheel(checkout: Path, folder: Path) -> list[str]:
 def readme(version: str, pythons: Iterable[str], machine: str, releases: Iterable[str]) -> str:
     folders = ", ".join(f"`{PACKAGES}/{release}`" for release in releases)
     packages = (
-        f"{folders}: Debian packages for nodes of these releases. A node takes those of its own.\n"
+        f"{folders}: Debian packages for nodes of these releases. A node takes those of its own,"
+        f" and the machine that serves the share by NFS those in `{SERVER}` there.\n"
         if folders
         else "There are no Debian packages: nodes need Docker already.\n"
     )

@@ -17,6 +17,7 @@ from hakuriver_cli.deploy.events import Event, Kind
 
 _LIMIT = 300
 _NO_YAML = "a file of the inventory is no YAML"
+_TWICE = "the inventory has a name twice"
 _CONSEQUENCE = "nothing was done here, because of "
 
 
@@ -244,6 +245,11 @@ _CONTROLLER = [
         "try again; vaults may have passwords of their own (ansible-vault view FILE)",
     ),
     _known(
+        r"Found duplicate mapping key '(?P<name>[^']+)'",
+        "the inventory has a name twice: {name}",
+        "give each machine, and each variable of one place, a name of its own",
+    ),
+    _known(
         r"(YAML parsing failed|Syntax Error while loading YAML|could not be parsed|did not find expected)[:.]?\s*(?P<what>[^\n]*)",
         "a file of the inventory is no YAML: {what}",
         "correct the indentation or the quotes there",
@@ -260,6 +266,7 @@ _CONTROLLER = [
     ),
 ]
 
+_LOCATED = {_NO_YAML: "the inventory is no YAML", _TWICE: _TWICE}
 _ALL = (*_SUDO, *_PYTHON, *_SYSTEM, *_CONTROLLER)
 _PREFIX = re.compile(
     r"^(Task failed|Action failed|Module failed|\[ERROR\]|ERROR!|fatal)\s*:\s*", re.IGNORECASE
@@ -294,10 +301,11 @@ def explain_words(words: str) -> Failure:
 
 
 def located(failure: Failure, places: Callable[[], Sequence[str]]) -> Failure:
-    """With the file and line that are no YAML, which Ansible does not always say."""
-    if failure.nodes or not failure.message.startswith(_NO_YAML) or not (found := places()):
+    """With the file and line that cannot be read, which Ansible does not always say."""
+    what = next((said for start, said in _LOCATED.items() if failure.message.startswith(start)), None)
+    if failure.nodes or what is None or not (found := places()):
         return failure
-    return failure.model_copy(update={"message": f"the inventory is no YAML: {'; '.join(found)}"})
+    return failure.model_copy(update={"message": f"{what}: {'; '.join(found)}"})
 
 
 def merged(failures: Iterable[Failure]) -> list[Failure]:

@@ -58,21 +58,35 @@ def without_machine(text: str, name: str) -> str:
 
 
 def flaw(text: str) -> str | None:
-    """Where and why the text is no YAML; None when it is, or when it is a vault."""
+    """Where and why the text is no YAML, or names something twice; None when it does not, or when it is a vault."""
     if text.startswith("$ANSIBLE_VAULT"):
         return None
     try:
-        yaml.compose(text, Loader=_Loader)
+        return next(_twice(yaml.compose(text, Loader=_Loader)), None)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         return f"{line}{error.problem or error.context}"
     except yaml.YAMLError as error:
         return _one_line(error)
-    return None
 
 
 def has_machine(text: str, name: str) -> bool:
     return any(name in _keys(hosts) for _, hosts in _host_maps(_compose(text)))
+
+
+def _twice(node: yaml.Node | None) -> Iterator[str]:
+    """Keys that a mapping has once more: of these the last would count, and the others be lost without a word."""
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                yield f"line {line}: {name}, which line {lines[name]} has already"
+            lines[name] = line
+            yield from _twice(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            yield from _twice(part)
 
 
 def _compose(text: str) -> yaml.MappingNode:

@@ -61,7 +61,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: dict[str, Counts] = {}
-        self.failures: list[Failure] = []
+        self._failed: list[tuple[Event, list[Failure]]] = []
         self._stats: dict[str, Counts] = {}
         self._words: list[str] = []
         self._items: dict[str, Event] = {}
@@ -82,7 +82,8 @@ class Tally:
             NodeOutcome(node=name, status=_of(found), counts=found) for name, found in sorted(counts.items())
         ]
         bad = {node.node for node in nodes if node.status is Status.FAILED}
-        failures = merged(f for f in self.failures if not self._stats or not f.nodes or bad & set(f.nodes))
+        told = (failure for failures in self._not_rescued() for failure in failures)
+        failures = merged(f for f in told if not self._stats or not f.nodes or bad & set(f.nodes))
         if interrupted:
             return Status.INTERRUPTED, nodes, failures
         if end.status == "successful" and nodes and not bad:
@@ -90,6 +91,21 @@ class Tally:
         if not failures:
             failures = [explain_words("\n".join([*self._words, end.words]))]
         return Status.FAILED, nodes, failures
+
+    def _not_rescued(self) -> list[list[Failure]]:
+        """Without what a playbook rescued: it told of that in words of its own, or made it good.
+
+        A node's rescued failures come before the one that ends it, and Ansible counts them.
+        """
+        rescued = {node: counts.rescued for node, counts in self._stats.items()}
+        found = []
+        for event, failures in self._failed:
+            node = event.node or ""
+            if event.kind is Kind.FAILED and rescued.get(node, 0) > 0:
+                rescued[node] -= 1
+            else:
+                found.append(failures)
+        return found
 
     def _of_node(self, event: Event, node: str) -> None:
         counts = self.counts.setdefault(node, Counts())
@@ -104,9 +120,8 @@ class Tally:
         if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
             item = self._items.pop(node, None)
             same = item is not None and item.task == event.task and item.detail
-            self.failures.extend(
-                explain(event.model_copy(update={"detail": item.detail}) if item and same else event)
-            )
+            shown = event.model_copy(update={"detail": item.detail}) if item and same else event
+            self._failed.append((event, explain(shown)))
 
 
 _COUNTED = {

@@ -104,6 +104,8 @@ def environment(own: Mapping[str, str], project: Path) -> dict[str, str]:
         # ansible-runner would switch this off.
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_CONFIG": str(project / "ansible.cfg"),
+        # For a person's own ansible.cfg: of two machines with one name it would take the last.
+        "ANSIBLE_DUPLICATE_YAML_DICT_KEY": "error",
         **kept,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", os.defpath)]),
         "ANSIBLE_NOCOLOR": "1",

@@ -15,6 +15,7 @@ inventory = load("hakuriver")
 preflight = load("hakuriver_preflight")
 accounts = load("hakuriver_accounts")
 certificates = load("hakuriver_certificates")
+settings = load("hakuriver_settings")
 
 
 def whats(problems: list[dict[str, str]]) -> list[str]:
@@ -66,6 +67,87 @@ def test_every_role_documents_its_variables():
 
 def test_words_of_tasks_are_known():
     assert inventory.spoken_names(["when: docker_now.x and other_docker_y"], ["docker"]) == ["docker_now"]
+
+
+# What roles would refuse
+
+
+def test_values_are_compared_with_the_specifications_of_all_roles():
+    specs = [
+        {"argument_specs": {"main": {"options": {"a": {"type": "str", "description": "x", "default": 1}}}}},
+        {
+            "argument_specs": {
+                "main": {
+                    "options": {
+                        "b": {
+                            "type": "list",
+                            "elements": "dict",
+                            "options": {"c": {"choices": [1], "required": True, "description": ["x"]}},
+                        }
+                    }
+                }
+            }
+        },
+        None,
+    ]
+    assert inventory.options(specs) == {
+        "a": {"type": "str"},
+        "b": {"type": "list", "elements": "dict", "options": {"c": {"choices": [1], "required": True}}},
+    }
+
+
+def test_each_wrong_value_is_a_problem():
+    assert inventory.argument_problems({"failed": False, "msg": "passed"}) == []
+    found = inventory.argument_problems({"argument_errors": ["value of a must be\none of: b", "c is no int"]})
+    assert whats(found) == [
+        "a variable is wrong: value of a must be one of: b",
+        "a variable is wrong: c is no int",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ({}, []),
+        ({"msg": "n1: it is so\nhint: do that"}, [("it is so", "do that")]),
+        (
+            {"msg": "n1: one\n  more\nhint: do\n  this\nn1: two\nhint: and that"},
+            [("one more", "do this"), ("two", "and that")],
+        ),
+        ({"msg": "without a name\nhint: do that"}, [("without a name", "do that")]),
+        (
+            {"results": [{"failed": True, "msg": "n1: a\nhint: b"}, {"failed": False, "msg": "c"}]},
+            [("a", "b")],
+        ),
+        (
+            {"msg": "non-zero return code", "stderr": "first\nlast\n"},
+            [("non-zero return code: last", "see all that was said with --verbose")],
+        ),
+    ],
+)
+def test_what_a_role_refuses_in_its_own_words(result: dict[str, Any], expected: list[tuple[str, str]]):
+    assert [(one["what"], one["hint"]) for one in inventory.refusals(result, "n1")] == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"network": {"host_prt": 1}}, "network.host_prt is not a setting (did you mean host_port?)"),
+        ({"network": {"host_port": "x"}}, "network.host_port: must be a whole number"),
+        ({"netwrk": {}}, "netwrk is not a section (did you mean network?)"),
+        ({"runner": 4}, "runner must be a table of keys and values"),
+    ],
+)
+def test_settings_that_a_daemon_would_not_take(wrong: dict[str, Any], words: str):
+    right = {"network": {"host_port": 8000}, "tls": {"cert_file": None}, "database": {"url": "sqlite://"}}
+    assert settings.settings_problems(right, "host") == []
+    (what,) = whats(settings.settings_problems({**right, **wrong}, "host"))
+    assert what == f"host.toml would be wrong: {words}"
+
+
+def test_a_wrong_setting_is_told_without_its_value():
+    (what,) = whats(settings.settings_problems({"database": {"url": ["secret"]}}, "host"))
+    assert "secret" not in what
 
 
 # The shape of an inventory
@@ -136,8 +218,9 @@ def told() -> dict[str, Any]:
         "cgroup": {"version": "2", "memory": True},
         "memory_mb": 2000,
         "python": {"program": "python3", "path": "/usr/bin/python3", "version": "3.11.2"},
-        "docker": {"engine": True, "kind": "", "rootless": [], "podman_socket": False},
+        "docker": {"engine": True, "kind": "", "rootless": [], "podman_socket": False, "settings": True},
         "gpu": {"count": 0, "driver": ""},
+        "node": "n1",
         "ports": {"8000": None},
         "folders": {
             "state": {
@@ -163,11 +246,14 @@ WANTED: dict[str, Any] = {
     "python": "python3",
     "python_may_come": True,
     "docker": True,
-    "ports": {"8000": "hakuriver_host_port"},
+    "ports": {
+        "8000": {"units": ["hakuriver-host.service"], "way_out": "set hakuriver_host_port to a free port"}
+    },
     "free_mb": {"state": 500},
     "share_exists": True,
     "alone": False,
     "accounts": [{"name": "hakuriver", "uid": 990, "group": "hakuriver", "gid": 990}],
+    "node": "n1",
     "is_host": False,
     "host_address": "host",
 }
@@ -223,6 +309,7 @@ def test_a_fit_machine_has_no_problem():
         ({"share": {**SHARE, "error": "No such file or directory"}}, "cannot be read"),
         ({"share": {**SHARE, "mount": {"point": "/", "source": ""}}}, "nothing is mounted at /mnt"),
         ({"share": {**SHARE, "read_only": True}}, "can only be read"),
+        ({"node": "old"}, "it is the node `old` already, and not `n1`"),
         ({"passwd": {"backup": 990}}, "the uid 990 of hakuriver is backup's"),
         ({"passwd": {"hakuriver": 5}}, "hakuriver has the uid 5"),
         ({"group": {"lab": 990}}, "the gid 990 of hakuriver is lab's"),
@@ -253,6 +340,21 @@ def test_our_own_daemon_may_hold_its_port():
         "unit": "hakuriver-host.service",
     }
     assert preflight.node_problems({**told(), "ports": {"8000": holder}}, WANTED) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "unit"),
+    [
+        ("/home/ada/hakuriver/bin/python -m http.server 8000", ""),
+        ("/opt/hakuriver/current/bin/hakuriver up", "user@1000.service"),
+        ("python -m hakuriver_host", "my-hakuriver.service"),
+    ],
+)
+def test_what_is_only_called_as_ours_is_in_the_way(command: str, unit: str):
+    holder = {"pid": 7, "program": "python", "command": command, "unit": unit}
+    (problem,) = preflight.node_problems({**told(), "ports": {"8000": holder}}, WANTED)
+    assert problem["what"].startswith("port 8000 is taken by python (pid 7)")
+    assert problem["hint"] == "end that program, or set hakuriver_host_port to a free port"
 
 
 def test_remarks():
@@ -334,15 +436,33 @@ def test_a_copied_disk_is_a_remark():
     ],
 )
 def test_ways_between_machines(answer: str, listens: bool, words: str):
-    nodes = two(connect=[{"name": "n1", "address": "10.0.0.1", "port": 8000, "answer": answer}])
+    nodes = two(
+        connect=[{"name": "n1", "address": "10.0.0.1", "port": 8000, "outside": False, "answer": answer}]
+    )
     nodes["n1"]["told"]["ports"] = {"8000": {"loopback": False} if listens else None}
     found = whats(preflight.cluster_problems(nodes, "n2", LIMITS))
     assert [words in what for what in found] == ([True] if words else [])
 
 
 def test_silence_may_be_the_firewall_that_this_run_opens():
-    nodes = two(connect=[{"name": "n1", "address": "10.0.0.1", "port": 8000, "answer": "silent"}])
-    assert preflight.cluster_problems(nodes, "n2", {**LIMITS, "may_open": True}) == []
+    path = {"name": "n1", "address": "10.0.0.1", "port": 8000, "outside": False, "answer": "silent"}
+    assert preflight.cluster_problems(two(connect=[path]), "n2", {**LIMITS, "may_open": True}) == []
+
+
+@pytest.mark.parametrize("answer", ["refused", "silent", "no way"])
+def test_a_storage_server_outside_has_to_answer_already(answer: str):
+    path = {
+        "name": "nas",
+        "address": "nas",
+        "port": 2049,
+        "outside": True,
+        "answer": answer,
+    }
+    nodes = two(connect=[path])
+    (what,) = whats(preflight.cluster_problems(nodes, "n2", {**LIMITS, "may_open": True}))
+    assert what == f"it cannot reach the storage server nas at nas:2049: {answer}"
+    path["answer"] = "open"
+    assert preflight.cluster_problems(nodes, "n2", LIMITS) == []
 
 
 @pytest.mark.parametrize(

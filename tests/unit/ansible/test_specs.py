@@ -111,12 +111,32 @@ def test_only_modules_of_ansible_itself_are_used(role: Path) -> None:
     assert sorted(name for name in used if not name.startswith("ansible.builtin.")) == []
 
 
+def test_preflight_asks_every_role_that_looks_for_something_first() -> None:
+    variables = yaml.safe_load((_ROOT / "ansible/roles/preflight/vars/main.yml").read_text("utf-8"))
+    asked = set(re.findall(r"\['(\w+)'\] if", variables["preflight_roles"]))
+    # What users looks for is in what the machine told.
+    looks = {role.name for role in ROLES if (role / "tasks/preflight.yml").is_file()} - {"users"}
+    assert asked == looks
+
+
 @roles
 def test_secrets_are_kept_out_of_the_output(role: Path) -> None:
     for path in _task_files(role):
         for task in _tasks(path):
             if _handles_a_secret(task):
                 assert task.get("no_log"), f"{path.name}: {task.get('name')} may show a secret"
+
+
+@roles
+def test_how_files_with_settings_change_is_shown_to_nobody(role: Path) -> None:
+    """`--diff` and the history would keep the password in the URL of a database."""
+    for path in _task_files(role):
+        for task in _tasks(path):
+            source = str((task.get("ansible.builtin.template") or {}).get("src", ""))
+            if source in {"host.toml.j2", "runner.toml.j2", "host.env.j2", "runner.env.j2"}:
+                assert task.get("diff") is False, f"{path.name}: {task.get('name')} shows a secret by --diff"
+            if "to_nice_json" in str((task.get("ansible.builtin.copy") or {}).get("content", "")):
+                assert "docker_shows_differences" in str(task.get("diff"))
 
 
 def _flat(options: dict[str, Any], prefix: str = "") -> list[tuple[str, dict[str, Any]]]:

@@ -1,7 +1,8 @@
 """Tells of a machine what preflight judges, as one JSON object. Changes nothing, and waits for nothing for long.
 
-One argument, JSON: `connect` (list of [name, address, port]), `resolve` (names), `ports` (numbers), `folders` (name to
-path), `share` (path), `python` (program), `seconds` (to wait for an answer). Standard library alone, any Python 3.6.
+One argument, JSON: `connect` (list of [name, address, port], and true where somebody has to listen already), `resolve`
+(names), `ports` (numbers), `folders` (name to path), `share` (path), `runner` (path of a Runner's configuration), `gpus`
+(folder of PCI devices), `python` (program), `seconds` (to wait for an answer). Standard library alone, any Python 3.6.
 """
 
 import errno
@@ -31,7 +32,8 @@ def main():
         "memory_mb": memory(),
         "python": python(asked.get("python") or "python3", seconds),
         "docker": docker(),
-        "gpu": gpu(),
+        "gpu": gpu(asked.get("gpus") or "/sys/bus/pci/devices"),
+        "node": node(asked.get("runner", "")),
         "ports": {str(port): listener(port) for port in asked.get("ports", [])},
         "folders": {name: folder(path) for name, path in asked.get("folders", {}).items()},
         "share": share(asked["share"], seconds) if asked.get("share") else None,
@@ -41,7 +43,13 @@ def main():
         lambda one: connect(one[1], one[2], seconds), asked.get("connect", []), seconds * 2 + 2
     )
     report["connect"] = [
-        {"name": one[0], "address": one[1], "port": one[2], "answer": answer or "silent"}
+        {
+            "name": one[0],
+            "address": one[1],
+            "port": one[2],
+            "outside": len(one) > 3,
+            "answer": answer or "silent",
+        }
         for one, answer in zip(asked.get("connect", []), answers)
     ]
     report["passwd"], report["group"] = numbers("/etc/passwd"), numbers("/etc/group")
@@ -141,8 +149,20 @@ def docker():
         "engine": bool(shutil.which("dockerd", path=SEARCH)),
         "kind": docker_kind(),
         "rootless": rootless(),
+        "settings": settings("/etc/docker/daemon.json"),
         "podman_socket": os.path.realpath("/var/run/docker.sock").startswith("/run/podman/"),
     }
+
+
+def settings(path):
+    """Whether the engine's settings can be read, or there are none."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return isinstance(json.loads(stream.read().strip() or "{}"), dict)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def docker_kind():
@@ -179,13 +199,29 @@ def rootless():
     return found
 
 
-def gpu():
+def gpu(folder):
     """How many display controllers of NVIDIA there are, and the driver's version where it is loaded."""
     count = 0
-    for path in glob.glob("/sys/bus/pci/devices/*"):
+    for path in glob.glob(folder + "/*"):
         if first_line(path + "/vendor") == "0x10de" and first_line(path + "/class").startswith("0x03"):
             count += 1
     return {"count": count, "driver": first_line("/proc/driver/nvidia/version")}
+
+
+def node(path):
+    """The name of the node that the machine is already, as the Runner's configuration has it; empty when it is none."""
+    section = ""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("["):
+                    section = line.strip()
+                key, _, value = line.partition("=")
+                if section == "[runner]" and key.strip() == "name":
+                    return str(json.loads(value))
+    except (OSError, ValueError):
+        pass
+    return ""
 
 
 def listener(port):

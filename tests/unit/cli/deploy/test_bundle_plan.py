@@ -125,7 +125,10 @@ def test_apt_sees_a_machine_that_has_nothing() -> None:
 def test_a_bundle_without_packages_leaves_docker_to_the_inventory(tmp_path: Path) -> None:
     assert "docker_source" not in bundle_plan.bundle_variables(tmp_path)
     (tmp_path / "packages").mkdir()
-    assert bundle_plan.bundle_variables(tmp_path)["docker_source"] == "packages"
+    found = bundle_plan.bundle_variables(tmp_path)
+    assert found["docker_source"] == "packages"
+    # The role adds the release and `server`.
+    assert found["shared_storage_package_dir"] == str(tmp_path / "packages")
 
 
 def test_the_sums_are_of_all_files_in_order(tmp_path: Path) -> None:

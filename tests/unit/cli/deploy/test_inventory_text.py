@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
-from hakuriver_cli.deploy.inventory_text import has_machine, with_machine, without_machine
+from hakuriver_cli.deploy.inventory_text import flaw, has_machine, with_machine, without_machine
 
 TEXT = """\
 # The lab.
@@ -110,6 +110,23 @@ def test_what_cannot_be_changed_by_lines_is_left_to_a_person(text: str, group: s
     with pytest.raises(HakuRiverError) as error:
         with_machine(text, "node-2", group, {})
     assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (TEXT, None),
+        ("g:\n  hosts:\n    a:\n    b:\n    a: {x: 1}\n", "line 5: a, which line 3 has already"),
+        ("a: {x: 1, x: 2}\n", "line 1: x, which line 1 has already"),
+        ("- {x: 1}\n- {x: 2}\n", None),
+        ("a: &a {x: 1}\nb:\n  <<: *a\n  y: 2\nc:\n  <<: *a\n", None),
+        ("a: [\n", "line 2: expected the node content, but found '<stream end>'"),
+        ("$ANSIBLE_VAULT;1.1;AES256\n61: [", None),
+        ("", None),
+    ],
+)
+def test_what_cannot_be_read_or_is_there_twice(text: str, why: str | None) -> None:
+    assert flaw(text) == why
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", "a:", "a\nb", "x" + "é"])

@@ -1,0 +1,60 @@
+"""What preflight's probe reads of a machine, where that can be seen without one."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from jinja2 import Environment
+
+_ROLES = Path(__file__).resolve().parents[3] / "ansible/roles"
+_PROBE = runpy.run_path(str(_ROLES / "preflight/files/probe.py"))
+
+
+def _configuration(name: str) -> str:
+    """As the role writes it."""
+    environment = Environment(trim_blocks=True)  # noqa: S701  (no web page)
+    environment.filters["comment"] = "# {}".format
+    environment.filters["to_json"] = lambda value, ensure_ascii: json.dumps(value, ensure_ascii=ensure_ascii)
+    template = (_ROLES / "hakuriver_runner/templates/runner.toml.j2").read_text("utf-8")
+    settings = {"network": {"name": "no"}, "runner": {"cores": 4, "name": name}, "client": {"name": "no"}}
+    return environment.from_string(template).render(
+        ansible_managed="managed", hakuriver_runner_effective=settings
+    )
+
+
+@pytest.mark.parametrize("name", ["node-1", 'a"b', "ü"])
+def test_a_machine_that_is_a_node_tells_its_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "runner.toml"
+    path.write_text(_configuration(name), "utf-8")
+    assert _PROBE["node"](str(path)) == name
+
+
+@pytest.mark.parametrize("text", ["", "[runner]\n", "[runner]\nname = \n", "[client]\nname = 1\n", "\xff"])
+def test_a_machine_that_is_none_has_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "runner.toml"
+    path.write_text(text, "latin-1")
+    assert _PROBE["node"](str(path)) == _PROBE["node"](str(tmp_path / "none")) == _PROBE["node"]("") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "readable"),
+    [
+        (None, True),
+        ("", True),
+        ("{}", True),
+        ('{"debug": true}', True),
+        ("{", False),
+        ("[]", False),
+        ("\xff", False),
+    ],
+)
+def test_whether_the_settings_of_the_engine_can_be_read(
+    tmp_path: Path, text: str | None, readable: bool
+) -> None:
+    path = tmp_path / "daemon.json"
+    if text is not None:
+        path.write_text(text, "latin-1")
+    assert _PROBE["settings"](str(path)) is readable
