@@ -1,10 +1,14 @@
-"""A folder that a machine with internet fills, and a bare node without internet that becomes a cluster by it."""
+"""A folder that a machine with internet fills, and a bare node without internet that becomes a cluster by it.
+
+The commands are those of an installed wheel, with the playbooks, roles and locks that it carries.
+"""
 
 from __future__ import annotations
 
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +25,29 @@ RELEASE = "bookworm"
 """Of the node's image; packages are those of the machine that makes the bundle."""
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of packages that the wheel was installed into, without what it depends on."""
+    wheels, packages = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("packages")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    make = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(nodes.ROOT)]
+    subprocess.run(make, check=True, capture_output=True)
+    (wheel,) = wheels.iterdir()
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(packages), str(wheel)], check=True)
+    return packages
+
+
 @pytest.fixture
-def hakuriver(tmp_path: Path) -> Commands:
+def hakuriver(installed: Path, tmp_path: Path) -> Commands:
     (tmp_path / "client.toml").touch()
-    return Commands({"HAKURIVER_CONFIG": str(tmp_path / "client.toml")})
+    return Commands({"HAKURIVER_CONFIG": str(tmp_path / "client.toml"), "PYTHONPATH": str(installed)})
+
+
+def test_the_commands_are_those_of_the_wheel(hakuriver: Commands, installed: Path) -> None:
+    """Its playbooks too: a bundle from a checkout would be built from the checkout."""
+    where = "import hakuriver_cli.deploy.content as content; print(content.checkout(), content.project())"
+    done = hakuriver("-c", where, program="python")
+    assert done.stdout.split() == ["None", str(installed / "hakuriver_cli/_ansible")]
 
 
 @pytest.fixture

@@ -217,7 +217,11 @@ def default_source(found: Path) -> dict[str, object]:
         return {}
     folder = inventory.controller(found) / "wheels"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return {"hakuriver_install_wheel": str(repacked(folder))}
+    return {
+        "hakuriver_install_wheel": str(repacked(folder)),
+        # A changed copy of the playbooks need not have it beside them.
+        "hakuriver_install_requirements": str(content.lock_file("runtime")),
+    }
 
 
 def drain_variables(timeout: str | None, *, kill: bool) -> dict[str, object]:

@@ -139,6 +139,15 @@ def test_how_files_with_settings_change_is_shown_to_nobody(role: Path) -> None:
                 assert "docker_shows_differences" in str(task.get("diff"))
 
 
+def test_the_guide_lists_the_roles_in_the_order_in_which_site_plays_them() -> None:
+    plays = yaml.safe_load((_ROOT / "ansible/playbooks/site.yml").read_text("utf-8"))
+    played = [entry["role"] for play in plays for entry in play["roles"]]
+    guide = (_ROOT / "docs/admin-guides/cluster-with-ansible.md").read_text("utf-8")
+    table = guide.partition("What it does, in this order.")[2].partition("\n\n| path")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == played
+
+
 def _flat(options: dict[str, Any], prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
     found = []
     for name, option in options.items():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hakuriver_host.services.environments.changes import Index, write_delta
 
-NAMES = ["a", "b", "c"]
+NAMES = ["a", "b"]
 Tree = dict[str, bytes | None]
 """Files by path; a folder is None."""
 
@@ -30,6 +30,9 @@ class Overlay:
     tree: Tree = field(default_factory=dict)
     made_anew: set[str] = field(default_factory=set)
     """Folders of the base that were removed and made again."""
+    upper_paths: set[str] = field(default_factory=set)
+    """What was written since, and the folders of what was changed: the overlay keeps these, also when they are as
+    they were at first."""
 
     def __post_init__(self) -> None:
         self.tree = dict(self.base)
@@ -42,15 +45,24 @@ class Overlay:
         self._place(path, data)
 
     def remove(self, path: str) -> None:
+        if path in self.tree:
+            self._touch(path)
         for each in [each for each in self.tree if each == path or each.startswith(f"{path}/")]:
             del self.tree[each]
             self.made_anew.discard(each)
+            self.upper_paths.discard(each)
+
+    def _touch(self, path: str) -> None:
+        parts = path.split("/")[:-1]
+        self.upper_paths |= {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
 
     def _place(self, path: str, data: bytes | None) -> None:
         if data is None and path in self.tree and self.tree[path] is None:
             return
         self.remove(path)
+        self._touch(path)
         self.tree[path] = data
+        self.upper_paths.add(path)
         if data is None and path in self.base and self.base[path] is None:
             self.made_anew.add(path)
 
@@ -58,22 +70,12 @@ class Overlay:
         """What an engine shows: entries in order, and the paths that it calls removed."""
         entries: dict[str, tuple[tarfile.TarInfo, IO[bytes] | None]] = {}
         removed = set(self.made_anew)
-        for path, data in self.tree.items():
-            if (
-                path not in self.base
-                or self.base[path] != data
-                or self._under_new(path)
-                or path in self.made_anew
-            ):
-                entries[path] = _entry(path, data)
+        for path in self.upper_paths:
+            entries[path] = _entry(path, self.tree[path])
         for path in self.base:
             if path not in self.tree and not self._under_new(path) and self._parent_is_folder(path):
                 entries[path] = _whiteout(path)
                 removed.add(path)
-        for path in list(entries):
-            for depth in range(1, path.count("/") + 1):
-                parent = "/".join(path.split("/")[:depth])
-                entries.setdefault(parent, _entry(parent, None))
         return [entries[path] for path in sorted(entries, key=lambda path: path.split("/"))], removed
 
     def _under_new(self, path: str) -> bool:
@@ -142,16 +144,17 @@ def pack(overlay: Overlay, before: Index) -> tuple[bytes, Index, int]:
     return output.getvalue(), delta.index, delta.entries
 
 
+contents = st.sampled_from([None, b"", b"x"])
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
 changes = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), paths, st.one_of(st.none(), st.binary(max_size=2))),
+        st.tuples(st.just("put"), paths, contents),
         st.tuples(st.just("remove"), paths, st.none()),
         st.tuples(st.just("pack"), st.just(""), st.none()),
     ),
     max_size=30,
 )
-bases = st.lists(st.tuples(paths, st.one_of(st.none(), st.binary(max_size=2))), max_size=8)
+bases = st.lists(st.tuples(paths, contents), max_size=8)
 
 
 @settings(max_examples=400)
@@ -175,6 +178,17 @@ def test_the_stack_of_layers_is_the_tree(
             if entries:
                 layers.append(layer)
             assert stacked(overlay.base, layers) == overlay.tree
+
+
+def test_what_is_in_a_folder_that_was_made_anew_is_packed_again() -> None:
+    """The new folder hides what the last layer had in it."""
+    overlay = Overlay({"a": None, "a/old": b"x"})
+    overlay.put("a/kept", b"x")
+    first, index, _ = pack(overlay, {})
+    overlay.remove("a")
+    overlay.put("a/kept", b"x")
+    second, _, _ = pack(overlay, index)
+    assert stacked(overlay.base, [first, second]) == {"a": None, "a/kept": b"x"}
 
 
 def test_what_did_not_change_costs_nothing() -> None:
