@@ -73,7 +73,8 @@ async def test_no_start_comes_between_a_look_and_the_hosts_answer(machine: Node)
     async with machine.life() as life:
         before, during = spec(), spec()
         early = asyncio.create_task(life.supervisor.start([before]))
-        await asyncio.sleep(0)
+        while not life.supervisor.reports():
+            await asyncio.sleep(0)
         await life.supervisor.hold_starts()
         seen = [entry.report.key for entry in await life.journal.unacknowledged()]
         assert seen == [report.key for report in life.supervisor.reports()] == [before.key]

@@ -212,9 +212,8 @@ def test_environments_list_their_versions_newest_first(commands: Commands, host:
     versions = [EnvironmentVersion(timestamp=stamp, tarball=f"torch-{stamp}.tar") for stamp in (1, 2)]
     found = EnvironmentVersions(latest_timestamp=2, latest_tarball="torch-2.tar", all_versions=versions)
     host.on("GET", "/api/docker/list", {"torch": found})
-    for words, app in ((("env", "list"), None), (("list-tars",), docker_app())):
-        rows: list[dict[str, Any]] = commands(*words, "-o", "json", app=app).json
-        assert [(row["timestamp"], row["latest"]) for row in rows] == [(2, True), (1, False)]
+    rows: list[dict[str, Any]] = commands("list-tars", "-o", "json", app=docker_app()).json
+    assert [(row["timestamp"], row["latest"]) for row in rows] == [(2, True), (1, False)]
 
 
 def test_users(commands: Commands, host: FakeHost) -> None:
