@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError, StorageError
 from hakuriver.models.runner import AttemptReport, EngineName, RunnerHealth
+from hakuriver.threads import in_thread
 from hakuriver.version import __version__
 from hakuriver_agent.api import attempts, health, logs, sync
 from hakuriver_agent.api.edge import Guard, on_error
@@ -34,7 +35,6 @@ from hakuriver_agent.outbox import Outbox
 from hakuriver_agent.registration import Hooks, Registrar
 from hakuriver_agent.share import Share
 from hakuriver_agent.supervisor import ACKNOWLEDGED_KEPT, Supervisor
-from hakuriver_agent.threads import in_thread
 from hakuriver_agent.tokens import Tokens
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -16,7 +16,7 @@ from pathlib import Path
 from hakuriver.config import Settings
 from hakuriver.errors import StorageError
 from hakuriver.models.runner import SHARED_MARKER
-from hakuriver_agent.threads import in_thread
+from hakuriver.threads import in_thread
 
 SHARED_DATA = "shared_data"
 LOGS = ("task_outputs", "task_errors")

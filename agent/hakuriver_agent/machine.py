@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 from hakuriver.config import Settings
 from hakuriver.models.runner import EngineName, HeartbeatRequest, RegisterRequest
+from hakuriver.threads import in_thread
 from hakuriver.version import __version__
 from hakuriver_agent.devices import cpu, numa
 from hakuriver_agent.engines.port import Engine
 from hakuriver_agent.folders import Folders
 from hakuriver_agent.share import Share
 from hakuriver_agent.supervisor import Supervisor
-from hakuriver_agent.threads import in_thread
 
 SENSORS_SECONDS = 5.0
 SETTLE_SECONDS = 3.0

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hakuriver.models.runner import SHARED_MARKER
+from hakuriver.threads import in_thread
 from hakuriver_agent.engines.port import EngineUnavailableError
 from hakuriver_agent.folders import LOGS
-from hakuriver_agent.threads import in_thread
 
 SECONDS = 5.0
 

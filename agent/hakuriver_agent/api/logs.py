@@ -14,9 +14,9 @@ from starlette.routing import Route
 from hakuriver.errors import NotFoundError, StorageError, UsageError
 from hakuriver.models.runner import AttemptSpec
 from hakuriver.states import FINAL
+from hakuriver.threads import in_thread
 from hakuriver_agent.folders import Folders
 from hakuriver_agent.supervisor import Supervisor
-from hakuriver_agent.threads import in_thread
 
 PIECE = 1 << 18
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.1, 0.5

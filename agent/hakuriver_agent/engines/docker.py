@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from hakuriver.models.runner import AttemptSpec
+from hakuriver.threads import in_thread
 from hakuriver_agent.engines.docker_answers import ended, failure, moment, unit_of
 from hakuriver_agent.engines.docker_door import ContainerGoneError, DockerDoor, translated
 from hakuriver_agent.engines.docker_output import ContainerOutput
@@ -53,7 +54,6 @@ from hakuriver_agent.environments.images import DockerImages
 from hakuriver_agent.folders import Folders, ForbiddenPathError, make_scratch
 from hakuriver_agent.identity import ForbiddenUserError, Ids, ids_of, in_container
 from hakuriver_agent.logfile import LogFile
-from hakuriver_agent.threads import in_thread
 
 PROBE_SECONDS = 5.0
 MOUNT_SECONDS = 5.0

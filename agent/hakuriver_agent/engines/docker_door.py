@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hakuriver.threads import in_thread
 from hakuriver_agent.engines.port import EngineUnavailableError
-from hakuriver_agent.threads import in_thread
 
 CALL_SECONDS = 60.0
 LATE_EVENT_SECONDS = 2

@@ -19,9 +19,9 @@ from typing import Any
 import structlog
 
 import hakuriver_agent
+from hakuriver.threads import in_thread
 from hakuriver_agent.engines.commands import DEFAULT_PATH, systemd_scope
 from hakuriver_agent.engines.port import EngineUnavailableError
-from hakuriver_agent.threads import in_thread
 
 START_SECONDS = 15.0
 TRIES = 3

@@ -25,6 +25,7 @@ from hakuriver.errors import NotFoundError, StorageError
 from hakuriver.models.environments import SyncProgress, VersionManifest, check_name, image_tag
 from hakuriver.models.runner import AttemptSpec
 from hakuriver.store import Catalog, read_layer
+from hakuriver.threads import in_thread
 from hakuriver_agent.engines.docker_door import ContainerGoneError, translated
 from hakuriver_agent.engines.port import EngineUnavailableError, Launch, StartFailedError
 from hakuriver_agent.environments import progress as progress_
@@ -32,7 +33,6 @@ from hakuriver_agent.environments.cache import Cached, LastUse, layer_sizes, vic
 from hakuriver_agent.environments.images import Image, Images, label_of
 from hakuriver_agent.environments.loading import Loader, ReadLayer
 from hakuriver_agent.environments.progress import Sync
-from hakuriver_agent.threads import in_thread
 
 REFRESH_SECONDS = 60.0
 TOLD_AGAIN_SECONDS = 5.0

@@ -19,11 +19,11 @@ import structlog
 from hakuriver.errors import HakuRiverError, NotFoundError, StorageError
 from hakuriver.models.environments import LayerInfo, VersionManifest, image_tag
 from hakuriver.store import Catalog, docker_archive, read_layer
+from hakuriver.threads import in_thread
 from hakuriver_agent.engines.port import StartFailedError
 from hakuriver_agent.environments.images import Image, Images, LoadRefusedError
 from hakuriver_agent.environments.planning import Chain, Flight, Wait, plan
 from hakuriver_agent.environments.progress import Sync
-from hakuriver_agent.threads import in_thread
 
 ReadLayer = Callable[[Path, LayerInfo], Iterator[bytes]]
 _PIECE = 1 << 20

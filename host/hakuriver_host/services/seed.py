@@ -20,9 +20,9 @@ import structlog
 
 from hakuriver.config import Settings
 from hakuriver.store import Catalog
+from hakuriver.threads import start_thread
 from hakuriver_host.services.environments.engine import Stream
 from hakuriver_host.services.environments.making import import_version
-from hakuriver_host.services.threads import start_thread
 
 if TYPE_CHECKING:
     from docker import DockerClient

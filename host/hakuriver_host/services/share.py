@@ -15,9 +15,10 @@ from sqlmodel import SQLModel
 from hakuriver.config import Settings
 from hakuriver.errors import StorageError
 from hakuriver.models.runner import SHARED_MARKER
+from hakuriver.threads import start_thread
 from hakuriver_host.db.repository import Repository
 from hakuriver_host.db.tables import MetaRow
-from hakuriver_host.services.threads import ShareCalls, start_thread
+from hakuriver_host.services.threads import ShareCalls
 
 log = structlog.get_logger(__name__)
 

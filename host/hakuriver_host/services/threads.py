@@ -1,4 +1,4 @@
-"""Blocking work that may never end: calls on the share, and what waits for another program.
+"""Calls on the share, which may never end.
 
 Reads of the database are short, and use asyncio's own threads. A call on a share that hangs keeps its thread for as
 long as the share does; among those threads it would keep everybody from the database, and the process from ending.
@@ -8,43 +8,17 @@ So these are daemon threads, one for each call, with a limit on their number and
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from hakuriver.errors import StorageError
+from hakuriver.threads import start_thread
 
 SECONDS = 10.0
 AT_ONCE = 8
 
 _Result = TypeVar("_Result")
-
-
-def start_thread(function: Callable[[], _Result]) -> asyncio.Future[_Result]:
-    """Calls it in a thread of its own, which nobody has to wait for."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_Result] = loop.create_future()
-
-    def settle(result: _Result | None, error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)  # type: ignore[arg-type]  # there is a result where there is no error
-        else:
-            future.set_exception(error)
-
-    def work() -> None:
-        result, failure = None, None
-        try:
-            result = function()
-        except Exception as error:  # noqa: BLE001 - handed to the caller
-            failure = error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=work, name="work", daemon=True).start()
-    return future
 
 
 class ShareCalls:

@@ -13,10 +13,10 @@ from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, Stora
 from hakuriver.models.environments import check_name
 from hakuriver.states import FINAL
 from hakuriver.store import Catalog
+from hakuriver.threads import start_thread
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
-from hakuriver_host.services.threads import start_thread
 
 _ROOM = 64 << 20
 """Bytes that must be free on the share before anything is written to it."""
@@ -32,6 +32,8 @@ class Desk:
         self.catalog = Catalog(settings.container_dir)
         self.engine = HostEngine(settings.docker.socket, share_id)
         self.scratch = settings.paths.state_dir / "uploads"
+        self.memory = settings.paths.state_dir / "environments"
+        """What packings remember; there once something was packed."""
         self.busy: dict[str, str] = {}
         self.collecting = False
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from hakuriver.errors import HakuRiverError, UsageError
 from hakuriver.models.environments import TerminalStart
+from hakuriver.threads import start_thread
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
-from hakuriver_host.services.threads import start_thread
 
 _PIECE = 1 << 16
 _HEADER = struct.Struct(">BxxxL")

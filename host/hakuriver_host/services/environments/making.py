@@ -22,7 +22,7 @@ from hakuriver.models.environments import (
     parse_reference,
 )
 from hakuriver.store import Catalog, docker_archive, read_layer
-from hakuriver.store.layout import archive_path
+from hakuriver.store.layout import LIFE, archive_path
 from hakuriver_host.services.environments.archives import ingest, safe_name
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine, Stream
 
@@ -146,7 +146,7 @@ class Maker:
             )
         tag = _own_tag(request.name)
         self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+        with tempfile.TemporaryDirectory(dir=self._scratch, prefix=f"{LIFE}-") as folder:
             root = Path(folder) / "root"
             include = [f"--include={','.join(request.include)}"] if request.include else []
             made = subprocess.run(

@@ -59,10 +59,10 @@ class Packing:
 class Packer:
     """Packs one container at a time; who calls sees to it that no environment is packed twice at once."""
 
-    def __init__(self, engine: HostEngine, catalog: Catalog, state_dir: Path) -> None:
+    def __init__(self, engine: HostEngine, catalog: Catalog, memory: Path) -> None:
         self._engine = engine
         self._catalog = catalog
-        self._memory = state_dir / "environments"
+        self._memory = memory
 
     def pack(self, name: str, author: str, message: str) -> Packing:
         """Makes the next version.
@@ -72,6 +72,9 @@ class Packer:
             StorageError: the share does not take it; no version appears.
         """
         container, kind = self._engine.container(name), self._engine.kind()
+        # Before anything is begun: a later life looks for what was left behind only where it is there.
+        with suppress(OSError):
+            self._memory.mkdir(mode=0o700, parents=True, exist_ok=True)
         packages = installed(self._engine, container)
         work = self._changes if kind.tells_changes else self._whole
         config, layers, written, index = work(container, kind, message)
@@ -166,7 +169,6 @@ class Packer:
         """Losing it makes the next packing dearer, and no worse."""
         path = self._memory / f"{name}.json"
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary = path.with_suffix(".new")
             temporary.write_text(packed.model_dump_json(), "utf-8")
             temporary.rename(path)

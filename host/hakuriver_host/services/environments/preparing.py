@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
@@ -10,11 +11,12 @@ import structlog
 from hakuriver.errors import ConflictError, HakuRiverError, UnreachableError, UsageError
 from hakuriver.models.environments import EnvironmentClone, EnvironmentCreate
 from hakuriver.models.tasks import Message
+from hakuriver.store.layout import LIFE
+from hakuriver.threads import start_thread
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.environments.desk import Desk, checked
 from hakuriver_host.services.environments.engine import EnvContainer
 from hakuriver_host.services.environments.making import Maker, Source, pieces_of
-from hakuriver_host.services.threads import start_thread
 
 log = structlog.get_logger(__name__)
 
@@ -91,14 +93,19 @@ class Preparing:
         return await start_thread(self._desk.engine.containers)
 
     async def recover(self) -> None:
-        """Once, at the Host's start: cleans up what an earlier life left half done."""
+        """Once, at the Host's start: cleans up what an earlier life left half done.
+
+        The engine is asked only where something was ever packed: a Host that prepares no environments loads no SDK.
+        """
 
         def work() -> None:
             self._desk.catalog.sweep_temporary()
-            for leftover in self._desk.scratch.glob("*") if self._desk.scratch.is_dir() else ():
-                leftover.unlink(missing_ok=True)
-            with suppress(UnreachableError):
-                self._desk.engine.recover(busy=self._desk.busy)
+            for leftover in self._desk.scratch.glob("*"):
+                if not leftover.name.startswith(LIFE):
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+            if self._desk.memory.is_dir():
+                with suppress(UnreachableError):
+                    self._desk.engine.recover(busy=self._desk.busy)
 
         try:
             await start_thread(work)

@@ -22,6 +22,7 @@ from hakuriver.models.environments import (
 from hakuriver.models.nodes import EnvironmentVersions
 from hakuriver.models.tasks import Message
 from hakuriver.states import NodeState
+from hakuriver.threads import start_thread
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.environments import making
 from hakuriver_host.services.environments.catalogue import (
@@ -34,7 +35,6 @@ from hakuriver_host.services.environments.collecting import collect
 from hakuriver_host.services.environments.desk import Desk, checked, in_use
 from hakuriver_host.services.environments.garbage import Retention, expired
 from hakuriver_host.services.environments.packing import Packer
-from hakuriver_host.services.threads import start_thread
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 class VersionService:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._packer = Packer(desk.engine, desk.catalog, desk.core.settings.paths.state_dir)
+        self._packer = Packer(desk.engine, desk.catalog, desk.memory)
 
     async def tarballs(self) -> dict[str, EnvironmentVersions]:
         return await self._desk.share(lambda: list_environments(self._desk.catalog.root))

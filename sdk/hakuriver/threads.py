@@ -1,7 +1,7 @@
 """Blocking work in threads that never hold up the end of the process.
 
-asyncio's own pool is joined at exit, so that one call on a hanging share would keep the Runner from ending. These
-are daemon threads, one for each call: for calls that are rare or long.
+asyncio's own pool is joined at exit, so that one call on a hanging share would keep a daemon from ending, and a few
+would keep all others out of the pool. These are daemon threads, one for each call: for calls that are rare or long.
 """
 
 from __future__ import annotations
@@ -14,12 +14,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[[], T], timeout: float | None = None, name: str = "work") -> T:
-    """Calls `function` in a thread.
-
-    Raises:
-        TimeoutError: it took longer; the thread is left to itself.
-    """
+def start_thread(function: Callable[[], T], name: str = "work") -> asyncio.Future[T]:
+    """Calls `function` in a thread of its own, which nobody has to wait for. Needs a running loop."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -41,4 +37,13 @@ async def in_thread(function: Callable[[], T], timeout: float | None = None, nam
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=work, name=name, daemon=True).start()
-    return await asyncio.wait_for(future, timeout)
+    return future
+
+
+async def in_thread(function: Callable[[], T], timeout: float | None = None, name: str = "work") -> T:
+    """Calls `function` in a thread.
+
+    Raises:
+        TimeoutError: it took longer; the thread is left to itself.
+    """
+    return await asyncio.wait_for(start_thread(function, name), timeout)
