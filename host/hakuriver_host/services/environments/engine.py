@@ -180,8 +180,12 @@ class HostEngine:
         return self.container(name)
 
     def start(self, name: str) -> EnvContainer:
+        """One that a Host which was killed while it packed has left paused goes on."""
+        container = self.container(name)
+        if container.state == "paused":
+            self._unpause(container)
         with self._words(f"starting {name}"):
-            self.client().start(self.container(name).id)
+            self.client().start(container.id)
         return self.container(name)
 
     def stop(self, name: str) -> EnvContainer:
@@ -205,14 +209,25 @@ class HostEngine:
             self._remove_helpers()
             for container in self.containers():
                 if container.state == "paused" and container.environment not in busy:
-                    self.client().unpause(container.id)
+                    self._unpause(container)
 
     def _remove_helpers(self) -> None:
         """Those of earlier lives."""
         labels = [f"{LABEL_CLUSTER}={self._cluster}", LABEL_HELPER]
         for each in self.client().containers(all=True, filters={"label": labels}):
             if each["Labels"][LABEL_HELPER] != LIFE:
-                self.client().remove_container(each["Id"], force=True, v=True)
+                with contextlib.suppress(NotFoundError, ConflictError), self._words("removing a helper"):
+                    # It may be going already.
+                    self.client().remove_container(each["Id"], force=True, v=True)
+
+    def _unpause(self, container: EnvContainer) -> None:
+        """One that is not paused (any more) is left as it is."""
+        try:
+            with self._words(f"continuing {container.environment}"):
+                self.client().unpause(container.id)
+        except HakuRiverError as error:
+            if "not paused" not in error.message and "not running" not in error.message:
+                raise
 
     @contextlib.contextmanager
     def paused(self, container: EnvContainer) -> Iterator[None]:
@@ -228,8 +243,7 @@ class HostEngine:
         try:
             yield
         finally:
-            with self._words(f"continuing {container.environment}"):
-                self.client().unpause(container.id)
+            self._unpause(container)
 
     @contextlib.contextmanager
     def upper(self, container: EnvContainer) -> Iterator[Upper]:

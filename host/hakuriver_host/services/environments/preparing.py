@@ -51,7 +51,8 @@ class Preparing:
 
     async def start(self, name: str, principal: Principal) -> Message:
         await self._desk.may_change(name, principal)
-        await start_thread(lambda: self._desk.engine.start(name))
+        async with self._desk.alone(name, "being started"):
+            await start_thread(lambda: self._desk.engine.start(name))
         return Message(message=f"{name} is started")
 
     async def stop(self, name: str, principal: Principal) -> Message:
