@@ -50,15 +50,22 @@ class Commands:
         within: float = 60.0,
         environment: Mapping[str, str] | None = None,
     ) -> Result:
-        done = subprocess.run(
-            [_BIN / program, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=within,
-            check=False,
-            env={**self._environment, **(environment or {})},
-        )
+        try:
+            done = subprocess.run(
+                [_BIN / program, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=within,
+                check=False,
+                env={**self._environment, **(environment or {})},
+            )
+        except subprocess.TimeoutExpired as late:
+            said = (late.stderr or b"")[-3000:]
+            text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+            raise AssertionError(
+                f"{program} {arguments[:2]} does not end within {within} s; it says:\n{text}"
+            ) from None
         return Result(done.returncode, done.stdout, done.stderr)
 
     def start(

@@ -34,6 +34,8 @@ from hakuriver_host.services.environments import Environments
 from hakuriver_host.services.environments.making import Source
 
 TAR = "application/x-tar"
+BYTES = "application/octet-stream"
+"""Of bodies that come: tools that send what an OpenAPI document asks for know no tars."""
 VERSION_NUMBER_HEADER = "X-Environment-Version"
 _USUAL = (UsageError, NotFoundError, ConflictError, UnreachableError, StorageError)
 
@@ -150,7 +152,7 @@ def _containers(environments: Environments) -> list[Endpoint]:
             prepare,
             "Make an environment's container from an archive of an image, a root file system, or a Dockerfile's folder",
             EnvironmentInfo,
-            takes=TAR,
+            takes=BYTES,
             status=201,
             errors=_USUAL,
         ),
@@ -212,7 +214,7 @@ def _containers(environments: Environments) -> list[Endpoint]:
             "Unpack a tar into a folder of an environment's container",
             Message,
             query=PathQuery,
-            takes=TAR,
+            takes=BYTES,
             errors=_USUAL,
         ),
     ]
@@ -267,7 +269,7 @@ def _versions(environments: Environments) -> list[Endpoint]:
             "Make an archive of an image the next version",
             PackResult,
             query=ImportQuery,
-            takes=TAR,
+            takes=BYTES,
             errors=_USUAL,
         ),
         Endpoint(

@@ -112,7 +112,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         content = {"application/json": {"schema": schemas.of(endpoint.body, "validation")}}
         operation["requestBody"] = {"required": True, "content": content}
     if endpoint.takes is not None:
-        content = {endpoint.takes: {"schema": {"type": "string", "contentMediaType": endpoint.takes}}}
+        content = {endpoint.takes: {"schema": {"type": "string", "format": "binary"}}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 

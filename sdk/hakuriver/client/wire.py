@@ -150,7 +150,7 @@ def long_arguments(call: Call[Any], timeout: float, content: Any = None) -> dict
     arguments = {**request_arguments(call), "timeout": httpx.Timeout(timeout, read=None, write=None)}
     if content is not None:
         arguments["content"] = content
-        arguments["headers"] = {**arguments["headers"], "Content-Type": "application/x-tar"}
+        arguments["headers"] = {**arguments["headers"], "Content-Type": "application/octet-stream"}
     return arguments
 
 
