@@ -78,16 +78,16 @@ def test_a_bare_node_without_internet_becomes_a_cluster(
     assert node.run("head", "sh", "-c", reached) == "no"
     assert node.run("head", "sh", "-c", "command -v docker || echo none") == "none"
     words = ("cluster", "deploy", "--bundle", str(bundle), "--inventory", str(node.inventory))
-    done = hakuriver(*words, within=300)
+    done = hakuriver(*words, within=600)
     assert done.code == 0, done.stderr
     assert use.run_a_task(node, "head") == "head"
-    again = hakuriver(*words, within=120)
+    again = hakuriver(*words, within=300)
     assert "nothing was changed" in again.stderr
     serve_by_nfs(node)
-    served = hakuriver(*words, "--tags", "shared_storage", within=120)
+    served = hakuriver(*words, "--tags", "shared_storage", within=300)
     assert served.code == 0, served.stderr
     assert node.run("head", "findmnt", "--noheadings", "--output", "SOURCE", "/mnt/nfs").endswith("[/nfs]")
-    again = hakuriver(*words, "--tags", "shared_storage", within=120)
+    again = hakuriver(*words, "--tags", "shared_storage", within=300)
     assert "nothing was changed" in again.stderr
 
 

@@ -299,13 +299,14 @@ class TestWorkingInIt:
             {"HAKURIVER_CONFIG": str(lab.config)}, "env", "shell", name, rows=31, columns=97
         ) as terminal:
             terminal.until("#")
-            terminal.type("stty size\r")
+            terminal.type("while :; do stty size; sleep 0.1; done\r")
             terminal.until("31 97")
             terminal.resize(40, 120)
-            os.kill(terminal.pid, 28)  # SIGWINCH, which a real terminal's driver sends by itself
-            until(lambda: _size(terminal) == "40 120", "the window's new size arrives")
-            terminal.type("sleep 600\r")
-            terminal.until("sleep 600")
+            terminal.until("40 120")
+            terminal.type("\x03")
+            terminal.until("#")
+            terminal.type("sh -c 'echo be''gun; sleep 600'\r")
+            terminal.until("begun")
             terminal.type("\x03")
             terminal.type("echo interr''upted\r")
             terminal.until("interrupted")
@@ -438,13 +439,6 @@ class TestTheReferencesNames:
         assert [each["status"] for each in found if each["name"] == name] == ["running"]
         assert lab.api.call("POST", f"/api/docker/host/stop/{name}").is_success
         assert lab.api.call("POST", f"/api/docker/host/delete/{name}").is_success
-
-
-def _size(terminal: Terminal) -> str:
-    terminal.type("echo size $(stty size) end\r")
-    terminal.until("size ")
-    text = terminal.until(" end")
-    return text if text[:1].isdigit() else ""
 
 
 def _piped(lab: Cluster, data: bytes, *arguments: str) -> str:
