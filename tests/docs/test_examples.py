@@ -68,7 +68,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     try:
         yield environment
         _end_tasks(run)
-        versions = [row["timestamp"] for row in run("env", "list", "-o", "json").json()]
+        versions = [row["version"] for row in run("env", "versions", "hakuriver-base", "-o", "json").json()]
     finally:
         _stop(up)
     for version in versions:
