@@ -206,6 +206,9 @@ async def _watchdog() -> None:
     """Tells systemd that the loop turns (`WatchdogSec=`, sd_notify(3))."""
     microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
     notifier = sdnotify.SystemdNotifier()
+    if notifier.socket is not None:
+        # Of signs of life that the listener cannot take, the next serves as well: the loop must not wait for it.
+        notifier.socket.setblocking(False)
     while microseconds:
         notifier.notify("WATCHDOG=1")
         await asyncio.sleep(microseconds / 3e6)

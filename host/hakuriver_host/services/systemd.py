@@ -7,10 +7,16 @@ import os
 
 import sdnotify  # type: ignore[import-untyped]  # it has no types
 
+_SECONDS = 5.0
+
 
 def tell(state: str) -> None:
-    """`READY=1`, `STOPPING=1` or `WATCHDOG=1`."""
-    sdnotify.SystemdNotifier().notify(state)
+    """`READY=1`, `STOPPING=1` or `WATCHDOG=1`. Whoever listens and does not read holds up nothing for long."""
+    notifier = sdnotify.SystemdNotifier()
+    if notifier.socket is not None:
+        # Of signs of life that one cannot take, the next serves as well.
+        notifier.socket.settimeout(0.0 if state == "WATCHDOG=1" else _SECONDS)
+    notifier.notify(state)
 
 
 async def watchdog() -> None:
