@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from support.nodes import ROOT, environment, told
 
+SECONDS = 2400
+"""An outer watchdog: a scenario takes minutes, and several times as many on a machine that does something else."""
 _SHOWN = 12_000
 """Characters of the output that a failure shows: the play that failed and the one before it."""
 

@@ -20,7 +20,7 @@ from support import nodes
 from support.daemons import clean_environment
 from support.nodes import Nodes
 
-pytestmark = pytest.mark.deploy
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(2400)]
 
 EXISTING = {"shared_storage_type": "existing"}
 CHANGED = (
@@ -228,7 +228,7 @@ class Lab:
             input=given,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
             check=False,
             env={**clean_environment(), **own},
         )

@@ -19,7 +19,7 @@ from support import nodes
 from support.commands import Commands
 from support.nodes import Nodes
 
-pytestmark = pytest.mark.deploy
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(2400)]
 
 RELEASE = "bookworm"
 """Of the node's image; packages are those of the machine that makes the bundle."""

@@ -8,6 +8,7 @@ from deploy import scenarios
 
 
 @pytest.mark.deploy
+@pytest.mark.timeout(scenarios.SECONDS)
 @pytest.mark.parametrize("scenario", ["cluster", "local"])
 def test_bare_machines_become_a_cluster(scenario: str) -> None:
     scenarios.play(scenario)

@@ -15,7 +15,7 @@ from hakuriver_cli.deploy import processes
 from support import nodes
 from support.nodes import ROOT, Nodes
 
-pytestmark = pytest.mark.deploy
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(2400)]
 
 KILLS = 10
 TASKS = 220

@@ -8,6 +8,7 @@ from deploy import scenarios
 
 
 @pytest.mark.deploy
+@pytest.mark.timeout(scenarios.SECONDS)
 @pytest.mark.parametrize("scenario", ["add-node", "remove-node", "upgrade", "restore"])
 def test_the_playbook_does_what_it_promises(scenario: str) -> None:
     scenarios.play(scenario)

@@ -11,6 +11,7 @@ _WHOLE = {"cluster", "add-node", "remove-node", "upgrade", "restore", "local"}
 
 
 @pytest.mark.deploy
+@pytest.mark.timeout(scenarios.SECONDS)
 @pytest.mark.parametrize("scenario", [name for name in scenarios.names() if name not in _WHOLE])
 def test_the_role_does_what_it_promises(scenario: str) -> None:
     scenarios.play(scenario)
