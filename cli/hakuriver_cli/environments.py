@@ -67,7 +67,7 @@ def create(
 
     Then work in it (`hakuriver env shell NAME`) and pack it (`hakuriver env pack NAME`).
     """
-    from hakuriver_cli.transfer import pieces_of, tar_of  # noqa: PLC0415  (loaded only where files travel)
+    from hakuriver_cli.transfer import pieces_of_file, tar_of  # noqa: PLC0415  (loaded only where files travel)
 
     session = Session(common)
     sources = {"--image": image, "--from": base, "--debootstrap": debootstrap}
@@ -82,7 +82,7 @@ def create(
         )
     for kind, path in files.items():
         if path is not None:
-            tar = tar_of(path) if path.is_dir() else pieces_of(path)
+            tar = tar_of(path) if path.is_dir() else pieces_of_file(path)
             made = session.client.env.create_from(name, kind, _told(session, tar, f"sending {path}"))
             break
     else:
@@ -338,12 +338,14 @@ def import_(
     common: Common = COMMON,
 ) -> None:
     """Make an archive the next version of an environment."""
-    from hakuriver_cli.transfer import name_of, pieces_of  # noqa: PLC0415
+    from hakuriver_cli.transfer import name_of, pieces_of_file  # noqa: PLC0415
 
     session = Session(common)
     wanted = name or name_of(file)
     packed = session.client.env.import_(
-        wanted, _told(session, pieces_of(file), f"sending {file}"), message or f"imported from {file.name}"
+        wanted,
+        _told(session, pieces_of_file(file), f"sending {file}"),
+        message or f"imported from {file.name}",
     )
     session.printer.rows([packed.version], views.VERSIONS)
 

@@ -14,14 +14,14 @@ from typing import cast
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
 from hakuriver.models.environments import ENVIRONMENT_NAME
+from hakuriver.pieces import PieceReader, pieces_of
 from hakuriver_cli.session import Session
 
-_PIECE = 1 << 20
 _PLACE = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern}):(?P<path>/.*)", re.DOTALL)
 _ARCHIVE = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern})-[0-9]{{1,12}}\.tar")
 
 
-def pieces_of(path: Path) -> Iterator[bytes]:
+def pieces_of_file(path: Path) -> Iterator[bytes]:
     """A file, piece by piece; it is opened at once, so that a wrong path is told before anything is sent."""
     try:
         file = path.open("rb")
@@ -30,8 +30,7 @@ def pieces_of(path: Path) -> Iterator[bytes]:
 
     def pieces() -> Iterator[bytes]:
         with file:
-            while piece := file.read(_PIECE):
-                yield piece
+            yield from pieces_of(file)
 
     return pieces()
 
@@ -48,8 +47,7 @@ def tar_of(folder: Path, *, name: str | None = None) -> Iterator[bytes]:
     def pieces() -> Iterator[bytes]:
         with process:
             assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-            while piece := process.stdout.read(_PIECE):
-                yield piece
+            yield from pieces_of(process.stdout)
             said = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
         if process.returncode != 0:
             raise HakuRiverError(
@@ -136,7 +134,7 @@ def _fetch(session: Session, name: str, path: str, target: Path) -> None:
 def _unpack(pieces: Iterator[bytes], folder: Path) -> None:
     """Nothing leads out of the folder, and no device or foreign owner is made (PEP 706, the `data` filter)."""
     try:
-        with tarfile.open(fileobj=_Reader(pieces), mode="r|") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=PieceReader(pieces), mode="r|") as tar:  # type: ignore[call-overload]
             tar.extractall(folder, filter="data")
     except tarfile.TarError as error:
         raise HakuRiverError(f"what came cannot be unpacked: {error}", "copy less of it") from None
@@ -149,19 +147,6 @@ def _merge(source: Path, target: Path) -> None:
             _merge(child, other)
         else:
             child.replace(other)
-
-
-class _Reader:
-    """Pieces as a file."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._left = pieces, b""
-
-    def read(self, size: int) -> bytes:
-        while len(self._left) < size and (piece := next(self._pieces, b"")):
-            self._left += piece
-        data, self._left = self._left[:size], self._left[size:]
-        return data
 
 
 def _escaped(name: str) -> str:

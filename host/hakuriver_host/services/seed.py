@@ -19,9 +19,9 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import structlog
 
 from hakuriver.config import Settings
+from hakuriver.pieces import PieceReader
 from hakuriver.store import Catalog
 from hakuriver.threads import start_thread
-from hakuriver_host.services.environments.engine import Stream
 from hakuriver_host.services.environments.making import import_version
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _add_file(archive: tarfile.TarFile, name: str, data: bytes, mode: int) -> No
 def _store(client: DockerClient, tag: str, catalog: Catalog, name: str, source: str) -> int:
     """Puts the image into the store as the first version; the name that it was made under goes."""
     pieces: Any = client.images.get(tag).save(named=True)
-    file = cast("IO[bytes]", Stream(pieces))
+    file = cast("IO[bytes]", PieceReader(pieces))
     manifest, _ = import_version(catalog, name, file, "hakuriver", f"made of {source} at the first start")
     client.images.remove(tag)
     return manifest.version

@@ -279,7 +279,7 @@ class Client:
         )
         while True:
             try:
-                response = self._http.request(**self._arguments(call))
+                response = self._http.request(**wire.request_arguments(call))
             except httpx.TransportError as error:
                 pause = retries.pause_after(error)
                 if pause is None:
@@ -289,9 +289,6 @@ class Client:
                 self._stood = True
                 wire.check(response, self.url)
                 return call.read(response)
-
-    def _arguments(self, call: calls.Call[Any]) -> dict[str, Any]:
-        return wire.long_arguments(call, self._address.timeout) if call.long else wire.request_arguments(call)
 
     def _stream(self, cursor: Cursor[T]) -> Generator[T]:
         retries = wire.Retries(self._address.patience, time.monotonic, stood=self._stood)

@@ -127,9 +127,11 @@ class EnvironmentCalls:
         return self._send(calls.put_files(name, path), tar)
 
     def _send(self, call: calls.Call[T], content: Pieces | None = None) -> T:
-        arguments = wire.long_arguments(call, self._address.timeout, content)
-        if not call.long:
-            arguments = wire.request_arguments(call)
+        arguments = (
+            wire.long_arguments(call, self._address.timeout, content)
+            if call.long
+            else wire.request_arguments(call)
+        )
         try:
             response = self._http.request(**arguments)
         except httpx.TransportError as error:

@@ -18,8 +18,6 @@ from hakuriver.models.nodes import EnvironmentVersion, EnvironmentVersions
 from hakuriver.store import Catalog
 from hakuriver.store.layout import VERSIONS, archive_path
 
-Versions = dict[str, list[int]]
-
 
 def list_environments(container_dir: Path) -> dict[str, EnvironmentVersions]:
     """All environments with the files of their versions, newest first, as `GET /api/docker/list` tells them.

@@ -18,12 +18,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Protocol
 
+from hakuriver.pieces import PIECE, PieceReader, pieces_of
+
 Index = dict[str, str]
 """For each path of the upper directory, what is there: its kind, and all that must be equal."""
 
 WHITEOUT, OPAQUE = "w", "o"
 _WHITEOUT_PREFIX, _OPAQUE_NAME = ".wh.", ".wh..wh..opq"
-_PIECE = 1 << 20
 _XATTR = "SCHILY.xattr."
 
 
@@ -51,7 +52,7 @@ def write_delta(
     `upper` is the tar of the upper directory with paths relative to it, folders before what is in them. `removed` are
     the paths that the engine calls removed. `content` reads a file again, by its path.
     """
-    with tarfile.open(mode="w|", fileobj=output, format=tarfile.PAX_FORMAT, bufsize=_PIECE) as tar:  # type: ignore[call-overload]
+    with tarfile.open(mode="w|", fileobj=output, format=tarfile.PAX_FORMAT, bufsize=PIECE) as tar:  # type: ignore[call-overload]
         writer = _Writer(tar, before, content)
         for info, file in upper:
             writer.take(info, file, opaque=info.isdir() and info.name in removed)
@@ -127,11 +128,11 @@ class _Writer:
             self._emit_parents(path)
             self._emit(info, _Hashing(file, digest))
         else:
-            for piece in _pieces(file):
+            for piece in pieces_of(file) if file is not None else ():
                 digest.update(piece)
             if was != stem + digest.hexdigest():
                 self._emit_parents(path)
-                self._emit(info, _Joined(self._content(path)))
+                self._emit(info, PieceReader(self._content(path)))
             else:
                 self._kept[path] = info
         self.delta.index[path] = stem + digest.hexdigest()
@@ -145,7 +146,7 @@ class _Writer:
         if (kept := self._kept.pop(target, None)) is not None:
             # A link must find its target in its own layer, and this one's is in a lower one.
             self._emit_parents(target)
-            self._emit(kept, _Joined(self._content(target)))
+            self._emit(kept, PieceReader(self._content(target)))
         self._emit(info)
 
     def _simple(self, info: tarfile.TarInfo) -> None:
@@ -204,11 +205,6 @@ def _empty(name: str) -> tarfile.TarInfo:
     return info
 
 
-def _pieces(file: IO[bytes] | None) -> Iterator[bytes]:
-    while file is not None and (piece := file.read(_PIECE)):
-        yield piece
-
-
 class _Hashing:
     """A file whose content is hashed while it is copied."""
 
@@ -218,21 +214,4 @@ class _Hashing:
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size) if self._file is not None else b""
         self._digest.update(data)
-        return data
-
-
-class _Joined:
-    """Pieces as a file."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._left = pieces, b""
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._left) < size:
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
-            self._left += piece
-        end = len(self._left) if size < 0 else size
-        data, self._left = self._left[:end], self._left[end:]
         return data

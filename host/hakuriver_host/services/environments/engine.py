@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import tarfile
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import IO, Any, cast
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UnreachableError, UsageError
+from hakuriver.pieces import PieceReader
 from hakuriver.store.layout import LIFE
 
 LABEL_ENVIRONMENT = "hakuriver.environment"
@@ -43,7 +43,6 @@ class EnvContainer:
     image_name: str
     state: str
     """The engine's word: `running`, `exited`, `created`, `paused`."""
-    created: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +283,7 @@ class HostEngine:
     def _entries(self, client: Any, helper: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
         pieces, _ = client.get_archive(helper, f"/{UPPER}", chunk_size=_PIECE)
         prefix = f"{UPPER}/"
-        with tarfile.open(fileobj=Stream(pieces), mode="r|", bufsize=_PIECE) as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=PieceReader(pieces), mode="r|", bufsize=_PIECE) as tar:  # type: ignore[call-overload]
             for info in tar:
                 if not info.name.startswith(prefix):
                     continue
@@ -296,7 +295,7 @@ class HostEngine:
 
     def _content(self, client: Any, helper: str, path: str) -> Iterator[bytes]:
         pieces, _ = client.get_archive(helper, f"/{UPPER}/{path}", chunk_size=_PIECE)
-        with tarfile.open(fileobj=Stream(pieces), mode="r|", bufsize=_PIECE) as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=PieceReader(pieces), mode="r|", bufsize=_PIECE) as tar:  # type: ignore[call-overload]
             for info in tar:
                 file = tar.extractfile(info)
                 while file is not None and (piece := file.read(_PIECE)):
@@ -313,7 +312,7 @@ class HostEngine:
                 pieces, _ = self.client().get_archive(container.id, path, chunk_size=_PIECE)
             except NotFound:
                 return None
-            with tarfile.open(fileobj=Stream(pieces), mode="r|") as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=PieceReader(pieces), mode="r|") as tar:  # type: ignore[call-overload]
                 for info in tar:
                     file = tar.extractfile(info)
                     return file.read() if file is not None else None
@@ -463,10 +462,12 @@ class HostEngine:
         with self._words(f"committing {container.environment}"):
             self.client(_LONG_SECONDS).commit(container.id, repository=repository, tag=version)
 
-    def save(self, reference: str) -> Iterator[bytes]:
+    def save(self, reference: str) -> Generator[bytes]:
         """The archive of an image, as `docker save` writes it."""
         with self._words(f"reading the image {reference}"):
-            return cast("Iterator[bytes]", self.client(_LONG_SECONDS).get_image(reference, chunk_size=_PIECE))
+            return cast(
+                "Generator[bytes]", self.client(_LONG_SECONDS).get_image(reference, chunk_size=_PIECE)
+            )
 
     def tag(self, image: str, tag: str) -> None:
         repository, _, version = tag.rpartition(":")
@@ -482,28 +483,6 @@ class HostEngine:
 _REMOVED = 2
 """Kind of a change that is a removal: ContainerChanges in the API's reference."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class Stream:
-    """Pieces of bytes as a file that is read once."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self._buffer = bytearray()
-
-    def read(self, size: int = -1) -> bytes:
-        buffer = self._buffer
-        while size < 0 or len(buffer) < size:
-            piece = next(self._pieces, None)
-            if piece is None:
-                size = len(buffer)
-                break
-            if not buffer and len(piece) == size:
-                return piece
-            buffer += piece
-        data = bytes(buffer[:size])
-        del buffer[:size]
-        return data
 
 
 def _container(found: dict[str, Any]) -> EnvContainer:

@@ -9,10 +9,9 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Literal, cast
 
 from hakuriver.errors import ConflictError, HakuRiverError, StorageError, UsageError
 from hakuriver.models.environments import (
@@ -21,14 +20,14 @@ from hakuriver.models.environments import (
     image_tag,
     parse_reference,
 )
+from hakuriver.pieces import pieces_of
 from hakuriver.store import Catalog, docker_archive, read_layer
 from hakuriver.store.layout import LIFE, archive_path
 from hakuriver_host.services.environments.archives import ingest, safe_name
-from hakuriver_host.services.environments.engine import EnvContainer, HostEngine, Stream
+from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
 
 Source = Literal["archive", "rootfs", "dockerfile"]
 
-_PIECE = 1 << 20
 _DEBOOTSTRAP_SECONDS = 1800
 
 
@@ -76,9 +75,7 @@ class Maker:
             manifest = VersionManifest(
                 name=name, version=0, created=datetime.now(UTC), config=image.config, layers=image.layers
             )
-            self._engine.load(
-                docker_archive(manifest, lambda layer: read_layer(self._catalog.root, layer), skip=0)
-            )
+            self._engine.load(docker_archive(manifest, lambda layer: read_layer(self._catalog.root, layer)))
             self._engine.tag(manifest.image, tag)
             self._engine.remove_image(manifest.tag)
         return self._container(name, owner, tag)
@@ -207,14 +204,6 @@ def exported(catalog: Catalog, name: str, version: int) -> Iterator[bytes]:
         raise StorageError(f"cannot read {path.name}: {error.strerror}", "check the share's mount") from None
 
 
-def save_image(engine: HostEngine, catalog: Catalog, name: str, image: str, message: str) -> VersionManifest:
-    """An image of the engine becomes a version."""
-    pieces: Any = engine.save(image)
-    with closing(pieces):
-        manifest, _ = import_version(catalog, name, cast("IO[bytes]", Stream(pieces)), "hakuriver", message)
-    return manifest
-
-
 def _own_tag(name: str) -> str:
     return f"hakuriver-env/{name}:{int(time.time())}"
 
@@ -228,8 +217,3 @@ def _check_members(file: IO[bytes]) -> None:
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UsageError(f"it is no tar, or cut off: {error}", "make it anew, by `tar -c`") from None
     file.seek(0)
-
-
-def pieces_of(file: IO[bytes]) -> Iterator[bytes]:
-    while piece := file.read(_PIECE):
-        yield piece

@@ -27,10 +27,11 @@ from hakuriver.models.environments import (
     VersionManifest,
     digest_of,
 )
+from hakuriver.pieces import PieceReader
 from hakuriver.store import Catalog, LayerWriter, stored_size
 from hakuriver_host.services.environments.archives import ingest
 from hakuriver_host.services.environments.changes import Index, write_delta
-from hakuriver_host.services.environments.engine import EnvContainer, HostEngine, Kind, Stream
+from hakuriver_host.services.environments.engine import EnvContainer, HostEngine, Kind
 from hakuriver_host.services.environments.packages import installed
 
 log = structlog.get_logger(__name__)
@@ -132,8 +133,8 @@ class Packer:
         known = self._known_layers()
         if all(diff_id in known and stored_size(self._catalog.root, diff_id) for diff_id in wanted):
             return [known[diff_id] for diff_id in wanted], 0
-        with closing(_closable(self._engine.save(image["Id"]))) as archive:
-            found = ingest(self._catalog.root, Stream(archive))
+        with closing(self._engine.save(image["Id"])) as archive:
+            found = ingest(self._catalog.root, PieceReader(archive))
         return found.layers, found.written
 
     def _known_layers(self) -> dict[str, LayerInfo]:
@@ -183,19 +184,14 @@ class Packer:
         tag = _COMMITTED.format(name=container.environment)
         self._engine.commit(container, tag)
         try:
-            with closing(_closable(self._engine.save(tag))) as archive:
-                found = ingest(self._catalog.root, Stream(archive))
+            with closing(self._engine.save(tag)) as archive:
+                found = ingest(self._catalog.root, PieceReader(archive))
         finally:
             self._engine.remove_image(tag)
         return found.config, found.layers, found.written, None
 
     def _parent(self, name: str) -> int | None:
         return self._catalog.current(name)
-
-
-def _closable(pieces: Iterable[bytes]) -> Any:
-    """The SDK gives a generator, which is closed to end the request where it was not read to its end."""
-    return pieces if hasattr(pieces, "close") else iter(pieces)
 
 
 def _config(image: dict[str, Any], layers: Iterable[LayerInfo], message: str) -> str:

@@ -11,12 +11,13 @@ import structlog
 from hakuriver.errors import ConflictError, HakuRiverError, UnreachableError, UsageError
 from hakuriver.models.environments import EnvironmentClone, EnvironmentCreate
 from hakuriver.models.tasks import Message
+from hakuriver.pieces import pieces_of
 from hakuriver.store.layout import LIFE
 from hakuriver.threads import start_thread
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.environments.desk import Desk, checked
 from hakuriver_host.services.environments.engine import EnvContainer
-from hakuriver_host.services.environments.making import Maker, Source, pieces_of
+from hakuriver_host.services.environments.making import Maker, Source
 
 log = structlog.get_logger(__name__)
 
