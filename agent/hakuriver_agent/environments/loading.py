@@ -18,7 +18,9 @@ import structlog
 
 from hakuriver.errors import HakuRiverError, NotFoundError, StorageError
 from hakuriver.models.environments import LayerInfo, VersionManifest, image_tag
+from hakuriver.pieces import pieces_of
 from hakuriver.store import Catalog, docker_archive, read_layer
+from hakuriver.store.layout import archive_path
 from hakuriver.threads import in_thread
 from hakuriver_agent.engines.port import StartFailedError
 from hakuriver_agent.environments.images import Image, Images, LoadRefusedError
@@ -26,7 +28,6 @@ from hakuriver_agent.environments.planning import Chain, Flight, Wait, plan
 from hakuriver_agent.environments.progress import Sync
 
 ReadLayer = Callable[[Path, LayerInfo], Iterator[bytes]]
-_PIECE = 1 << 20
 _FULL = "no space left"
 log = structlog.get_logger(__name__)
 
@@ -153,7 +154,7 @@ class Loader:
     async def _whole(self, sync: Sync) -> str:
         """The same for an archive, of which nobody knows what it holds."""
         tag = image_tag(sync.name, sync.version)
-        path = self._catalog.root / f"{sync.name}-{sync.version}.tar"
+        path = archive_path(self._catalog.root, sync.name, sync.version)
         found = await in_thread(lambda: self._images.find(tag))
         if found is None:
             failures: list[HakuRiverError] = []
@@ -239,8 +240,7 @@ def _size(path: Path) -> int:
 def _pieces(path: Path, failures: list[HakuRiverError]) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
+            yield from pieces_of(file)
     except OSError as error:
         failures.append(_cannot_read(path, error))
         raise failures[0] from None

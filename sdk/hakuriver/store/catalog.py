@@ -107,8 +107,7 @@ class Catalog:
         versions = self.versions(name)
         if not versions:
             return None
-        chosen = self.head(name).current
-        return chosen if chosen in versions else versions[0]
+        return _current(versions, self.head(name))
 
     def resolve(self, reference: Reference) -> int:
         """The version that a reference means.
@@ -135,7 +134,7 @@ class Catalog:
             if tagged is None or tagged not in versions:
                 raise NotFoundError(f"{name} has no tag {reference.tag!r}", hint)
             return tagged
-        return head.current if head.current in versions and head.current is not None else versions[0]
+        return _current(versions, head)
 
     def free_version(self, name: str, now: float) -> int:
         """The number of a new version: unix seconds, above all that there are."""
@@ -185,6 +184,11 @@ class Catalog:
             return []
         except OSError as error:
             raise _cannot_read(folder, error) from None
+
+
+def _current(versions: list[int], head: EnvironmentHead) -> int:
+    """The chosen version while it is there, else the newest."""
+    return head.current if head.current is not None and head.current in versions else versions[0]
 
 
 def _cannot_read(path: Path, error: OSError) -> StorageError:

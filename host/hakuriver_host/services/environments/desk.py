@@ -52,9 +52,8 @@ class Desk:
 
     async def _owner(self, name: str) -> str | None:
         """Who made it: the container's owner, else the first version's author; none when there is neither."""
-        for container in await self.containers():
-            if container.environment == name:
-                return container.owner
+        if (container := await self.container(name)) is not None:
+            return container.owner
 
         def work() -> str | None:
             versions = self.catalog.versions(name)
@@ -130,6 +129,9 @@ class Desk:
         except HakuRiverError:
             return []
 
+    async def container(self, name: str) -> EnvContainer | None:
+        return next((each for each in await self.containers() if each.environment == name), None)
+
     def named(self, name: str) -> set[int]:
         """Versions of an environment that tasks name which are not final."""
         return {
@@ -146,6 +148,12 @@ class Desk:
                 f"pack it: `hakuriver env pack {name}`; or see `hakuriver env list`",
             )
         return current
+
+    def chosen(self, name: str, version: int | None) -> int:
+        """The number of a version that can be read; none is the current one. Blocks on the share."""
+        number = version if version is not None else self.current(name)
+        self.catalog.manifest(name, number)
+        return number
 
 
 def checked(name: str) -> None:

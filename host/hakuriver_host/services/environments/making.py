@@ -98,14 +98,10 @@ class Maker:
             raise UsageError(str(error), "see `hakuriver env list`") from None
         version = self._catalog.resolve(wanted)
         manifest = self._catalog.manifest(wanted.name, version)
-        tag = image_tag(wanted.name, version)
-        if manifest is None:
-            if not self._engine.has_image(tag):
-                with archive_path(self._catalog.root, wanted.name, version).open("rb") as file:
-                    self._engine.load(pieces_of(file))
-        elif not self._engine.has_image(manifest.image):
-            self._engine.load(docker_archive(manifest, lambda layer: read_layer(self._catalog.root, layer)))
-        return tag if manifest is None else manifest.image
+        image = manifest.image if manifest else image_tag(wanted.name, version)
+        if not self._engine.has_image(image):
+            self._engine.load(exported(self._catalog, wanted.name, version))
+        return image
 
     def _container(self, name: str, owner: str, image: str) -> EnvContainer:
         shared = str(self._shared_data) if self._shared_data.is_dir() else None

@@ -85,7 +85,7 @@ class Packer:
             created=datetime.now(UTC),
             author=author,
             message=message,
-            parent=self._parent(name),
+            parent=self._catalog.current(name),
             config=config,
             layers=layers,
             packages=packages,
@@ -189,9 +189,6 @@ class Packer:
         finally:
             self._engine.remove_image(tag)
         return found.config, found.layers, found.written, None
-
-    def _parent(self, name: str) -> int | None:
-        return self._catalog.current(name)
 
 
 def _config(image: dict[str, Any], layers: Iterable[LayerInfo], message: str) -> str:

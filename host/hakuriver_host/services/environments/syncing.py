@@ -23,13 +23,7 @@ class Syncing:
         Raises:
             NotFoundError: no such version or node.
         """
-
-        def resolve() -> int:
-            number = request.version if request.version is not None else self._desk.current(name)
-            self._desk.catalog.manifest(name, number)
-            return number
-
-        version = await self._desk.share(resolve)
+        version = await self._desk.share(lambda: self._desk.chosen(name, request.version))
         nodes = self._desk.core.cluster.nodes
         for unknown in (node for node in request.nodes if node not in nodes):
             raise NotFoundError(f"no node is named {unknown}", "see `hakuriver node list`")

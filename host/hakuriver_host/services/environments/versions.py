@@ -17,6 +17,7 @@ from hakuriver.models.environments import (
     TagRequest,
     VersionDiff,
     VersionInfo,
+    VersionManifest,
     package_changes,
 )
 from hakuriver.models.nodes import EnvironmentVersions
@@ -77,19 +78,11 @@ class VersionService:
             versions = self._desk.catalog.versions(name)
             if not versions:
                 raise NotFoundError(f"there is no environment {name!r}", "see `hakuriver env list`")
-            new = self._desk.catalog.manifest(name, after if after is not None else self._desk.current(name))
-            if new is None:
-                raise UsageError(
-                    "an archive tells no layers", f"`hakuriver env versions {name}` shows which are archives"
-                )
+            new = self._layered(name, after if after is not None else self._desk.current(name))
             old_version = before if before is not None else new.parent
             if old_version is None:
                 raise UsageError(f"{name}@{new.version} is the first version", "name the two versions")
-            old = self._desk.catalog.manifest(name, old_version)
-            if old is None:
-                raise UsageError(
-                    "an archive tells no layers", f"`hakuriver env versions {name}` shows which are archives"
-                )
+            old = self._layered(name, old_version)
             known = old.packages is not None and new.packages is not None
             return VersionDiff(
                 name=name,
@@ -119,7 +112,7 @@ class VersionService:
             version=version,
             written=packing.written,
             full=packing.full,
-            tarball_path=f"{self._desk.core.settings.docker.container_dir}/{file_of(self._desk.catalog, name, manifest.version)}",
+            tarball_path=self._place(name, manifest.version),
             removed=removed,
         )
 
@@ -143,18 +136,12 @@ class VersionService:
             version=await self._version(name, manifest.version),
             written=written,
             full=True,
-            tarball_path=f"{self._desk.core.settings.docker.container_dir}/{file_of(self._desk.catalog, name, manifest.version)}",
+            tarball_path=self._place(name, manifest.version),
         )
 
     async def export(self, name: str, version: int | None) -> tuple[int, Iterator[bytes]]:
         """The number of the version, and its archive."""
-
-        def work() -> int:
-            number = version if version is not None else self._desk.current(name)
-            self._desk.catalog.manifest(name, number)
-            return number
-
-        number = await self._desk.share(work)
+        number = await self._desk.share(lambda: self._desk.chosen(name, version))
         return number, making.exported(self._desk.catalog, name, number)
 
     async def rollback(self, name: str, request: RollbackRequest, principal: Principal) -> VersionInfo:
@@ -172,7 +159,7 @@ class VersionService:
                         f"{name} has no version before {current}", f"see `hakuriver env versions {name}`"
                     )
                 number = older[0]
-            self._desk.catalog.manifest(name, number)
+            number = self._desk.chosen(name, number)
             head = self._desk.catalog.head(name)
             newest = number == versions[0]
             self._desk.catalog.write_head(
@@ -188,8 +175,7 @@ class VersionService:
         await self._desk.may_change(name, principal)
 
         def work() -> int:
-            number = request.version if request.version is not None else self._desk.current(name)
-            self._desk.catalog.manifest(name, number)
+            number = self._desk.chosen(name, request.version)
             head = self._desk.catalog.head(name)
             tags = dict(head.tags)
             if request.remove:
@@ -246,9 +232,7 @@ class VersionService:
         if versions and (used := sorted(self._desk.named(name) & {*found})):
             raise in_use(name, used)
         async with self._desk.alone(name, "being deleted"):
-            container = next(
-                (each for each in await self._desk.containers() if each.environment == name), None
-            )
+            container = await self._desk.container(name)
             if container is not None:
                 await start_thread(lambda: self._desk.engine.remove(name))
                 self._packer.forget(name)
@@ -263,6 +247,18 @@ class VersionService:
             await self._delete_versions(name, found)
         kept = "" if versions or not found else f"; its {len(found)} versions stay"
         return Message(message=f"{name} is deleted{kept}")
+
+    def _layered(self, name: str, version: int) -> VersionManifest:
+        manifest = self._desk.catalog.manifest(name, version)
+        if manifest is None:
+            raise UsageError(
+                "an archive tells no layers", f"`hakuriver env versions {name}` shows which are archives"
+            )
+        return manifest
+
+    def _place(self, name: str, version: int) -> str:
+        """The version's file, relative to the share's root."""
+        return f"{self._desk.core.settings.docker.container_dir}/{file_of(self._desk.catalog, name, version)}"
 
     def _to_newest(self, name: str) -> None:
         """A new version is what people want to run, also after a rollback."""
