@@ -173,8 +173,10 @@ def _raw_mode() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _resizing(socket: ClientConnection) -> Iterator[None]:
-    """Tells the program when the window changes."""
+    """Tells the program how large the window is, at first and whenever that changes."""
     changed = threading.Event()
+    # It may have changed since the size was read, while the connection was made.
+    changed.set()
     over = threading.Event()
 
     def tell() -> None:
