@@ -192,6 +192,18 @@ class TestWhatTasksGet:
         assert detail.status is TaskState.FAILED
         assert "layer" in (detail.error_message or "")
 
+    def test_a_damaged_manifest_hides_nothing_else_and_can_be_deleted(self, lab: Cluster, name: str) -> None:
+        make(lab, name)
+        damaged, kept = pack(lab, name), pack(lab, name)
+        path = manifest_path(lab.shared / "hakuriver-containers", name, damaged["version"])
+        path.write_text("{")
+        lab.run("task", "run", "--container", damaged["reference"], "--", "true").assert_refused(1, "damaged")
+        assert output_of(lab, name, "echo", "fine") == "fine\n"
+        ok(lab.run("env", "delete", damaged["reference"]))
+        left = ok(lab.run("env", "versions", name, "-o", "name")).stdout
+        assert left == f"{kept['reference']}\n"
+        lab.run("env", "delete", damaged["reference"]).assert_refused(3, str(damaged["version"]))
+
     def test_a_wrong_image_under_the_name_is_never_run(self, lab: Cluster, name: str) -> None:
         make(lab, name)
         sh(lab, name, "echo right > /answer")

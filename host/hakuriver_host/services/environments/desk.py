@@ -57,10 +57,11 @@ class Desk:
 
         def work() -> str | None:
             versions = self.catalog.versions(name)
-            if not versions:
-                return None
-            manifest = self.catalog.manifest(name, versions[-1])
-            return manifest.author if manifest else ""
+            for version in reversed(versions):
+                with contextlib.suppress(StorageError):  # Damaged: the next one tells.
+                    manifest = self.catalog.manifest(name, version)
+                    return manifest.author if manifest else ""
+            return "" if versions else None
 
         return await self.share(work)
 

@@ -13,6 +13,7 @@ from hakuriver.models.environments import (
     GarbageReport,
     PackRequest,
     PackResult,
+    Reference,
     RollbackRequest,
     TagRequest,
     VersionDiff,
@@ -274,7 +275,8 @@ class VersionService:
         def work() -> None:
             head = self._desk.catalog.head(name)
             for version in versions:
-                self._desk.catalog.manifest(name, version) if len(versions) == 1 else None
+                # One whose manifest is damaged can be deleted too: it is only looked whether it is there.
+                self._desk.catalog.resolve(Reference(name, version))
                 self._desk.catalog.delete(name, version)
             left = {tag: tagged for tag, tagged in head.tags.items() if tagged not in versions}
             current = head.current if head.current not in versions else None
