@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -33,6 +32,8 @@ _STDERR = 2
 _POLICY = 1008
 _LOST = 255
 """Exit code when the connection is lost, as ssh has it."""
+_NO_WINDOW = (80, 24)
+"""Columns and rows, when a script asks for a terminal and has none itself."""
 
 
 def run_terminal(
@@ -52,7 +53,7 @@ def run_terminal(
         raise UsageError(
             "standard input is no terminal", "for a script use `hakuriver env exec -i NAME -- COMMAND`"
         )
-    columns, rows = shutil.get_terminal_size()
+    columns, rows = _size()
     wanted = TerminalStart(
         argv=argv,
         tty=tty,
@@ -158,6 +159,14 @@ def _send_input(socket: ClientConnection) -> None:
         socket.send(json.dumps({"type": "eof"}))
 
 
+def _size() -> tuple[int, int]:
+    """Columns and rows of the window itself, whatever COLUMNS and LINES say: those stay as they were when it changes."""
+    for descriptor in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            return os.get_terminal_size(descriptor)
+    return _NO_WINDOW
+
+
 @contextlib.contextmanager
 def _raw_mode() -> Iterator[None]:
     import termios  # noqa: PLC0415 - of terminals alone
@@ -182,7 +191,7 @@ def _resizing(socket: ClientConnection) -> Iterator[None]:
     def tell() -> None:
         while changed.wait() and not over.is_set():
             changed.clear()
-            columns, rows = shutil.get_terminal_size()
+            columns, rows = _size()
             with contextlib.suppress(ConnectionClosed):
                 socket.send(json.dumps({"type": "resize", "rows": rows, "columns": columns}))
 

@@ -306,12 +306,13 @@ class TestWorkingInIt:
         )
 
     def test_a_shell_is_a_real_terminal(self, lab: Cluster, name: str) -> None:
+        """Also where COLUMNS and LINES are set, which a shell does not keep up to date for its children."""
         make(lab, name)
-        with Terminal(
-            {"HAKURIVER_CONFIG": str(lab.config)}, "env", "shell", name, rows=31, columns=97
-        ) as terminal:
+        environment = {"HAKURIVER_CONFIG": str(lab.config), "COLUMNS": "80", "LINES": "24"}
+        with Terminal(environment, "env", "shell", name, rows=31, columns=97) as terminal:
             terminal.until("#")
-            terminal.type("while :; do stty size; sleep 0.1; done\r")
+            # In a process of its own: between two jobs an interactive shell has no job to interrupt.
+            terminal.type("sh -c 'while :; do stty size; sleep 0.1; done'\r")
             terminal.until("31 97")
             terminal.resize(40, 120)
             terminal.until("40 120")
