@@ -37,13 +37,13 @@ def ids_of(user: str) -> Ids:
 
 
 def in_container(spec: AttemptSpec, *, run_as_owner: bool) -> str | None:
-    """`UID[:GID]` that a task's container runs as; none for the image's own.
+    """`UID[:GID]` that a task's container runs as: what is asked for, else the owner's; none for the image's own.
 
     Raises:
         ForbiddenUserError: the node runs tasks as their owners, and it is not known or another is asked for.
     """
     if not run_as_owner:
-        return spec.user
+        return spec.user or spec.owner_uid
     uid, gid = _owner(spec)
     return f"{uid}:{gid}"
 

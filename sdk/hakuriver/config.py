@@ -186,7 +186,7 @@ class Runner(_Section):
     )
     run_as_owner: bool = Field(
         False,
-        description="Run each task with the uid and gid of its owner, so that files on the share are theirs.",
+        description="Run each task as its owner and nobody else, whatever `--user` says; refuse those of owners without a uid.",
     )
     allow_any_user: bool = Field(
         False,

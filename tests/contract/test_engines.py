@@ -363,6 +363,14 @@ async def test_it_runs_as_its_owner_where_the_node_says_so(rig: Rig) -> None:
     assert rig.out(own) == b"12345\n23456\n"
 
 
+@pytest.mark.parametrize("rig", ["docker"], indirect=True)
+async def test_in_a_container_it_is_its_owner_unless_another_is_asked_for(rig: Rig) -> None:
+    for asked, expected in ((None, b"12345\n23456\n"), ("0", b"0\n0\n")):
+        spec = rig.spec(sh("id -u; id -g"), user=asked, owner_uid="12345:23456")
+        assert (await run(rig.engine(), spec)).exit_code == 0
+        assert rig.out(spec) == expected
+
+
 @pytest.mark.parametrize("rig", ["process"], indirect=True)
 @pytest.mark.skipif(os.geteuid() != 0, reason="another Runner is root for nobody")
 async def test_nobody_is_root_without_container_unless_the_node_says_so(rig: Rig) -> None:

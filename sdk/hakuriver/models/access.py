@@ -41,7 +41,7 @@ class UserCreate(StrictModel):
     name: UserName
     role: Role = Role.USER
     uid: int | None = Field(default=None, ge=0, lt=2**32 - 1)
-    """Numeric user id that the user's tasks run as, where the Runners run tasks as their owner."""
+    """Numeric user id that the user's tasks run as, unless they ask for another in a container."""
     gid: int | None = Field(default=None, ge=0, lt=2**32 - 1)
 
 

@@ -89,7 +89,8 @@ def test_as_whom_no_process_runs(rules: Rules, user: str | None, owner: str | No
 @pytest.mark.parametrize(
     ("run_as_owner", "user", "owner", "expected"),
     [
-        (False, None, "5:6", None),
+        (False, None, None, None),
+        (False, None, "5:6", "5:6"),
         (False, "0", "5:6", "0"),
         (True, None, "5:6", "5:6"),
         (True, "5", "5:6", "5:6"),
