@@ -39,7 +39,7 @@ def world(tmp_path: Path) -> Iterator[tuple[HostEngine, Catalog, str]]:
     cluster = f"chaos-{uuid.uuid4().hex[:8]}"
     engine, catalog = HostEngine("", cluster), Catalog(tmp_path / "store")
     docker_support.write_environment(catalog.root)
-    maker = Maker(engine, catalog, tmp_path / "none", tmp_path / "scratch")
+    maker = Maker(engine, catalog, tmp_path / "none", tmp_path / "scratch", tmp_path / "memory")
     maker.create(EnvironmentCreate(name=NAME, base=docker_support.ENVIRONMENT), "tester")
     try:
         yield engine, catalog, cluster

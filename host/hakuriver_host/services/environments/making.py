@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Any, Literal, cast
 
 from hakuriver.errors import ConflictError, HakuRiverError, StorageError, UsageError
 from hakuriver.models.environments import (
     EnvironmentCreate,
+    LayerInfo,
     VersionManifest,
     image_tag,
     parse_reference,
@@ -24,6 +29,7 @@ from hakuriver.pieces import pieces_of
 from hakuriver.store import Catalog, docker_archive, read_layer
 from hakuriver.store.layout import LIFE, archive_path
 from hakuriver_host.services.environments.archives import ingest, safe_name
+from hakuriver_host.services.environments.bases import Base, Bases, Kept
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
 
 Source = Literal["archive", "rootfs", "dockerfile"]
@@ -32,11 +38,16 @@ _DEBOOTSTRAP_SECONDS = 1800
 
 
 class Maker:
-    def __init__(self, engine: HostEngine, catalog: Catalog, shared_data: Path, scratch: Path) -> None:
+    """`memory` is the Host's own folder for what `Bases` remembers, `scratch` one for what is being made."""
+
+    def __init__(
+        self, engine: HostEngine, catalog: Catalog, shared_data: Path, scratch: Path, memory: Path
+    ) -> None:
         self._engine = engine
         self._catalog = catalog
         self._shared_data = shared_data
         self._scratch = scratch
+        self._bases = Bases(memory)
 
     def create(self, request: EnvironmentCreate, owner: str) -> EnvContainer:
         """From an image, a version, or the distribution's packages.
@@ -52,21 +63,23 @@ class Maker:
                 "give one of --image, --from, --archive, --rootfs, --dockerfile, --debootstrap",
             )
         self._check_free(request.name)
+        layers: list[LayerInfo] = []
         if request.image:
             image = self._pulled(request.image)
         elif request.base:
             image = self.provide(request.base)
         else:
-            image = self._debootstrapped(request)
-        return self._container(request.name, owner, image)
+            image, layers = self._debootstrapped(request)
+        return self._container(request.name, owner, image, layers)
 
     def create_from(self, name: str, kind: Source, file: IO[bytes], owner: str) -> EnvContainer:
         """From what was uploaded."""
         self._check_free(name)
         tag = _own_tag(name)
+        layers: list[LayerInfo] = []
         if kind == "rootfs":
             _check_members(file)
-            self._engine.import_root(pieces_of(file), tag)
+            layers = self._imported(_uncompressed(file), tag)
         elif kind == "dockerfile":
             _check_members(file)
             self._engine.build(file, tag)
@@ -78,7 +91,8 @@ class Maker:
             self._engine.load(docker_archive(manifest, lambda layer: read_layer(self._catalog.root, layer)))
             self._engine.tag(manifest.image, tag)
             self._engine.remove_image(manifest.tag)
-        return self._container(name, owner, tag)
+            layers = image.layers
+        return self._container(name, owner, tag, layers)
 
     def clone(self, name: str, new: str, owner: str) -> EnvContainer:
         """A container with all that is in another environment's now, packed or not."""
@@ -103,14 +117,23 @@ class Maker:
             self._engine.load(exported(self._catalog, wanted.name, version))
         return image
 
-    def _container(self, name: str, owner: str, image: str) -> EnvContainer:
+    def _imported(self, tar: Iterator[bytes], tag: str) -> list[LayerInfo]:
+        """Makes an image of a root file system; gives its layer, where the share took it."""
+        kept = Kept(self._catalog.root, tar)
+        self._engine.import_root(iter(kept), tag)
+        return kept.layers
+
+    def _container(self, name: str, owner: str, image: str, layers: Sequence[LayerInfo] = ()) -> EnvContainer:
+        """`layers` are those of the image that are in the store and that no version tells of."""
         shared = str(self._shared_data) if self._shared_data.is_dir() else None
         try:
-            return self._engine.create(name, owner, image, shared)
+            made = self._engine.create(name, owner, image, shared)
         except HakuRiverError:
             if image.startswith("hakuriver-env/"):
                 self._engine.remove_image(image)
             raise
+        self._bases.remember(name, Base(container=made.id, layers=list(layers)))
+        return made
 
     def _check_free(self, name: str) -> None:
         if self._engine.find(name) is not None:
@@ -125,7 +148,7 @@ class Maker:
             self._engine.pull(reference)
         return reference
 
-    def _debootstrapped(self, request: EnvironmentCreate) -> str:
+    def _debootstrapped(self, request: EnvironmentCreate) -> tuple[str, list[LayerInfo]]:
         suite = str(request.debootstrap)
         program = shutil.which("debootstrap")
         by_hand = f"`debootstrap {suite} DIR`, then `hakuriver env create {request.name} --rootfs DIR`"
@@ -158,8 +181,7 @@ class Maker:
                 ["tar", "--numeric-owner", "--one-file-system", "-C", root, "-c", "."], stdout=subprocess.PIPE
             )
             with tar, cast("IO[bytes]", tar.stdout) as output:
-                self._engine.import_root(pieces_of(output), tag)
-        return tag
+                return tag, self._imported(pieces_of(output), tag)
 
 
 def import_version(
@@ -204,6 +226,27 @@ def _own_tag(name: str) -> str:
     return f"hakuriver-env/{name}:{int(time.time())}"
 
 
+def _uncompressed(file: IO[bytes]) -> Iterator[bytes]:
+    """The tar in a file: what the engine calls the layer is the digest of that."""
+    head = file.read(6)
+    file.seek(0)
+    opened: Any = file
+    if head.startswith(b"\x1f\x8b"):
+        opened = gzip.GzipFile(fileobj=file)
+    elif head.startswith(b"BZh"):
+        opened = bz2.BZ2File(file)
+    elif head.startswith(b"\xfd7zXZ\0"):
+        opened = lzma.LZMAFile(file)  # noqa: SIM115 - closing it closes nothing
+    try:
+        yield from pieces_of(opened)
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise _no_tar(error) from None
+
+
+def _no_tar(error: Exception) -> UsageError:
+    return UsageError(f"it is no tar, or cut off: {error}", "make it anew, by `tar -c`")
+
+
 def _check_members(file: IO[bytes]) -> None:
     """Refuses what is no tar, or leads out of itself, before an engine sees it."""
     try:
@@ -211,5 +254,5 @@ def _check_members(file: IO[bytes]) -> None:
             for info in tar:
                 safe_name(info.name)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UsageError(f"it is no tar, or cut off: {error}", "make it anew, by `tar -c`") from None
+        raise _no_tar(error) from None
     file.seek(0)

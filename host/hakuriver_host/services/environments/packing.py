@@ -1,7 +1,7 @@
 """Packing: the container of an environment becomes a version on the share, for the price of what has changed.
 
-The layers of what the container was made from are read from the engine once, when the store does not have them. Then
-each packing adds one layer: what is different from the last one (see `changes`). The image's configuration is made
+The layers of what the container was made from went into the store when it was made (see `bases`); those of a pulled
+image are read from the engine at the first packing. Then each packing adds one layer: what is different from the last one (see `changes`). The image's configuration is made
 here, so no engine has to commit anything, and the container goes on as it was. Where the engine does not tell changes
 by themselves, the container is committed and its whole archive is read; layers that are there are not written again.
 """
@@ -30,6 +30,7 @@ from hakuriver.models.environments import (
 from hakuriver.pieces import PieceReader
 from hakuriver.store import Catalog, LayerWriter, stored_size
 from hakuriver_host.services.environments.archives import ingest
+from hakuriver_host.services.environments.bases import Bases
 from hakuriver_host.services.environments.changes import Index, write_delta
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine, Kind
 from hakuriver_host.services.environments.packages import installed
@@ -64,6 +65,7 @@ class Packer:
         self._engine = engine
         self._catalog = catalog
         self._memory = memory
+        self._bases = Bases(memory)
 
     def pack(self, name: str, author: str, message: str) -> Packing:
         """Makes the next version.
@@ -98,6 +100,7 @@ class Packer:
     def forget(self, name: str) -> None:
         """The container is gone."""
         (self._memory / f"{name}.json").unlink(missing_ok=True)
+        self._bases.forget(name)
 
     def _changes(
         self, container: EnvContainer, _kind: Kind, message: str
@@ -106,7 +109,7 @@ class Packer:
         last = self._last(container)
         written = 0
         if last is None:
-            below, written = self._base(image)
+            below, written = self._base(container, image)
             before: Index = {}
         else:
             before, below = last
@@ -127,10 +130,11 @@ class Packer:
             layer = writer.finish()
             return layer, writer.written, delta.index, delta.entries
 
-    def _base(self, image: dict[str, Any]) -> tuple[list[LayerInfo], int]:
+    def _base(self, container: EnvContainer, image: dict[str, Any]) -> tuple[list[LayerInfo], int]:
         """The layers of what a container was made from, in the store."""
         wanted: list[str] = image["RootFS"].get("Layers") or []
         known = self._known_layers()
+        known |= {layer.diff_id: layer for layer in self._bases.recall(container.environment, container.id)}
         if all(diff_id in known and stored_size(self._catalog.root, diff_id) for diff_id in wanted):
             return [known[diff_id] for diff_id in wanted], 0
         with closing(self._engine.save(image["Id"])) as archive:
@@ -175,7 +179,7 @@ class Packer:
             temporary.rename(path)
         except OSError as error:
             log.warning("the state of a packing was not kept; the next one will cost more", cause=str(error))
-            self.forget(name)
+            path.unlink(missing_ok=True)
 
     def _whole(
         self, container: EnvContainer, kind: Kind, _message: str

@@ -26,7 +26,7 @@ class Preparing:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         shared_data = desk.core.settings.paths.shared_dir / "shared_data"
-        self._maker = Maker(desk.engine, desk.catalog, shared_data, desk.scratch)
+        self._maker = Maker(desk.engine, desk.catalog, shared_data, desk.scratch, desk.memory)
 
     async def create(self, request: EnvironmentCreate, principal: Principal) -> Message:
         await self._desk.may_make(request.name, principal)
