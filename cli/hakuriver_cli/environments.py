@@ -67,7 +67,11 @@ def create(
 
     Then work in it (`hakuriver env shell NAME`) and pack it (`hakuriver env pack NAME`).
     """
-    from hakuriver_cli.transfer import pieces_of_file, tar_of  # noqa: PLC0415  (loaded only where files travel)
+    from hakuriver_cli.transfer import (  # noqa: PLC0415  (loaded only where files travel)
+        context_of,
+        pieces_of_file,
+        tar_of,
+    )
 
     session = Session(common)
     sources = {"--image": image, "--from": base, "--debootstrap": debootstrap}
@@ -82,7 +86,10 @@ def create(
         )
     for kind, path in files.items():
         if path is not None:
-            tar = tar_of(path) if path.is_dir() else pieces_of_file(path)
+            if path.is_dir():
+                tar = context_of(path) if kind == "dockerfile" else tar_of(path)
+            else:
+                tar = pieces_of_file(path)
             made = session.client.env.create_from(name, kind, _told(session, tar, f"sending {path}"))
             break
     else:
@@ -244,7 +251,9 @@ def pack(
     if session.printer.form is Format.TABLE:
         session.printer.say(f"{packed.message}; {format_size(packed.written)} were written")
         if packed.full:
-            session.printer.say("the Host's engine tells no changes by themselves, so all of it was read")
+            session.printer.say(
+                f"the Host's engine tells no changes by themselves, so all of it was read: {packed.why_full}"
+            )
     session.printer.rows([packed.version], views.VERSIONS)
 
 

@@ -242,15 +242,33 @@ class TestSources:
     def test_a_dockerfile(self, lab: Cluster, name: str, tmp_path: Path) -> None:
         context = tmp_path / "context"
         context.mkdir()
-        (context / "hello").write_text("built\n")
+        (context / "sub").mkdir()
+        for file in ("hello", "secret", "sub/hello.tmp", "sub/kept.tmp"):
+            (context / file).write_text("built\n")
+        (context / ".dockerignore").write_text("# not sent\nsecret\n**/*.tmp\n!sub/kept.tmp\n")
         (context / "Dockerfile").write_text(
-            f"FROM hakuriver/{engine.ENVIRONMENT}:{engine.VERSION}\nCOPY hello /hello\nENV COLOUR=blue\n"
+            f"FROM hakuriver/{engine.ENVIRONMENT}:{engine.VERSION}\nCOPY . /built\nENV COLOUR=blue\n"
         )
         ok(lab.run("env", "create", name, "--dockerfile", str(context)))
         pack(lab, name)
-        assert output_of(lab, name, "sh", "-c", "cat /hello; echo $COLOUR") == "built\nblue\n"
+        shown = output_of(lab, name, "sh", "-c", "cd /built; find . -type f | sort; cat hello; echo $COLOUR")
+        assert [*shown.split()] == [
+            "./.dockerignore",
+            "./Dockerfile",
+            "./hello",
+            "./sub/kept.tmp",
+            "built",
+            "blue",
+        ]
         (context / "Dockerfile").write_text("FROM scratch\nNONSENSE\n")
         lab.run("env", "create", f"{name}-2", "--dockerfile", str(context)).assert_refused(2, "nonsense")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="debootstrap takes root")
+    def test_a_distribution_from_its_packages(self, lab: Cluster, name: str) -> None:
+        lab.run("env", "create", name, "--debootstrap", "no-such-suite").assert_refused(1, "no-such-suite")
+        ok(lab.run("env", "create", name, "--debootstrap", "bookworm", within=600))
+        pack(lab, name)
+        assert output_of(lab, name, "cat", "/etc/debian_version").startswith("12.")
 
     def test_an_image_that_cannot_be_had(self, lab: Cluster, name: str) -> None:
         lab.run("env", "create", name, "--image", "127.0.0.1:9/none:1").assert_refused(3, "cannot be pulled")

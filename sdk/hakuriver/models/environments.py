@@ -232,6 +232,8 @@ class PackResult(PeerModel):
     """Bytes written to the share."""
     full: bool
     """Whether the engine's whole archive had to be read: it tells no changes by themselves."""
+    why_full: str = ""
+    """What about the engine makes that necessary."""
     tarball_path: str
     """Of the version on the share, relative to its root."""
     removed: list[int] = []

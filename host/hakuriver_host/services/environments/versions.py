@@ -113,6 +113,7 @@ class VersionService:
             version=version,
             written=packing.written,
             full=packing.full,
+            why_full=packing.why_full,
             tarball_path=self._place(name, manifest.version),
             removed=removed,
         )
