@@ -36,7 +36,7 @@ def open_database(url: str) -> Engine:
         migrate(engine)
     except (DBAPIError, OSError) as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise StorageError(f"cannot use the database {_shown(url)}: {cause}", _hint(cause)) from None
+        raise StorageError(f"cannot use the database {_shown(url)}: {cause}", _hint(url, cause)) from None
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise StorageError(
             f"cannot use the database URL {_shown(url)}: {error}",
@@ -88,9 +88,11 @@ def _shown(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-def _hint(cause: str) -> str:
+def _hint(url: str, cause: str) -> str:
+    if not url.startswith("sqlite"):
+        return "see that the server runs and lets this user in; database.url names it"
     if "not a database" in cause:
         return "move the file away, or restore it from a backup; database.db_file names it"
     if "disk" in cause and "full" in cause:
         return "free some space on its disk"
-    return "check the path, its permissions and the disk; database.db_file or database.url names it"
+    return "check the path, its permissions and the disk; database.db_file names it"

@@ -15,7 +15,7 @@ from sqlmodel import SQLModel
 from hakuriver.config import Settings
 from hakuriver.errors import StorageError
 from hakuriver.models.runner import SHARED_MARKER
-from hakuriver.threads import start_thread
+from hakuriver.threads import call_within, start_thread
 from hakuriver_host.db.repository import Repository
 from hakuriver_host.db.tables import MetaRow
 from hakuriver_host.services.threads import ShareCalls
@@ -27,6 +27,7 @@ _FOLDERS = ("task_outputs", "task_errors", _FOR_ALL)
 _KEY = "share_id"
 _PROBE_EVERY = 15.0
 _PROBE_SECONDS = 10.0
+_OPEN_SECONDS = 60.0
 
 
 class Share:
@@ -43,9 +44,18 @@ class Share:
         """Makes its folders, and marks it as this Host's.
 
         Raises:
-            StorageError: it is missing, cannot be written, or is another Host's.
+            StorageError: it is missing, does not answer, cannot be written, or is another Host's.
 
         """
+        try:
+            call_within(self._open, _OPEN_SECONDS)
+        except TimeoutError:
+            raise StorageError(
+                f"the shared directory {self._settings.paths.shared_dir} does not answer",
+                "see whether its file server is up and the network reaches it, then mount it again",
+            ) from None
+
+    def _open(self) -> None:
         root = self._settings.paths.shared_dir
         hint = "make the directory or mount the share, let the Host's user write it, and name it in paths.shared_dir"
         if not root.is_dir():

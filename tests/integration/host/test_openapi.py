@@ -27,15 +27,21 @@ from support.ports import free_port
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
     """A Host on a port; its URL and state directory."""
     root = tmp_path_factory.mktemp("openapi")
+    database = {}
+    if request.param == "postgresql":
+        database = {"url": request.getfixturevalue("postgresql_server").new_database()}
     for name in ("shared", "state"):
         (root / name).mkdir()
     values = {
         "paths": {"shared_dir": root / "shared", "state_dir": root / "state"},
         "docker": {"default_container_name": "NULL"},
+        "database": database,
     }
     config = Settings.model_validate(values)
     engine = open_database(config.database_url)
