@@ -75,17 +75,17 @@ def output_of(lab: Cluster, environment: str, *argv: str, target: str | None = N
 class TestFromBeginningToEnd:
     def test_packed_changed_and_rolled_back_on_two_nodes(self, lab: Cluster, name: str) -> None:
         make(lab, name)
-        sh(lab, name, "echo one > /answer; rm /etc/group")
+        sh(lab, name, "echo one > /answer; rm /lower-file")
         first = pack(lab, name)
         for node in lab.nodes:
             assert output_of(lab, name, "cat", "/answer", target=node.name) == "one\n"
-        sh(lab, name, "echo two > /answer; echo new > /etc/new")
+        sh(lab, name, "echo two > /answer; echo new > /new-file")
         second = pack(lab, name)
         assert second["parent"] == first["version"]
         for node in lab.nodes:
             assert output_of(
-                lab, name, "sh", "-c", "cat /answer /etc/new; ls /etc/group 2>&1; true", target=node.name
-            ) == ("two\nnew\nls: /etc/group: No such file or directory\n")
+                lab, name, "sh", "-c", "cat /answer /new-file; ls /lower-file 2>&1; true", target=node.name
+            ) == ("two\nnew\nls: /lower-file: No such file or directory\n")
         ok(lab.run("env", "rollback", name))
         assert output_of(lab, name, "cat", "/answer") == "one\n"
         assert output_of(lab, second["reference"], "cat", "/answer") == "two\n"
@@ -108,12 +108,12 @@ class TestFromBeginningToEnd:
             lab,
             name,
             "mkdir -p /d/e; echo a > /d/f; ln /d/f /d/hard; ln -s f /d/sym; mkfifo /d/pipe; chmod 4711 /d/f; "
-            "chown 12:34 /d/e; touch -d '2001-02-03 04:05:06' /d/sym /d/f; rm -r /root; mkdir /root; : > /root/x",
+            "chown 12:34 /d/e; touch -d '2001-02-03 04:05:06' /d/sym /d/f; rm -r /lower; mkdir /lower; : > /lower/x",
         )
         pack(lab, name)
-        sh(lab, name, "rm -r /d/e /root; mkdir /root /d/g; chmod 1777 /d/g; echo b >> /d/hard")
+        sh(lab, name, "rm -r /d/e /lower; mkdir /lower /d/g; chmod 1777 /d/g; echo b >> /d/hard")
         pack(lab, name)
-        look = "cd /; find d root bin | sort | xargs stat -c '%N %f %u %g %Y %t %T'; cat d/f d/hard; stat -c %i d/f d/hard | uniq | wc -l"
+        look = "cd /; find d lower bin | sort | xargs stat -c '%N %f %u %g %Y %t %T'; cat d/f d/hard; stat -c %i d/f d/hard | uniq | wc -l"
         inside = sh(lab, name, look)
         assert inside.endswith("a\nb\na\nb\n1\n")
         assert output_of(lab, name, "sh", "-c", look) == inside
@@ -163,6 +163,39 @@ class TestWhatTasksGet:
         wide = ok(lab.run("env", "list", "-o", "wide")).stdout
         assert lab.node.name in next(line for line in wide.splitlines() if line.startswith(name))
         assert str(version["version"]) in wide
+
+    def test_twenty_tasks_of_four_environments_at_once_load_each_once(self, lab: Cluster, name: str) -> None:
+        names = [f"{name}-{number}" for number in range(4)]
+        images = {}
+        for each in names:
+            make(lab, each)
+            sh(lab, each, f"head -c 3000000 /dev/urandom > /data; echo {each} > /name")
+            images[each] = f"image=hakuriver/{each}:{pack(lab, each)['version']} "
+        present, *missing = names
+        ok(lab.run("env", "prefetch", present, "--node", lab.node.name))
+        before = len(lab.node.daemon.output())
+        tasks = {
+            lab.api.submit_one("cat", "/name", container_name=each, targets=[lab.node.name]): each
+            for each in names * 5
+        }
+        details = {task: lab.api.wait_final(task, within=120) for task in tasks}
+        assert {task: lab.api.log(task).decode().strip() for task in tasks} == tasks
+        loads = [
+            line
+            for line in lab.node.daemon.output()[before:].splitlines()
+            if "loading an environment" in line
+        ]
+        assert sorted(sum(images[each] in line for line in loads) for each in missing) == [1, 1, 1], loads
+        assert not [line for line in loads if images[present] in line]
+        assert all("layers=1" in line for line in loads), loads
+        # Nothing of the one that is there waited for the others: none of its tasks told of a load.
+        assert not [
+            event
+            for task, each in tasks.items()
+            if each == present
+            for event in details[task].history
+            if "loading" in (event.cause or "")
+        ]
 
     def test_unknown_nodes_and_versions_are_refused(self, lab: Cluster, name: str) -> None:
         make(lab, name)

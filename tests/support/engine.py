@@ -129,6 +129,9 @@ def root_file_system(ballast: int = 0) -> bytes:
             tar.addfile(entry)
         _add_file(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
         _add_file(tar, "etc/group", b"root:x:0:\n", 0o644)
+        # For tests that remove what was there: where an engine is broken, nothing else has such names.
+        for name in ("lower/file", "lower-file"):
+            _add_file(tar, name, b"lower\n", 0o644)
         if ballast:
             _add_file(tar, "ballast", _noise(ballast), 0o644)
     return buffer.getvalue()

@@ -67,13 +67,13 @@ class Nodes:
         self._folder = folder
         self._image = image
         self._prefix = f"hk{os.getpid()}-{next(_numbers)}"
-        self._key = folder / "id_ed25519"
+        self.key = folder / "id_ed25519"
         self.inventory = folder / "inventory" / "hosts.json"
 
     def start(self, variables: Mapping[str, Any] | None = None) -> None:
         """Until all of them are up and reached by ssh. `variables` are those of the whole inventory."""
         self._make("scripts/node-image", "scripts/wheelhouse")
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key))
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
         _run("docker", "network", "create", *([] if self._internet else ["--internal"]), self._prefix)
         for name in self.names:
             _run("docker", "run", "--detach", *self._options(name), self._image)
@@ -83,7 +83,7 @@ class Nodes:
         self.write_inventory(variables or {})
 
     def write_inventory(self, variables: Mapping[str, Any]) -> None:
-        hosts = {name: {"ansible_host": self._address(name)} for name in self.names}
+        hosts = {name: {"ansible_host": self.address(name)} for name in self.names}
         self.inventory.parent.mkdir(exist_ok=True)
         content = {
             "all": {"vars": {**self._connection(), **variables}},
@@ -137,12 +137,12 @@ class Nodes:
         return _run("docker", "exec", container, "systemctl", "is-system-running", check=False) == "running"
 
     def _let_in(self, name: str) -> None:
-        public = self._key.with_suffix(".pub").read_text("ascii")
+        public = self.key.with_suffix(".pub").read_text("ascii")
         self.run(
             name, "runuser", "-u", "admin", "--", "tee", "/home/admin/.ssh/authorized_keys", given=public
         )
 
-    def _address(self, name: str) -> str:
+    def address(self, name: str) -> str:
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         return _run("docker", "inspect", "--format", form, f"{self._prefix}-{name}")
 
@@ -150,7 +150,7 @@ class Nodes:
         known = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         return {
             "ansible_user": "admin",
-            "ansible_ssh_private_key_file": str(self._key),
+            "ansible_ssh_private_key_file": str(self.key),
             "ansible_ssh_common_args": known,
             "hakuriver_install_source": "wheelhouse",
             "hakuriver_install_wheelhouse": str(ROOT / ".cache/wheelhouse/current"),

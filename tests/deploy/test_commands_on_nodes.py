@@ -1,0 +1,134 @@
+"""A cluster's life by the commands that an administrator types, on machines: each does what its help says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy import scenarios, use
+from support import nodes
+from support.commands import Commands, Result
+from support.nodes import ROOT, Nodes
+
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(scenarios.SECONDS)]
+
+SECONDS = 900
+
+
+class Admin:
+    """Types `hakuriver cluster` where the inventory is."""
+
+    def __init__(self, folder: Path, machines: Nodes) -> None:
+        (folder / "client.toml").touch()
+        self.inventory = folder / "lab"
+        self.machines = machines
+        self._run = Commands(
+            {
+                "HAKURIVER_CONFIG": str(folder / "client.toml"),
+                "HAKURIVER_INVENTORY": str(self.inventory),
+                "ANSIBLE_PRIVATE_KEY_FILE": str(machines.key),
+                "ANSIBLE_HOST_KEY_CHECKING": "False",
+            }
+        )
+
+    def __call__(self, *words: str) -> Result:
+        done = self._run("cluster", *words, within=SECONDS)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def does(self, *words: str) -> Result:
+        done = self(*words)
+        assert done.code == 0, f"{words}: {done.stderr}\n{done.stdout}"
+        return done
+
+    def write_inventory(self) -> None:
+        """As the guide has it: what `init` proposes, and where HakuRiver comes from."""
+        head = f"head={self.machines.address('head')}"
+        words = (
+            "--name",
+            "lab",
+            "--ssh-user",
+            "admin",
+            "--share",
+            "existing",
+            "--share-path",
+            "/mnt/hakuriver",
+        )
+        people = ("--user", "ada")
+        self.does(
+            "init",
+            str(self.inventory),
+            "--non-interactive",
+            "--host",
+            head,
+            "--runner",
+            head,
+            *words,
+            *people,
+        )
+        with (self.inventory / "group_vars/all.yml").open("a") as file:
+            file.write(
+                "\nhakuriver_install_source: wheelhouse\n"
+                f"hakuriver_install_wheelhouse: {ROOT / '.cache/wheelhouse/current'}\n"
+                "hakuriver_host_settings: {docker: {default_container_name: test-base}}\n"
+            )
+
+    def nodes(self) -> dict[str, str]:
+        listed = use.as_ada(self.machines, "head", "hakuriver node list -o json")
+        return {node["hostname"]: node["status"] for node in json.loads(listed)}
+
+    def runs_on(self, node: str) -> str:
+        command = f"hakuriver task run --container test-base --target {node} -- sh -c 'echo $HAKURIVER_NODE'"
+        return use.as_ada(self.machines, "head", command)
+
+
+@pytest.fixture
+def admin(tmp_path: Path) -> Iterator[Admin]:
+    machines = Nodes(tmp_path, ["head", "node1"])
+    with nodes.running(machines):
+        yield Admin(tmp_path, machines)
+
+
+def test_a_clusters_life(admin: Admin) -> None:
+    admin.write_inventory()
+    looked = admin("check")
+    assert (looked.code, "head" in looked.stderr) == (1, True), looked.stderr
+    admin.does("deploy")
+    assert use.run_a_task(admin.machines, "head") == "head"
+    admin.does("check")
+    admin.does("status")
+
+    address = admin.machines.address("node1")
+    admin.does("add-node", "node1", "--address", address)
+    assert admin.runs_on("node1") == "node1"
+    assert "nothing was changed" in admin.does("deploy").stderr
+
+    admin.does("backup")
+    (kept,) = (admin.inventory / ".hakuriver/backups").iterdir()
+    admin.does("rotate")
+    assert admin.runs_on("node1") == "node1"
+
+    admin.machines.run("node1", "systemctl", "stop", "hakuriver-runner")
+    assert "node1" in admin("check").stderr
+    assert admin("status").code == 1
+    admin.does("logs")
+    collected = [*(admin.inventory / ".hakuriver/logs").rglob("*")]
+    assert [path for path in collected if "node1" in path.name], collected
+    admin.does("deploy")
+    assert admin.runs_on("node1") == "node1"
+
+    admin.does("upgrade")
+    admin.does("remove-node", "node1", "--yes")
+    assert admin.nodes() == {"head": "online"}
+    assert "node1" not in (admin.inventory / "hosts.yml").read_text()
+    # The backup is of a time when node1 was there.
+    admin.does("restore", str(kept), "--yes")
+    assert set(admin.nodes()) == {"head", "node1"}
+    assert admin.runs_on("head") == "head"
+
+    admin.does("reset", "--yes")
+    gone = "command -v hakuriver; ls -d /opt/hakuriver /etc/hakuriver /var/lib/hakuriver 2>/dev/null; true"
+    assert admin.machines.run("head", "sh", "-c", gone) == ""
