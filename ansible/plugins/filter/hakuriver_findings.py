@@ -50,7 +50,14 @@ def _installation(machine: Mapping[str, str], host: Mapping[str, str]) -> list[s
     version, hosts = machine.get("version"), host.get("version")
     if not version:
         return ["HakuRiver is not installed"]
-    return [f"has version {version}, and the Host has {hosts}"] if hosts and version != hosts else []
+    if not hosts or _common(version) == _common(hosts):
+        return []
+    return [f"has version {version}, and the Host has {hosts}"]
+
+
+def _common(version: str) -> list[str]:
+    """Version and digest of what all machines install; what follows is of the machine's own Python and packages."""
+    return version.split("-")[:2]
 
 
 def _share(machine: Mapping[str, str], host: Mapping[str, str], share: str) -> list[str]:

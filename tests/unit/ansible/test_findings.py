@@ -9,7 +9,7 @@ from support.filters import load
 check = load("hakuriver_findings")
 
 WELL = {
-    "version": "0.1.0-0123456789ab",
+    "version": "0.1.0-0123456789ab-c0ffee",
     "marker": "f00",
     "free": "   51200",
     "ca-ends": "later",
@@ -18,7 +18,7 @@ WELL = {
         for daemon in ("host", "runner")
         for key, value in {
             f"hakuriver-{daemon}": "active/enabled",
-            f"hakuriver-{daemon}-version": "0.1.0-0123456789ab",
+            f"hakuriver-{daemon}-version": "0.1.0-0123456789ab-c0ffee",
             f"hakuriver-{daemon}-reload": "no",
             f"{daemon}-ends": "later",
         }.items()
@@ -41,8 +41,8 @@ def test_nothing_is_found_where_all_is_well() -> None:
     ("changed", "found"),
     [
         (
-            {"version": "0.2.0-ba9876543210"},
-            "has version 0.2.0-ba9876543210, and the Host has 0.1.0-0123456789ab",
+            {"version": "0.2.0-ba9876543210-c0ffee"},
+            "has version 0.2.0-ba9876543210-c0ffee, and the Host has 0.1.0-0123456789ab-c0ffee",
         ),
         (
             {"marker": ""},
@@ -66,6 +66,13 @@ def test_each_thing_that_is_wrong_is_told(changed: dict[str, str], found: str) -
     assert found in told
     # Another version is told of the machine and of its daemons.
     assert len(told) == 1 or "version" in changed
+
+
+def test_machines_may_have_pythons_of_their_own() -> None:
+    other = {
+        key: value.replace("-c0ffee", "-decade") if "version" in key else value for key, value in WELL.items()
+    }
+    assert check.findings(other, WELL, WANTED) == []
 
 
 def test_what_is_not_asked_for_is_not_told() -> None:
