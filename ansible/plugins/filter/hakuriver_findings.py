@@ -18,8 +18,8 @@ def findings(machine: Mapping[str, str], host: Mapping[str, str], wanted: Mappin
     """One sentence for each thing that is wrong, without the machine's name; empty when all is well.
 
     `machine` and `host` are what tasks/check.yml has read of this machine and of the Host's. `wanted` has `daemons`
-    (`host`, `runner`: a list), `differs` (paths of files that are not what the inventory says), `share`, `state_dir` and
-    `tls`.
+    (`host`, `runner`: a list), `differs` (paths of files that are not what the inventory says), `share`, `state_dir`,
+    `tls`, `docker` (an engine shall run) and `open` (the firewall's rules shall be loaded, and are not).
     """
     return [
         *_installation(machine, host),
@@ -31,8 +31,27 @@ def findings(machine: Mapping[str, str], host: Mapping[str, str], wanted: Mappin
             else []
         ),
         *(found for daemon in wanted["daemons"] for found in _daemon(machine, daemon, wanted)),
+        *(_engine(machine) if wanted["docker"] else []),
+        *(["the firewall's rules are not loaded"] if wanted["open"] else []),
         *(f"{path} is not what the inventory says" for path in wanted["differs"]),
     ]
+
+
+def account_findings(
+    wanted: Iterable[Mapping[str, Any]], absent: Iterable[Mapping[str, Any]], passwd: Mapping[str, Any]
+) -> list[str]:
+    """Accounts that are missing, have another uid, or are there though they shall not be.
+
+    `passwd` is what `getent` tells: name to fields, of which the second is the uid.
+    """
+    found = []
+    for one in wanted:
+        name, uid = str(one["name"]), str(one["uid"])
+        if name not in passwd:
+            found.append(f"there is no account {name}")
+        elif str(passwd[name][1]) != uid:
+            found.append(f"the account {name} has the uid {passwd[name][1]}, not {uid}")
+    return found + [f"the account {one['name']} is still there" for one in absent if one["name"] in passwd]
 
 
 def node_findings(node: Mapping[str, Any] | None, name: str) -> list[str]:
@@ -74,6 +93,15 @@ def _room(machine: Mapping[str, str], state_dir: str) -> list[str]:
     return [f"only {free} MB are free for {state_dir}"]
 
 
+def _engine(machine: Mapping[str, str]) -> list[str]:
+    state = machine.get("docker", "")
+    return (
+        []
+        if state == "active/enabled"
+        else [f"docker.service is {state.strip('/') or 'not there'}, not active/enabled"]
+    )
+
+
 def _daemon(machine: Mapping[str, str], daemon: str, wanted: Mapping[str, Any]) -> list[str]:
     unit = f"hakuriver-{daemon}"
     state, version = machine.get(unit, ""), machine.get(f"{unit}-version", "")
@@ -99,4 +127,5 @@ class FilterModule:
             "hakuriver_read_facts": read_facts,
             "hakuriver_findings": findings,
             "hakuriver_node_findings": node_findings,
+            "hakuriver_account_findings": account_findings,
         }
