@@ -18,8 +18,8 @@ def findings(machine: Mapping[str, str], host: Mapping[str, str], wanted: Mappin
     """One sentence for each thing that is wrong, without the machine's name; empty when all is well.
 
     `machine` and `host` are what tasks/check.yml has read of this machine and of the Host's. `wanted` has `daemons`
-    (`host`, `runner`: a list), `differs` (paths of files that are not what the inventory says), `share`, `state_dir` and
-    `tls`.
+    (`host`, `runner`: a list), `differs` (paths of files that are not what the inventory says), `share`, `state_dir`,
+    `tls`, `docker` (an engine shall run) and `open` (the firewall's rules shall be loaded, and are not).
     """
     return [
         *_installation(machine, host),
@@ -31,8 +31,27 @@ def findings(machine: Mapping[str, str], host: Mapping[str, str], wanted: Mappin
             else []
         ),
         *(found for daemon in wanted["daemons"] for found in _daemon(machine, daemon, wanted)),
+        *(_engine(machine) if wanted["docker"] else []),
+        *(["the firewall's rules are not loaded"] if wanted["open"] else []),
         *(f"{path} is not what the inventory says" for path in wanted["differs"]),
     ]
+
+
+def account_findings(
+    wanted: Iterable[Mapping[str, Any]], absent: Iterable[Mapping[str, Any]], passwd: Mapping[str, Any]
+) -> list[str]:
+    """Accounts that are missing, have another uid, or are there though they shall not be.
+
+    `passwd` is what `getent` tells: name to fields, of which the second is the uid.
+    """
+    found = []
+    for one in wanted:
+        name, uid = str(one["name"]), str(one["uid"])
+        if name not in passwd:
+            found.append(f"there is no account {name}")
+        elif str(passwd[name][1]) != uid:
+            found.append(f"the account {name} has the uid {passwd[name][1]}, not {uid}")
+    return found + [f"the account {one['name']} is still there" for one in absent if one["name"] in passwd]
 
 
 def node_findings(node: Mapping[str, Any] | None, name: str) -> list[str]:
@@ -50,7 +69,14 @@ def _installation(machine: Mapping[str, str], host: Mapping[str, str]) -> list[s
     version, hosts = machine.get("version"), host.get("version")
     if not version:
         return ["HakuRiver is not installed"]
-    return [f"has version {version}, and the Host has {hosts}"] if hosts and version != hosts else []
+    if not hosts or _common(version) == _common(hosts):
+        return []
+    return [f"has version {version}, and the Host has {hosts}"]
+
+
+def _common(version: str) -> list[str]:
+    """Version and digest of what all machines install; what follows is of the machine's own Python and packages."""
+    return version.split("-")[:2]
 
 
 def _share(machine: Mapping[str, str], host: Mapping[str, str], share: str) -> list[str]:
@@ -65,6 +91,15 @@ def _room(machine: Mapping[str, str], state_dir: str) -> list[str]:
     if not free.isdigit() or int(free) > FREE_MB:
         return []
     return [f"only {free} MB are free for {state_dir}"]
+
+
+def _engine(machine: Mapping[str, str]) -> list[str]:
+    state = machine.get("docker", "")
+    return (
+        []
+        if state == "active/enabled"
+        else [f"docker.service is {state.strip('/') or 'not there'}, not active/enabled"]
+    )
 
 
 def _daemon(machine: Mapping[str, str], daemon: str, wanted: Mapping[str, Any]) -> list[str]:
@@ -92,4 +127,5 @@ class FilterModule:
             "hakuriver_read_facts": read_facts,
             "hakuriver_findings": findings,
             "hakuriver_node_findings": node_findings,
+            "hakuriver_account_findings": account_findings,
         }

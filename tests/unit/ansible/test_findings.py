@@ -9,16 +9,17 @@ from support.filters import load
 check = load("hakuriver_findings")
 
 WELL = {
-    "version": "0.1.0-0123456789ab",
+    "version": "0.1.0-0123456789ab-c0ffee",
     "marker": "f00",
     "free": "   51200",
+    "docker": "active/enabled",
     "ca-ends": "later",
     **{
         key: value
         for daemon in ("host", "runner")
         for key, value in {
             f"hakuriver-{daemon}": "active/enabled",
-            f"hakuriver-{daemon}-version": "0.1.0-0123456789ab",
+            f"hakuriver-{daemon}-version": "0.1.0-0123456789ab-c0ffee",
             f"hakuriver-{daemon}-reload": "no",
             f"{daemon}-ends": "later",
         }.items()
@@ -30,6 +31,8 @@ WANTED = {
     "share": "/mnt/hakuriver",
     "state_dir": "/var/lib/hakuriver",
     "tls": True,
+    "docker": True,
+    "open": False,
 }
 
 
@@ -41,8 +44,8 @@ def test_nothing_is_found_where_all_is_well() -> None:
     ("changed", "found"),
     [
         (
-            {"version": "0.2.0-ba9876543210"},
-            "has version 0.2.0-ba9876543210, and the Host has 0.1.0-0123456789ab",
+            {"version": "0.2.0-ba9876543210-c0ffee"},
+            "has version 0.2.0-ba9876543210-c0ffee, and the Host has 0.1.0-0123456789ab-c0ffee",
         ),
         (
             {"marker": ""},
@@ -58,6 +61,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ),
         ({"hakuriver-runner": "/"}, "hakuriver-runner.service is not there, not active/enabled"),
         ({"hakuriver-runner-version": "0.0.9-aa"}, "hakuriver-runner.service still runs 0.0.9-aa"),
+        ({"docker": "inactive/enabled"}, "docker.service is inactive/enabled, not active/enabled"),
         ({"hakuriver-host-reload": "yes"}, "systemd has not read the new hakuriver-host.service"),
     ],
 )
@@ -68,15 +72,37 @@ def test_each_thing_that_is_wrong_is_told(changed: dict[str, str], found: str) -
     assert len(told) == 1 or "version" in changed
 
 
+def test_machines_may_have_pythons_of_their_own() -> None:
+    other = {
+        key: value.replace("-c0ffee", "-decade") if "version" in key else value for key, value in WELL.items()
+    }
+    assert check.findings(other, WELL, WANTED) == []
+
+
 def test_what_is_not_asked_for_is_not_told() -> None:
     bare = {key: value for key, value in WELL.items() if "ends" not in key and "host" not in key}
-    assert check.findings(bare, {}, {**WANTED, "daemons": ["runner"], "tls": False}) == []
+    bare["docker"] = "/"
+    assert check.findings(bare, {}, {**WANTED, "daemons": ["runner"], "tls": False, "docker": False}) == []
 
 
 def test_a_machine_with_nothing_on_it() -> None:
     told = check.findings({}, {}, WANTED)
     assert told[0] == "HakuRiver is not installed"
     assert "hakuriver-host.service is not there, not active/enabled" in told
+
+
+def test_a_firewall_that_is_not_loaded() -> None:
+    assert check.findings(WELL, WELL, {**WANTED, "open": True}) == ["the firewall's rules are not loaded"]
+
+
+def test_accounts_that_are_not_as_they_shall_be() -> None:
+    passwd = {"ada": ["x", "2001"], "bob": ["x", "1001"], "eve": ["x", "2003"]}
+    wanted = [{"name": "ada", "uid": 2001}, {"name": "bob", "uid": 2002}, {"name": "cyd", "uid": 2004}]
+    assert check.account_findings(wanted, [{"name": "eve"}, {"name": "dan"}], passwd) == [
+        "the account bob has the uid 1001, not 2002",
+        "there is no account cyd",
+        "the account eve is still there",
+    ]
 
 
 def test_files_that_differ_are_named() -> None:
