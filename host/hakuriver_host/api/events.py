@@ -72,10 +72,10 @@ async def _record(core: Core, query: EventQuery, since: int) -> AsyncIterator[Ta
             core.repository.events, since, task_id=query.task_id, batch_id=query.batch_id, limit=_PAGE
         )
         for row in page:
-            yield event_of_row(row.model_dump())
+            yield event_of_row(row)
         if len(page) < _PAGE:
             return
-        since = page[-1].sequence
+        since = page[-1]["sequence"]
 
 
 async def _live(follower: Follower, seen: int) -> AsyncIterator[bytes]:

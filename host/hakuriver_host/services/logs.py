@@ -148,7 +148,7 @@ class Logs:
         """The event that ended the task, as soon as it is on the record."""
         while True:
             events = await asyncio.to_thread(self._core.repository.events, 0, task_id=task_id)
-            last = event_of_row(events[-1].model_dump())
+            last = event_of_row(events[-1])
             if last.state in FINAL:
                 return last
             await follower.wait(_LOOK_AGAIN_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -49,6 +50,8 @@ class Nodes:
         self._access = access
         self._client = client
         self._share_id = share_id
+        self._told: dict[str, tuple[tuple[Any, ...], NodeInfo]] = {}
+        """What lists told of each node last, and what that was made from."""
 
     def client(self, node: Node) -> RunnerClient:
         """To call the node's Runner."""
@@ -173,7 +176,10 @@ class Nodes:
 
     def list(self) -> Sequence[NodeInfo]:
         """All nodes by name."""
-        return [self._info(node) for _, node in sorted(self._core.cluster.nodes.items())]
+        nodes = self._core.cluster.nodes
+        if len(self._told) > len(nodes):
+            self._told = {name: told for name, told in self._told.items() if name in nodes}
+        return [self._current(node) for _, node in sorted(nodes.items())]
 
     def _take_back(self, name: str, record: rows.NodeRecord, former: rows.NodeRecord | None) -> None:
         """The node is as it was before a joining that could not be written."""
@@ -197,6 +203,33 @@ class Nodes:
             held_tasks=held,
             sequence=core.last_event,
         )
+
+    def _current(self, node: Node) -> NodeInfo:
+        """Made anew only when something that it tells has changed: of many nodes few have between two lists."""
+        ledger, record = self._core.cluster.ledger, self._core.records[node.name]
+        # What changes most often is first: the rest is not compared then.
+        seen = (
+            node.last_heartbeat,
+            node.heartbeat,
+            node.state,
+            node.reconciled,
+            node.problem,
+            node.cordoned,
+            node.draining,
+            node.url,
+            node.capacity,
+            node.engines,
+            record.version,
+            record.numa_topology,
+            record.gpu_info,
+            ledger.held(node.name, CORES),
+            ledger.held(node.name, MEMORY),
+            len(ledger.holders(node.name)),
+        )
+        known = self._told.get(node.name)
+        if known is None or known[0] != seen:
+            known = self._told[node.name] = (seen, self._info(node))
+        return known[1]
 
     def _info(self, node: Node) -> NodeInfo:
         ledger, record, beat = self._core.cluster.ledger, self._core.records[node.name], node.heartbeat

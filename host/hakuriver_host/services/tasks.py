@@ -71,7 +71,7 @@ class Tasks:
             systemd_unit_name=row.unit_name,
             environment_version=batch.environment_version,
             image=row.image,
-            history=[event_of_row(event.model_dump()) for event in history],
+            history=[event_of_row(event) for event in history],
         )
 
     async def explain(self, task_id: int) -> TaskExplanation:

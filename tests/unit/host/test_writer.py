@@ -61,7 +61,7 @@ def set_room(engine: Engine, pages: int | None) -> None:
 
 async def test_many_writes_are_durable_when_they_return(engine: Engine, writer: Writer) -> None:
     await asyncio.gather(*(writer.write(event(number)) for number in range(1, 301)))
-    assert [row.sequence for row in Repository(engine).events(0)] == list(range(1, 301))
+    assert [row["sequence"] for row in Repository(engine).events(0)] == list(range(1, 301))
 
 
 async def test_one_of_a_group_that_breaks_a_constraint_fails_alone(engine: Engine, writer: Writer) -> None:
@@ -69,7 +69,7 @@ async def test_one_of_a_group_that_breaks_a_constraint_fails_alone(engine: Engin
         *(writer.write(event(number), firm=False) for number in (1, 2, 1, 3)), return_exceptions=True
     )
     assert [type(outcome) for outcome in outcomes] == [type(None), type(None), ConflictError, type(None)]
-    assert [row.sequence for row in Repository(engine).events(0)] == [1, 2, 3]
+    assert [row["sequence"] for row in Repository(engine).events(0)] == [1, 2, 3]
 
 
 async def test_what_can_never_be_written_fails_alone(engine: Engine, writer: Writer) -> None:
@@ -84,7 +84,7 @@ async def test_what_can_never_be_written_fails_alone(engine: Engine, writer: Wri
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [type(None), InternalError, type(None), InternalError, type(None)]
     await writer.write(event(4))
-    assert [row.sequence for row in Repository(engine).events(0)] == [1, 2, 3, 4]
+    assert [row["sequence"] for row in Repository(engine).events(0)] == [1, 2, 3, 4]
 
 
 async def test_a_full_disk_refuses_submissions_and_delays_decisions(engine: Engine, writer: Writer) -> None:
@@ -98,7 +98,9 @@ async def test_a_full_disk_refuses_submissions_and_delays_decisions(engine: Engi
     set_room(engine, None)
     await asyncio.wait_for(firm, 20)
     await writer.write(event(3))
-    assert [row.sequence for row in Repository(engine).events(0)] == [1, 3], "what was refused is not there"
+    assert [row["sequence"] for row in Repository(engine).events(0)] == [1, 3], (
+        "what was refused is not there"
+    )
     assert not writer.problem
 
 
