@@ -104,7 +104,7 @@ class Cluster:
         self.wait_host()
 
     def wait_host(self, within: float = 30.0) -> None:
-        until(self._host_answers, lambda: f"the Host answers; it says:\n{self.host.output()[-3000:]}", within)
+        until(self.host_answers, lambda: f"the Host answers; it says:\n{self.host.output()[-3000:]}", within)
 
     def wait_online(self, within: float = 30.0) -> None:
         """Until every Runner is online and gets work."""
@@ -169,7 +169,7 @@ class Cluster:
         names = (path.name.partition(".")[0] for path in folder.iterdir()) if folder.is_dir() else iter(())
         return {int(name) for name in names if name.isdecimal()}
 
-    def _host_answers(self) -> bool:
+    def host_answers(self) -> bool:
         assert self.host.is_running, f"the Host ended:\n{self.host.output()[-3000:]}"
         try:
             return self.api.call("GET", "/api/cluster").is_success
