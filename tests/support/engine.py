@@ -17,7 +17,7 @@ from docker.models.containers import Container
 
 ENVIRONMENT = "test-base"
 """Name of the tests' environment: a busybox and nothing else, about 2 MB."""
-VERSION = 1_700_000_000
+VERSION = 1_700_000_001
 """Its only version: the same content each time, so that the engine loads it once."""
 NODE_LABEL = "hakuriver.node"
 

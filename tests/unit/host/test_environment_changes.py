@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,10 +67,15 @@ class Overlay:
         if data is None and path in self.base and self.base[path] is None:
             self.made_anew.add(path)
 
-    def upper(self) -> tuple[list[tuple[tarfile.TarInfo, IO[bytes] | None]], set[str]]:
-        """What an engine shows: entries in order, and the paths that it calls removed."""
+    def upper(self, *, compares: bool) -> tuple[list[tuple[tarfile.TarInfo, IO[bytes] | None]], set[str]]:
+        """What an engine shows: entries in order, and the paths that it calls removed.
+
+        One that compares what was with what is tells what is gone; another tells of folders that were made anew.
+        """
         entries: dict[str, tuple[tarfile.TarInfo, IO[bytes] | None]] = {}
         removed = set(self.made_anew)
+        if compares:
+            removed = {path for path in self.base if path not in self.tree and self._parent_is_folder(path)}
         for path in self.upper_paths:
             entries[path] = _entry(path, self.tree[path])
         for path in self.base:
@@ -132,8 +138,8 @@ def _drop(tree: Tree, path: str, *, itself: bool) -> None:
         del tree[each]
 
 
-def pack(overlay: Overlay, before: Index) -> tuple[bytes, Index, int]:
-    entries, removed = overlay.upper()
+def pack(overlay: Overlay, before: Index, *, compares: bool = True) -> tuple[bytes, Index, int]:
+    entries, removed = overlay.upper(compares=compares)
     files = {info.name: file.getvalue() for info, file in entries if isinstance(file, io.BytesIO)}
     output = io.BytesIO()
 
@@ -157,10 +163,14 @@ changes = st.lists(
 bases = st.lists(st.tuples(paths, contents), max_size=8)
 
 
+compared = pytest.mark.parametrize("compares", [True, False])
+
+
+@compared
 @settings(max_examples=400)
-@given(bases, changes)
+@given(base=bases, steps=changes)
 def test_the_stack_of_layers_is_the_tree(
-    base: list[tuple[str, bytes | None]], steps: list[tuple[str, str, bytes | None]]
+    compares: bool, base: list[tuple[str, bytes | None]], steps: list[tuple[str, str, bytes | None]]
 ) -> None:
     first = Overlay({})
     for path, data in base:
@@ -174,20 +184,21 @@ def test_the_stack_of_layers_is_the_tree(
         elif verb == "remove":
             overlay.remove(path)
         else:
-            layer, index, entries = pack(overlay, index)
+            layer, index, entries = pack(overlay, index, compares=compares)
             if entries:
                 layers.append(layer)
             assert stacked(overlay.base, layers) == overlay.tree
 
 
-def test_what_is_in_a_folder_that_was_made_anew_is_packed_again() -> None:
+@compared
+def test_what_is_in_a_folder_that_was_made_anew_is_packed_again(compares: bool) -> None:
     """The new folder hides what the last layer had in it."""
     overlay = Overlay({"a": None, "a/old": b"x"})
     overlay.put("a/kept", b"x")
-    first, index, _ = pack(overlay, {})
+    first, index, _ = pack(overlay, {}, compares=compares)
     overlay.remove("a")
     overlay.put("a/kept", b"x")
-    second, _, _ = pack(overlay, index)
+    second, _, _ = pack(overlay, index, compares=compares)
     assert stacked(overlay.base, [first, second]) == {"a": None, "a/kept": b"x"}
 
 

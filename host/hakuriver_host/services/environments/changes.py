@@ -6,8 +6,9 @@ there), and the next layer holds what is different now, with whiteouts for what 
 
 A layer is a tar as the OCI image specification has it (`layer.md`): `.wh.NAME` removes NAME of the layers below, and
 `.wh..wh..opq` in a folder hides all that they have in it. In an upper directory a removal is a character device 0/0,
-and a folder that hides is marked; the engine tells the marked ones as removed (overlayfs.rst in the kernel's
-documentation, `whiteouts and opaque directories`).
+and a folder that hides is marked (overlayfs.rst in the kernel's documentation, `whiteouts and opaque directories`).
+The marks are not in the tar. An engine tells them in one of two ways: a marked folder is called removed, or what it
+hides is, though no device is there for it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def write_delta(
         writer = _Writer(tar, before, content)
         for info, file in upper:
             writer.take(info, file, opaque=info.isdir() and info.name in removed)
-        writer.finish()
+        writer.finish(removed)
     return writer.delta
 
 
@@ -88,9 +89,12 @@ class _Writer:
         else:
             self._simple(info)
 
-    def finish(self) -> None:
-        """Whiteouts for what was there at the last packing and is gone."""
+    def finish(self, removed: Collection[str]) -> None:
+        """Whiteouts for what a folder of the upper directory hides, and for what was there at the last packing."""
         index = self.delta.index
+        for path in sorted(path for path in removed if path not in index):
+            if _is_folder(index.get(path.rpartition("/")[0], "")):
+                self._whiteout(path)
         gone = {path for path, was in self._before.items() if path not in index and was != WHITEOUT}
         for path in sorted(gone):
             parent = path.rpartition("/")[0]
