@@ -119,7 +119,7 @@ def test_a_clusters_life(admin: Admin) -> None:
     collected = [*(admin.inventory / ".hakuriver/logs").rglob("*")]
     assert [path for path in collected if "node1" in path.name], collected
     admin.machines.run("node1", "systemctl", "start", "hakuriver-runner")
-    until(lambda: admin.nodes()["node1"] == "online", "node1 is back")
+    until(lambda: admin.nodes()["node1"] == "online", "node1 is back", within=120)
 
     admin.does("remove-node", "node1", "--yes")
     assert admin.nodes() == {"head": "online"}
