@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -55,20 +56,13 @@ def call_within(function: Callable[[], T], seconds: float) -> T:
     Raises:
         TimeoutError: it has not come back by then. Its thread stays, and holds up nothing.
     """
-    results: list[T] = []
-    failures: list[BaseException] = []
+    future: Future[T] = Future()
 
     def work() -> None:
         try:
-            results.append(function())
+            future.set_result(function())
         except BaseException as error:  # noqa: BLE001 - raised to the caller
-            failures.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=work, name="work", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError
-    if failures:
-        raise failures[0]
-    return results[0]
+    threading.Thread(target=work, name="work", daemon=True).start()
+    return future.result(seconds)

@@ -86,7 +86,9 @@ def test_a_bare_node_without_internet_becomes_a_cluster(
     serve_by_nfs(node)
     served = hakuriver(*words, "--tags", "shared_storage", within=300)
     assert served.code == 0, served.stderr
-    assert node.run("head", "findmnt", "--noheadings", "--output", "SOURCE", "/mnt/nfs").endswith("/nfs]")
+    assert node.run("head", "findmnt", "--noheadings", "--output", "SOURCE", "/mnt/nfs").endswith(
+        "[/srv/nfs]"
+    )
     again = hakuriver(*words, "--tags", "shared_storage", within=300)
     assert "nothing was changed" in again.stderr
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,28 +47,10 @@ class Admin:
     def write_inventory(self) -> None:
         """As the guide has it: what `init` proposes, and where HakuRiver comes from."""
         head = f"head={self.machines.address('head')}"
-        words = (
-            "--name",
-            "lab",
-            "--ssh-user",
-            "admin",
-            "--share",
-            "existing",
-            "--share-path",
-            "/mnt/hakuriver",
-        )
-        people = ("--user", "ada")
-        self.does(
-            "init",
-            str(self.inventory),
-            "--non-interactive",
-            "--host",
-            head,
-            "--runner",
-            head,
-            *words,
-            *people,
-        )
+        share = ("--share", "existing", "--share-path", "/mnt/hakuriver")
+        machines = ("--host", head, "--runner", head, "--ssh-user", "admin")
+        who = ("--name", "lab", "--user", "ada")
+        self.does("init", str(self.inventory), "--non-interactive", *machines, *share, *who)
         with (self.inventory / "group_vars/all.yml").open("a") as file:
             file.write(
                 "\nhakuriver_install_source: wheelhouse\n"
@@ -78,12 +59,10 @@ class Admin:
             )
 
     def nodes(self) -> dict[str, str]:
-        listed = use.as_ada(self.machines, "head", "hakuriver node list -o json")
-        return {node["hostname"]: node["status"] for node in json.loads(listed)}
+        return use.node_states(self.machines, "head")
 
     def runs_on(self, node: str) -> str:
-        command = f"hakuriver task run --container test-base --target {node} -- sh -c 'echo $HAKURIVER_NODE'"
-        return use.as_ada(self.machines, "head", command)
+        return use.run_on(self.machines, "head", "--target", node)
 
 
 @pytest.fixture

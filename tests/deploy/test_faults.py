@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 from collections.abc import Iterator
@@ -114,7 +113,6 @@ def test_a_run_that_is_killed_ten_times_ends_in_a_right_cluster(machine: Nodes) 
     assert machine.run("head", "hakuriver", "--version")
     versions = machine.run("head", "ls", "-A", "/opt/hakuriver/versions").split()
     assert len(versions) == 1, versions
-    listed = use.as_ada(machine, "head", "hakuriver node list -o json")
-    assert [(node["hostname"], node["status"]) for node in json.loads(listed)] == [("head", "online")]
+    assert use.node_states(machine, "head") == {"head": "online"}
     again = site.to_its_end()
     assert (again["head"]["changed"], again["head"]["failed"]) == (0, 0), site.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -24,7 +25,19 @@ def run_a_task(machines: Nodes, host: str) -> str:
     target = f"/mnt/hakuriver/hakuriver-containers/{archive.name}"
     machines.bring(host, archive, target)
     machines.run(host, "chown", "hakuriver:hakuriver", target)
-    return as_ada(machines, host, "hakuriver task run --container test-base -- sh -c 'echo $HAKURIVER_NODE'")
+    return run_on(machines, host)
+
+
+def run_on(machines: Nodes, host: str, *options: str) -> str:
+    """The same once the environment is there; the options are those of `task run`."""
+    words = " ".join(("hakuriver task run --container test-base", *options))
+    return as_ada(machines, host, f"{words} -- sh -c 'echo $HAKURIVER_NODE'")
+
+
+def node_states(machines: Nodes, host: str) -> dict[str, str]:
+    """By name, as ada sees them."""
+    listed = json.loads(as_ada(machines, host, "hakuriver node list -o json"))
+    return {node["hostname"]: node["status"] for node in listed}
 
 
 def as_ada(machines: Nodes, host: str, command: str) -> str:

@@ -55,8 +55,8 @@ class Packing:
 
     manifest: VersionManifest
     written: int
-    full: bool
-    why_full: str = ""
+    why_full: str
+    """What about the engine made it read the whole archive; empty when changes were enough."""
 
 
 class Packer:
@@ -96,7 +96,7 @@ class Packer:
         self._catalog.write(manifest)
         if index is not None:
             self._remember(name, Packed(container=container.id, version=manifest.version, index=index))
-        return Packing(manifest, written, full=index is None, why_full=kind.why_not)
+        return Packing(manifest, written, kind.why_not)
 
     def forget(self, name: str) -> None:
         """The container is gone."""

@@ -112,7 +112,7 @@ class VersionService:
             message=f"{name}@{manifest.version} is packed",
             version=version,
             written=packing.written,
-            full=packing.full,
+            full=bool(packing.why_full),
             why_full=packing.why_full,
             tarball_path=self._place(name, manifest.version),
             removed=removed,
