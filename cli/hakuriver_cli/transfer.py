@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tarfile
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
 from hakuriver.models.environments import ENVIRONMENT_NAME
 from hakuriver.pieces import PieceReader, pieces_of
 from hakuriver_cli.session import Session
+
+if TYPE_CHECKING or sys.version_info >= (3, 11, 4):
+    import tarfile
+else:  # Debian 12's own Python is older than extraction filters
+    from backports import tarfile
 
 _PLACE = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern}):(?P<path>/.*)", re.DOTALL)
 _ARCHIVE = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern})-[0-9]{{1,12}}\.tar")

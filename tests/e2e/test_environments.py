@@ -251,8 +251,7 @@ class TestSources:
     def test_a_folder_and_a_tar_of_a_root_file_system(self, lab: Cluster, name: str, tmp_path: Path) -> None:
         root = tmp_path / "root"
         root.mkdir()
-        with tarfile.open(fileobj=_root_tar(tmp_path).open("rb")) as tar:
-            tar.extractall(root, filter="tar")
+        subprocess.run(["tar", "-xf", str(_root_tar(tmp_path)), "-C", str(root)], check=True)
         (root / "from-folder").write_text("folder\n")
         ok(lab.run("env", "create", name, "--rootfs", str(root)))
         assert sh(lab, name, "cat /from-folder") == "folder\n"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,34 @@ def test_an_image_is_read(tmp_path: Path, members: Mapping[str, bytes | str]) ->
 
 def test_a_compressed_archive_is_read_too(tmp_path: Path) -> None:
     assert ingest(tmp_path, io.BytesIO(gzip.compress(tar_of(docker_members())))).layers
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda data: gzip.compress(data[:700]) + gzip.compress(data[700:]),
+        lambda data: zstandard.compress(data[:700]) + zstandard.compress(data[700:]),
+        bz2.compress,
+        lzma.compress,
+    ],
+    ids=["gzip of two members", "zstd of two frames", "bzip2", "xz"],
+)
+def test_a_layer_is_read_however_it_is_compressed(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    image = read(tmp_path, docker_members() | {"cccc/layer.tar": pack(LAYERS[1])})
+    assert [b"".join(read_layer(tmp_path, layer)) for layer in image.layers] == LAYERS
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [gzip.compress, zstandard.compress, bz2.compress, lzma.compress],
+    ids=["gzip", "zstd", "bzip2", "xz"],
+)
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: data[:12] + b"damaged" + data[20:]])
+def test_a_layer_that_is_damaged_is_refused(
+    tmp_path: Path, pack: Callable[[bytes], bytes], damage: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(UsageError, match=r"cut off|damaged"):
+        read(tmp_path, docker_members() | {"cccc/layer.tar": damage(pack(LAYERS[1]))})
 
 
 def test_what_is_there_is_not_written_again(tmp_path: Path) -> None:

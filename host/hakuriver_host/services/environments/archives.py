@@ -7,26 +7,21 @@ come, and the few small files are kept until the index says what they are. Forms
 
 from __future__ import annotations
 
-import gzip
 import json
 import posixpath
 import tarfile
-import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import zstandard
-
 from hakuriver.errors import UsageError
 from hakuriver.models.environments import LayerInfo, digest_of
 from hakuriver.store import LayerWriter
+from hakuriver_host.services.environments.compression import DAMAGED, uncompressed
 
 _PIECE = 1 << 20
 _SMALL = 8 << 20
 """Configurations and indexes are smaller; layers that are smaller are written like all."""
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _NO_ARCHIVE = "give an archive that `docker save` wrote, or an OCI archive"
 
 
@@ -62,7 +57,7 @@ def ingest(root: Path, archive: IO[bytes] | Any) -> Image:
         with tarfile.open(fileobj=archive, mode="r|*", bufsize=_PIECE) as tar:
             for info in tar:
                 _take(root, tar, info, found)
-    except (tarfile.TarError, EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, *DAMAGED) as error:
         raise UsageError(f"it is no archive of an image, or cut off: {error}", _NO_ARCHIVE) from None
     return _image(found)
 
@@ -96,7 +91,7 @@ def _take(root: Path, tar: tarfile.TarFile, info: tarfile.TarInfo, found: _Found
     if name in {"VERSION", "repositories", "oci-layout"} or name.endswith("/VERSION"):
         return
     with LayerWriter(root) as writer:
-        for piece in _uncompressed(head, file):
+        for piece in uncompressed(file, head):
             writer.write(piece)
         found.layers[name] = writer.finish()
         found.written += writer.written
@@ -110,26 +105,6 @@ def _is_json(data: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _uncompressed(head: bytes, file: IO[bytes]) -> Iterator[bytes]:
-    pieces = _pieces(head, file)
-    step: Callable[[bytes], bytes]
-    if head.startswith(_GZIP):
-        step = zlib.decompressobj(wbits=31).decompress
-    elif head.startswith(_ZSTD):
-        step = zstandard.ZstdDecompressor().decompressobj().decompress
-    else:
-        yield from pieces
-        return
-    for piece in pieces:
-        yield step(piece)
-
-
-def _pieces(head: bytes, file: IO[bytes]) -> Iterator[bytes]:
-    yield head
-    while piece := file.read(_PIECE):
-        yield piece
 
 
 def _image(found: _Found) -> Image:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Literal, cast
 
 from hakuriver.errors import ConflictError, HakuRiverError, StorageError, UsageError
 from hakuriver.models.environments import (
@@ -30,6 +26,7 @@ from hakuriver.store import Catalog, docker_archive, read_layer
 from hakuriver.store.layout import LIFE, archive_path
 from hakuriver_host.services.environments.archives import ingest, safe_name
 from hakuriver_host.services.environments.bases import Base, Bases, Kept
+from hakuriver_host.services.environments.compression import DAMAGED, uncompressed
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
 
 Source = Literal["archive", "rootfs", "dockerfile"]
@@ -79,7 +76,7 @@ class Maker:
         layers: list[LayerInfo] = []
         if kind == "rootfs":
             _check_members(file)
-            layers = self._imported(_uncompressed(file), tag)
+            layers = self._imported(_tar_in(file), tag)
         elif kind == "dockerfile":
             _check_members(file)
             self._engine.build(file, tag)
@@ -226,20 +223,11 @@ def _own_tag(name: str) -> str:
     return f"hakuriver-env/{name}:{int(time.time())}"
 
 
-def _uncompressed(file: IO[bytes]) -> Iterator[bytes]:
-    """The tar in a file: what the engine calls the layer is the digest of that."""
-    head = file.read(6)
-    file.seek(0)
-    opened: Any = file
-    if head.startswith(b"\x1f\x8b"):
-        opened = gzip.GzipFile(fileobj=file)
-    elif head.startswith(b"BZh"):
-        opened = bz2.BZ2File(file)
-    elif head.startswith(b"\xfd7zXZ\0"):
-        opened = lzma.LZMAFile(file)  # noqa: SIM115 - closing it closes nothing
+def _tar_in(file: IO[bytes]) -> Iterator[bytes]:
+    """What the engine calls the layer is the digest of that."""
     try:
-        yield from pieces_of(opened)
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        yield from uncompressed(file)
+    except DAMAGED as error:
         raise _no_tar(error) from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tarfile
+import subprocess
 import zipfile
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As pip unpacks it."""
     folder = tmp_path_factory.mktemp("installed")
-    zipfile.ZipFile(wheel).extractall(folder)  # noqa: S202  (our own)
+    zipfile.ZipFile(wheel).extractall(folder)
     return folder
 
 
@@ -54,8 +54,7 @@ def test_the_roles_find_the_lock(installed: Path) -> None:
 
 def test_it_is_the_same_by_way_of_a_source_distribution(wheel: Path, tmp_path: Path) -> None:
     (archive,) = SdistBuilder(str(_ROOT)).build(directory=str(tmp_path))
-    with tarfile.open(archive) as packed:
-        packed.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xzf", archive, "-C", str(tmp_path)], check=True)
     (tree,) = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert _names(_built(tree, tmp_path / "wheel")) == _names(wheel)
 
