@@ -77,7 +77,7 @@ class Submissions:
         """
         if key is None:
             return await self._make(request, principal, None, "")
-        digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+        digest = hashlib.sha256(request.model_dump_json(exclude_defaults=True).encode()).hexdigest()
         waiting = self._under_way.get((principal.name, key))
         if waiting is not None:
             _check_same(waiting.digest, digest)

@@ -64,7 +64,7 @@ class Tasks:
             shm_size_bytes=spec.shm_size_bytes,
             time_limit_seconds=spec.time_limit_seconds,
             max_retries=spec.max_retries,
-            retry_on=spec.retry_on,
+            retry_on=list(spec.retry_on),
             target_numa_node_id=target.numa if target else None,
             stdout_path=log_path(task_id, max(1, row.attempt), "stdout"),
             stderr_path=log_path(task_id, max(1, row.attempt), "stderr"),

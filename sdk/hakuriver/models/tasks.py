@@ -140,7 +140,9 @@ class SubmitRequest(StrictModel):
     time_limit_seconds: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
     """Time to run before the task is stopped and `failed`; pauses count."""
     max_retries: int = Field(default=0, ge=0, le=1_000)
-    retry_on: list[RetryCause] = [RetryCause.FAILED, RetryCause.OOM, RetryCause.LOST]
+    retry_on: tuple[RetryCause, ...] = tuple(
+        RetryCause
+    )  # A default that can change is copied, deeply, for each request.
     hold_for_node: bool = False
     """Queue it even when no node that is known now can ever run it."""
 
