@@ -1,13 +1,15 @@
 """What a deployment costs: `site` from nothing, and a second time with nothing to do, by the number of nodes.
 
-Nodes are containers with systemd on this machine, so they share its cores with the controller: the figures are upper
-bounds of what as many real machines take.
+Nodes are containers with systemd on this machine, so they share its cores with the controller: the times are upper
+bounds of what as many real machines take, which the time of processors that each side used tells apart.
 """
 
 from __future__ import annotations
 
 import re
+import resource
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.report import Figure, at_most, say
@@ -23,25 +25,46 @@ _AIM = 2.0
 _CHANGED = re.compile(r"changed=([1-9]\d*)")
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One play: how long it took, and the time of processors that the controller and all nodes used, in seconds."""
+
+    taken: float
+    controller: float
+    nodes: float
+
+
 def measure(folder: Path) -> list[Figure]:
     if reason := nodes.why_not():
         return [Figure("site", "-", note=f"left out: {reason}")]
-    times = {size: _measure(folder, size) for size in _SIZES}
+    runs = {size: _measure(folder, size) for size in _SIZES}
     figures = []
-    for size, (first, second) in times.items():
-        nodes_word = "node" if size == 1 else "nodes"
-        figures.append(Figure(f"{size} {nodes_word}: from nothing, s", f"{first:.1f}"))
-        figures.append(Figure(f"{size} {nodes_word}: nothing to do, s", f"{second:.1f}"))
+    for size, both in runs.items():
+        for run, what in zip(both, ("from nothing", "nothing to do"), strict=True):
+            name = f"{size} {'node' if size == 1 else 'nodes'}: {what}, s"
+            figures.append(Figure(name, f"{run.taken:.1f}", note=_used(run)))
     small, large = min(_SIZES), max(_SIZES)
-    first_growth, second_growth = (
-        (times[large][which] - times[small][which]) / (large - small) for which in (0, 1)
+    first, second = (
+        _growth(few, many, large - small) for few, many in zip(runs[small], runs[large], strict=True)
     )
-    figures.append(Figure("from nothing: growth per node, s", f"{first_growth:.2f}"))
-    figures.append(at_most("nothing to do: growth per node, s", second_growth, _AIM))
+    figures.append(Figure("from nothing: growth per node, s", f"{first.taken:.2f}", note=_used(first)))
+    figures.append(at_most("nothing to do: growth per node, s", second.taken, _AIM, "{:.2f}", _used(second)))
     return figures
 
 
-def _measure(folder: Path, size: int) -> tuple[float, float]:
+def _growth(few: _Run, many: _Run, nodes_more: int) -> _Run:
+    return _Run(
+        (many.taken - few.taken) / nodes_more,
+        (many.controller - few.controller) / nodes_more,
+        (many.nodes - few.nodes) / nodes_more,
+    )
+
+
+def _used(run: _Run) -> str:
+    return f"controller {run.controller:.1f} s and nodes {run.nodes:.1f} s of a core"
+
+
+def _measure(folder: Path, size: int) -> tuple[_Run, _Run]:
     say(f"deploying to {size} of {_SIZES[-1]}")
     place = folder / str(size)
     place.mkdir()
@@ -53,8 +76,15 @@ def _measure(folder: Path, size: int) -> tuple[float, float]:
     return first, second
 
 
-def _timed(machines: Nodes) -> tuple[float, str]:
-    start = time.perf_counter()
+def _timed(machines: Nodes) -> tuple[_Run, str]:
+    start, controller, theirs = time.perf_counter(), _own_cpu_seconds(), machines.cpu_seconds()
     done = machines.play("site")
+    taken = time.perf_counter() - start
     assert done.returncode == 0, done.stdout[-5000:]
-    return time.perf_counter() - start, done.stdout
+    return _Run(taken, _own_cpu_seconds() - controller, machines.cpu_seconds() - theirs), done.stdout
+
+
+def _own_cpu_seconds() -> float:
+    """Of the programs that were started here and have ended: the controller, and what it reaches nodes with."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

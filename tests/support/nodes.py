@@ -105,6 +105,14 @@ class Nodes:
         """What a command says on that node."""
         return _run("docker", "exec", "--interactive", f"{self._prefix}-{name}", *command, given=given)
 
+    def cpu_seconds(self) -> float:
+        """What all nodes have used of the processors since they started."""
+        containers = engine.client().containers
+        used: list[Any] = [
+            containers.get(f"{self._prefix}-{name}").stats(stream=False) for name in self.names
+        ]
+        return float(sum(stats["cpu_stats"]["cpu_usage"]["total_usage"] for stats in used)) / 1e9
+
     def bring(self, name: str, file: Path, target: str) -> None:
         """Copies a file to that node."""
         _run("docker", "cp", str(file), f"{self._prefix}-{name}:{target}")
