@@ -6,6 +6,7 @@ Ended by SIGTERM or SIGKILL, it leaves its tasks running; started again, it take
 from __future__ import annotations
 
 import argparse
+import asyncio
 import errno
 import fcntl
 import gc
@@ -16,6 +17,7 @@ import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -123,13 +125,25 @@ def _check_certificate(tls: Tls) -> None:
         ) from None
 
 
+_TERMINAL_BYTES = 1 << 20
+"""One message of a terminal's or a forward's."""
+
+
+def _web_socket(**parts: Any) -> asyncio.Protocol:
+    """Loaded with the first terminal: most Runners have none open, and it takes memory."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol  # noqa: PLC0415
+
+    return WebSocketsSansIOProtocol(**parts)
+
+
 def _server(settings: Settings, app: ASGIApp) -> uvicorn.Server:
     tls = settings.tls
     config = uvicorn.Config(
         app,
         http="httptools",
         loop="none",
-        ws="none",
+        ws=_web_socket,  # type: ignore[arg-type]  # called as the class would be
+        ws_max_size=_TERMINAL_BYTES,
         access_log=False,
         log_config=None,
         backlog=BACKLOG,

@@ -16,6 +16,7 @@ from hakuriver_cli import environment_views as views
 from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
+from hakuriver_cli.submission import variables
 from hakuriver_cli.tree import new_app
 
 if TYPE_CHECKING:
@@ -170,10 +171,10 @@ def shell(
     common: Common = COMMON,
 ) -> int:
     """Open a shell in an environment's container; ends with the shell's exit code."""
-    from hakuriver_cli.terminal import run_terminal  # noqa: PLC0415  (loads the library for WebSockets)
+    from hakuriver_cli.terminal import environment_door, run_terminal  # noqa: PLC0415  (loads the library for WebSockets)
 
     session = Session(common)
-    return run_terminal(session, name, [], tty=True, stdin=True, user=user)
+    return run_terminal(session, environment_door(name), [], tty=True, stdin=True, user=user)
 
 
 @app.command(name="exec")
@@ -197,26 +198,20 @@ def execute(
     common: Common = COMMON,
 ) -> int:
     """Run a command in an environment's container; ends with its exit code."""
-    from hakuriver_cli.terminal import run_terminal  # noqa: PLC0415  (loads the library for WebSockets)
+    from hakuriver_cli.terminal import environment_door, run_terminal  # noqa: PLC0415  (loads the library for WebSockets)
 
     words = command_line[1:] if command_line[:1] == ("--",) else command_line
     if not words:
         raise UsageError("no command is given", f"such as: hakuriver env exec {name} -- pip install numpy")
-    variables = {}
-    for text in env:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UsageError(f"{text!r} is not KEY=VALUE", "write --env KEY=VALUE")
-        variables[key] = value
     return run_terminal(
         Session(common),
-        name,
+        environment_door(name),
         [*words],
         tty=tty,
         stdin=interactive,
         user=user,
         working_dir=workdir,
-        env_vars=variables,
+        env_vars=variables(env, ()),
     )
 
 

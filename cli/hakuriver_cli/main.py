@@ -39,6 +39,8 @@ def application() -> App:
     lazy(app, "daemons:runner", "runner", "Run this machine's Runner in the foreground.")
     lazy(app, "state:app", "state", "Back up and restore what a Host keeps.")
     lazy(app, "tasks:app", "task", "Submit, follow and control tasks.")
+    lazy(app, "doors:shell", "connect", "Open a shell in a running task.")
+    lazy(app, "doors:forward", "forward", "Reach ports of a running task from here.")
     lazy(app, "nodes:app", "node", "Look at nodes, empty and remove them.")
     lazy(app, "environments:app", "env", "Prepare environments, pack them, and bring them to nodes.")
     lazy(app, "cluster:status", "status", "Show how the cluster is.")

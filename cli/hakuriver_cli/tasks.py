@@ -35,6 +35,8 @@ Shown = TypeVar("Shown", TaskDetail, TaskExplanation)
 app = new_app("task", "Submit, follow and control tasks.")
 lazy(app, "attach:run", "run", "Run a command and stay with it.")
 lazy(app, "logs:logs", "logs", "Print what tasks wrote.")
+lazy(app, "doors:shell", "shell", "Open a shell in a running task.")
+lazy(app, "doors:execute", "exec", "Run a command in a running task.")
 lazy(app, "logs:stdout", "stdout", "Print the stdout of tasks, byte by byte.")
 lazy(app, "logs:stderr", "stderr", "Print the stderr of tasks, byte by byte.")
 

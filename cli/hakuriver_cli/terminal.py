@@ -1,7 +1,6 @@
 """The terminal's end here: raw bytes over a WebSocket, the window's size, and the exit code.
 
-While a terminal is open every key goes to the program, Ctrl-C too. The protocol is that of the Host's
-`/api/environments/{name}/terminal`.
+While a terminal is open every key goes to the program, Ctrl-C too. The protocol is that of `hakuriver.terminals`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from hakuriver.client import wire
-from hakuriver.errors import ConflictError, HakuRiverError, UnreachableError, UsageError
+from hakuriver.closing import error_said, error_told
+from hakuriver.errors import HakuRiverError, UnreachableError, UsageError
 from hakuriver.models.environments import TerminalStart
 from hakuriver.version import VERSION_HEADER, __version__
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 15
 _STDERR = 2
-_POLICY = 1008
 _LOST = 255
 """Exit code when the connection is lost, as ssh has it."""
 _NO_WINDOW = (80, 24)
@@ -38,7 +37,7 @@ _NO_WINDOW = (80, 24)
 
 def run_terminal(
     session: Session,
-    name: str,
+    door: str,
     argv: list[str],
     *,
     tty: bool,
@@ -47,11 +46,14 @@ def run_terminal(
     working_dir: str | None = None,
     env_vars: Mapping[str, str] | None = None,
 ) -> int:
-    """Runs a command (the shell, when none is given) with this process's input and output; gives its exit code."""
+    """Runs a command (the shell, when none is given) with this process's input and output; gives its exit code.
+
+    `door` is the path of the terminal: `environment_door` or `task_door`.
+    """
     raw = tty and sys.stdin.isatty()
     if tty and stdin and not raw:
         raise UsageError(
-            "standard input is no terminal", "for a script use `hakuriver env exec -i NAME -- COMMAND`"
+            "standard input is no terminal", "in a script name a command, which needs none: `… -i -- COMMAND`"
         )
     columns, rows = _size()
     wanted = TerminalStart(
@@ -64,8 +66,8 @@ def run_terminal(
         working_dir=working_dir,
         env_vars=dict(env_vars or {}),
     )
-    with _opened(session, name) as socket:
-        socket.send(wanted.model_dump_json())
+    with _opened(session, door) as socket:
+        _begin(socket, wanted)
         with (
             _raw_mode() if raw else contextlib.nullcontext(),
             _resizing(socket) if tty else contextlib.nullcontext(),
@@ -75,66 +77,90 @@ def run_terminal(
             return _receive(socket, _writer(tty=tty))
 
 
-def run_quietly(session: Session, name: str, argv: list[str]) -> int:
+def run_quietly(session: Session, door: str, argv: list[str]) -> int:
     """Runs a command without input and output."""
-    with _opened(session, name) as socket:
-        socket.send(TerminalStart(argv=argv, tty=False, stdin=False).model_dump_json())
+    with _opened(session, door) as socket:
+        _begin(socket, TerminalStart(argv=argv, tty=False, stdin=False))
         return _receive(socket, lambda _: None)
 
 
-@contextlib.contextmanager
-def _opened(session: Session, name: str) -> Iterator[ClientConnection]:
-    address = wire.address_of(session.settings, session.common.config)
-    url = f"ws{address.url.removeprefix('http')}/api/environments/{quote(name, safe='')}/terminal"
+def environment_door(name: str) -> str:
+    return f"environments/{quote(name, safe='')}/terminal"
+
+
+def task_door(task_id: int) -> str:
+    return f"tasks/{task_id}/terminal"
+
+
+def options_of(address: wire.Address) -> dict[str, Any]:
+    """How both kinds of the library's `connect` reach the Host."""
     headers = {VERSION_HEADER: __version__}
     if address.token:
         headers["Authorization"] = f"Bearer {address.token}"
     secure = address.url.startswith("https:")
+    return {
+        "additional_headers": headers,
+        "ssl": wire.tls_context(address.url, address.ca_file) if secure else None,
+        "compression": None,
+        "open_timeout": address.timeout,
+        "max_size": None,
+        "proxy": None,
+    }
+
+
+@contextlib.contextmanager
+def _opened(session: Session, door: str) -> Iterator[ClientConnection]:
+    address = wire.address_of(session.settings, session.common.config)
     try:
-        socket = connect(
-            url,
-            additional_headers=headers,
-            ssl=wire.tls_context(address.url, address.ca_file) if secure else None,
-            compression=None,
-            open_timeout=address.timeout,
-            max_size=None,
-            proxy=None,
-        )
-    except InvalidStatus as error:
-        raise UnreachableError(
+        socket = connect(f"{address.web_socket_url}/api/{door}", **options_of(address))
+    except FAILURES as error:
+        raise unopened(address, error) from None
+    try:
+        with socket:
+            yield socket
+    except ConnectionClosed as error:
+        raise refusal(error) from None
+
+
+FAILURES = (OSError, InvalidHandshake, WebSocketException)
+"""What opening a WebSocket raises."""
+
+
+def unopened(address: wire.Address, error: Exception) -> UnreachableError:
+    if isinstance(error, InvalidStatus):
+        return UnreachableError(
             f"the Host at {address.url} opens no terminals ({error.response.status_code})",
             "see that it is of this version: `hakuriver version`",
-        ) from None
-    except (OSError, InvalidHandshake, WebSocketException) as error:
-        raise UnreachableError(
-            f"no Host answers at {address.url} ({getattr(error, 'strerror', None) or error})",
-            "start one with `hakuriver up` or `hakuriver host`, or set client.url to where it runs",
-        ) from None
-    with socket:
-        yield socket
+        )
+    return UnreachableError(
+        f"no Host answers at {address.url} ({getattr(error, 'strerror', None) or error})",
+        "start one with `hakuriver up` or `hakuriver host`, or set client.url to where it runs",
+    )
+
+
+def _begin(socket: ClientConnection, wanted: TerminalStart) -> None:
+    # A socket that is closed already says why to who reads it.
+    with contextlib.suppress(ConnectionClosed):
+        socket.send(wanted.model_dump_json())
 
 
 def _receive(socket: ClientConnection, write: Callable[[bytes], None]) -> int:
     """Until the program ends."""
-    try:
-        while True:
-            message = socket.recv()
-            if isinstance(message, bytes):
-                write(message)
-                continue
-            told: dict[str, Any] = json.loads(message)
-            if told.get("type") == "exit":
-                return int(told["code"]) if told.get("code") is not None else _LOST
-    except ConnectionClosed as error:
-        raise _refusal(error) from None
+    while True:
+        message = socket.recv()
+        if isinstance(message, bytes):
+            write(message)
+            continue
+        told: dict[str, Any] = json.loads(message)
+        if error := error_said(told):
+            raise error
+        if told.get("type") == "exit":
+            return int(told["code"]) if told.get("code") is not None else _LOST
 
 
-def _refusal(error: ConnectionClosed) -> HakuRiverError:
+def refusal(error: ConnectionClosed) -> HakuRiverError:
     close = error.rcvd
-    if close is not None and close.code == _POLICY:
-        message, _, hint = close.reason.partition("\n")
-        return ConflictError(message, hint)
-    return UnreachableError(
+    return (close and error_told(close.code, close.reason)) or UnreachableError(
         f"the connection to the Host was lost{f' ({close.reason})' if close and close.reason else ''}",
         "see whether it still runs: `hakuriver status`",
     )

@@ -138,10 +138,10 @@ def _send(session: Session, source: Path, name: str, path: str) -> None:
 
 def _is_folder(session: Session, name: str, path: str) -> bool:
     """Whether a path in the container is a folder; of one that does not run it is not known."""
-    from hakuriver_cli.terminal import run_quietly  # noqa: PLC0415
+    from hakuriver_cli.terminal import environment_door, run_quietly  # noqa: PLC0415
 
     with suppress(ConflictError, UsageError):
-        return run_quietly(session, name, ["sh", "-c", 'test -d "$1"', "-", path]) == 0
+        return run_quietly(session, environment_door(name), ["sh", "-c", 'test -d "$1"', "-", path]) == 0
     return False
 
 

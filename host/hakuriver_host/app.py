@@ -35,6 +35,7 @@ from hakuriver_host.services import systemd
 from hakuriver_host.services.access import Access, Permission, load_secret
 from hakuriver_host.services.core import Core, clock
 from hakuriver_host.services.dispatch import Dispatcher
+from hakuriver_host.services.doors import Doors
 from hakuriver_host.services.environments import Environments
 from hakuriver_host.services.logs import Logs
 from hakuriver_host.services.metrics import Metrics
@@ -67,6 +68,7 @@ class Parts:
     dispatcher: Dispatcher
     environments: Environments
     monitor: Monitor
+    doors: Doors
 
 
 class HostApp:
@@ -108,7 +110,7 @@ class HostApp:
             self._router.routes.extend(
                 _routes(parts.endpoints, parts.access, self._settings.host.max_request_bytes)
             )
-            self._router.routes.extend(terminal_routes(parts.environments, parts.access))
+            self._router.routes.extend(terminal_routes(parts.environments, parts.doors, parts.access))
             systemd.tell("READY=1")
             yield
             systemd.tell("STOPPING=1")
@@ -165,8 +167,9 @@ def _assemble(
     submissions = Submissions(core, access)
     monitor, dispatcher, seeder = Monitor(core), Dispatcher(core, nodes), Seeder(settings)
     environments = Environments(core, nodes, share.share_id)
+    tasks = Tasks(core, nodes, submissions)
     endpoints = [
-        *task_endpoints(Tasks(core, nodes, submissions), submissions, Logs(core, nodes)),
+        *task_endpoints(tasks, submissions, Logs(core, nodes)),
         *node_endpoints(nodes, monitor),
         *environment_endpoints(environments),
         *event_endpoints(core),
@@ -184,7 +187,8 @@ def _assemble(
         "leftovers of environments": environments.preparing.recover,
         "watchdog": systemd.watchdog,
     }
-    return Parts(core, access, nodes, endpoints, loops, dispatcher, environments, monitor)
+    doors = Doors(core, nodes, tasks)
+    return Parts(core, access, nodes, endpoints, loops, dispatcher, environments, monitor, doors)
 
 
 def _openapi_endpoint(endpoints: list[Endpoint]) -> Endpoint:

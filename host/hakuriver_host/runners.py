@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -23,6 +24,9 @@ from hakuriver.models.runner import (
 )
 from hakuriver.version import VERSION_HEADER, __version__
 
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
 _CALL_SECONDS = 20.0
@@ -33,8 +37,9 @@ _PROBE_SECONDS = 5.0
 class RunnerClient:
     """Calls to one Runner, over connections that are its alone."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str, token: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, url: str, token: str, trusted: ssl.SSLContext) -> None:
         self._http = http
+        self._trusted = trusted
         self._url = url
         self._headers = {
             "Authorization": f"Bearer {token}",
@@ -91,6 +96,32 @@ class RunnerClient:
         except ValidationError:
             raise _no_runner() from None
 
+    @contextlib.asynccontextmanager
+    async def open(self, door: str) -> AsyncIterator[ClientConnection]:
+        """A WebSocket of the Runner's, under `/api`."""
+        from websockets.asyncio.client import connect  # noqa: PLC0415 - of terminals and forwards alone
+        from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException  # noqa: PLC0415
+
+        headers = {name: self._headers[name] for name in ("Authorization", VERSION_HEADER)}
+        try:
+            socket = await connect(
+                f"ws{self._url.removeprefix('http')}/api/{door}",
+                additional_headers=headers,
+                ssl=self._trusted if self._url.startswith("https:") else None,
+                compression=None,
+                open_timeout=_CONNECT_SECONDS,
+                proxy=None,
+            )
+        except InvalidStatus as error:
+            raise UnreachableError(
+                f"the Runner at {self._url} opens no terminals ({error.response.status_code})",
+                "see that it is of the Host's version: `hakuriver node list -o wide`",
+            ) from None
+        except (OSError, TimeoutError, InvalidHandshake, WebSocketException) as error:
+            raise self._unreachable(error) from None
+        async with socket:
+            yield socket
+
     async def _post(self, name: str, body: BaseModel, answer: type[_Answer]) -> _Answer:
         return _parsed(await self._send("POST", name, body.model_dump_json().encode()), answer)
 
@@ -134,7 +165,7 @@ class RunnerClients:
         if pool is None:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30)
             pool = self._pools[url] = httpx.AsyncClient(verify=self._verify, limits=limits, trust_env=False)
-        return RunnerClient(pool, url, token)
+        return RunnerClient(pool, url, token, self._verify)
 
     async def __aenter__(self) -> Self:
         return self

@@ -130,6 +130,12 @@ _BY_CODE: dict[str, type[HakuRiverError]] = {
 }
 
 
+def from_status(http_status: int, message: str, hint: str) -> HakuRiverError:
+    """The most general error of that status; one that is not known becomes `InternalError`."""
+    kinds = (kind for kind in _BY_CODE.values() if kind.http_status == http_status)
+    return next(kinds, InternalError)(message, hint)
+
+
 def from_body(body: ErrorBody) -> HakuRiverError:
     """The error that a peer sent; an unknown code becomes `InternalError`."""
     return _BY_CODE.get(body.error, InternalError)(body.message, body.hint)

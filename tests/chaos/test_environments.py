@@ -106,7 +106,7 @@ def _change(engine: HostEngine, number: int) -> None:
     )
     while True:
         try:
-            code, _ = engine.run(engine.container(NAME), ["sh", "-c", script])
+            code, _ = engine.execs(engine.container(NAME)).run(["sh", "-c", script])
         except ConflictError:  # A pause that the killed one asked for, and that came late.
             engine.start(NAME)
             continue

@@ -18,9 +18,10 @@ from docs_pages import DOCS, ROOT, blocks, command_lines, inline_code, pages
 from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError
 from hakuriver.states import TaskState
-from hakuriver_agent.api import attempts, health, logs, sync
+from hakuriver_agent.api import attempts, doors, health, logs, sync
 from hakuriver_cli import reference
 from hakuriver_cli.main import application
+from hakuriver_host.api.terminal import terminal_routes
 from hakuriver_host.services.metrics import METRICS
 
 _PACKAGES = ("sdk", "host", "agent", "cli")
@@ -77,6 +78,11 @@ def _host_endpoints() -> set[tuple[str, str]]:
     return {(method.upper(), path) for path, methods in paths.items() for method in methods}
 
 
+def _web_sockets() -> set[str]:
+    routes = [*terminal_routes(_NOTHING, _NOTHING, _NOTHING), *doors.routes(_NOTHING, _NOTHING)]
+    return {route.path.replace(":int", "") for route in routes}
+
+
 def test_every_setting_is_documented() -> None:
     page = (DOCS / "reference/configuration.md").read_text("utf-8")
     missing = {name for name in _settings() if f"`{name}`" not in page}
@@ -122,10 +128,13 @@ def test_every_endpoint_is_documented() -> None:
         assert f"### {method} {path}\n" in page
     for method, path in _runner_endpoints():
         assert f"`{method} {path}`" in page
+    for path in _web_sockets():
+        assert f"`{path}`" in page
 
 
 def test_every_endpoint_that_is_named_exists() -> None:
-    known = [re.sub(r"\{\w+\}", "[^/]+", path) for _, path in _host_endpoints() | _runner_endpoints()]
+    served = {path for _, path in _host_endpoints() | _runner_endpoints()} | _web_sockets()
+    known = [re.sub(r"\{\w+\}", "[^/]+", path) for path in served]
     pattern = re.compile(r"(?:(?:GET|POST|PUT|DELETE) )?(/api/[^\s?]*)(?:\?\S*)?")
     for page in pages():
         for code in inline_code(page):

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,14 @@ from typing import Any, TypeVar
 
 import structlog
 
+from hakuriver.errors import UsageError
+from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec
-from hakuriver.threads import in_thread
+from hakuriver.terminals import ContainerExecs, Exec, start_exec
+from hakuriver.threads import in_thread, start_thread
+from hakuriver_agent.engines.container_network import connect_into
 from hakuriver_agent.engines.docker_answers import ended, failure, moment, unit_of
-from hakuriver_agent.engines.docker_door import ContainerGoneError, DockerDoor, translated
+from hakuriver_agent.engines.docker_door import ContainerGoneError, DockerDoor, in_words, translated
 from hakuriver_agent.engines.docker_output import ContainerOutput
 from hakuriver_agent.engines.docker_request import (
     LABEL_RUNNER,
@@ -204,6 +209,22 @@ class DockerEngine(Engine):
             lambda: self._door.client().containers(all=True, filters={"label": [label]})
         )
         return [unit for unit in map(unit_of, found) if unit]
+
+    async def run_beside(self, key: Key, wanted: TerminalStart) -> Exec:
+        if wanted.user is not None:
+            raise UsageError("in a task one is who the task is", "leave out the user")
+        name = container_name(key)
+        return await start_exec(ContainerExecs(self._door.client, name, in_words), wanted)
+
+    async def connect(self, key: Key, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        name = container_name(key)
+
+        def work() -> socket.socket:
+            with in_words(f"port {port}"):
+                return connect_into(lambda: self._door.inspect(name), port)
+
+        # A thread of its own, which ends in the container's network: never one of a pool's.
+        return await asyncio.open_connection(sock=await start_thread(work, name="connect"))
 
     def holds(self) -> Sequence[str]:
         return self.environments.present

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hakuriver.errors import ConflictError
 from hakuriver.threads import in_thread
 from hakuriver_agent.engines.port import EngineUnavailableError
 
@@ -130,3 +131,18 @@ def translated() -> Iterator[None]:
         raise EngineUnavailableError(str(error.explanation or error)) from None
     except (RequestException, DockerException) as error:
         raise EngineUnavailableError(str(error)) from None
+
+
+@contextlib.contextmanager
+def in_words(what: str) -> Iterator[None]:
+    """Turns what the SDK raises for a person who is in the container into errors that they can read."""
+    from docker.errors import APIError, DockerException  # noqa: PLC0415 - see `connect`
+    from requests.exceptions import RequestException  # noqa: PLC0415
+
+    try:
+        yield
+    except APIError as error:
+        text = str(error.explanation or error).strip().splitlines()[0]
+        raise ConflictError(f"{what}: {text}", "see `hakuriver task status`") from None
+    except (RequestException, DockerException):
+        raise ConflictError(f"{what}: the node's engine does not answer", "try again later") from None

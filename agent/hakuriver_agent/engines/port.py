@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from hakuriver.errors import ConflictError
+from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec, EngineName
+from hakuriver.terminals import Exec
 
 Key = tuple[int, int]
 """Task id and attempt."""
@@ -28,6 +31,9 @@ Key = tuple[int, int]
 COMMAND_NOT_FOUND = 127
 COMMAND_NOT_EXECUTABLE = 126
 """The exit codes that shells give, see POSIX.1-2017, 2.8.2."""
+
+
+_NO_DOORS = "only tasks in containers can be entered: submit it with --container"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,24 @@ class Engine(ABC):
     @abstractmethod
     async def units(self) -> list[Unit]:
         """Everything that carries this Runner's label."""
+
+    async def run_beside(self, key: Key, wanted: TerminalStart) -> Exec:
+        """Runs another program in a running unit, as its user.
+
+        Raises:
+            ConflictError: this engine cannot, or the unit does not run.
+        """
+        del wanted
+        raise ConflictError(f"task {key[0]} runs without container", _NO_DOORS)
+
+    async def connect(self, key: Key, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A TCP connection to what listens in a running unit, on its own loopback too.
+
+        Raises:
+            ConflictError: this engine cannot, nothing listens there, or the unit does not run.
+        """
+        del port
+        raise ConflictError(f"task {key[0]} runs without container", _NO_DOORS)
 
     def holds(self) -> Sequence[str]:
         """Versions of environments that it has, as `NAME:VERSION`, when it was last looked at."""

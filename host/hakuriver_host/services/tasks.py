@@ -99,7 +99,7 @@ class Tasks:
 
         Also where the record cannot be written now: it may be this task that fills the disk.
         """
-        await self._own(task_id, principal)
+        await self.check_owns(task_id, principal)
         effects = reactor.on_kill(self._core.cluster, task_id, principal.name, self._core.now())
         writing = asyncio.ensure_future(self._core.apply(effects, urgent=True))
         self._writing.add(writing)
@@ -121,7 +121,7 @@ class Tasks:
             UnreachableError: the Runner does not answer.
 
         """
-        await self._own(task_id, principal)
+        await self.check_owns(task_id, principal)
         cluster = self._core.cluster
         task = reactor.check_signal(cluster, task_id, action)
         node = cluster.nodes.get(task.node or "")
@@ -157,7 +157,8 @@ class Tasks:
         principal.check_owns(row.owner, f"task {task_id}")
         return row
 
-    async def _own(self, task_id: int, principal: Principal) -> None:
+    async def check_owns(self, task_id: int, principal: Principal) -> None:
+        """That it is live, and the caller's own or the caller an admin."""
         task = self._core.cluster.tasks.get(task_id)
         if task is not None:
             principal.check_owns(task.batch.owner, f"task {task_id}")

@@ -40,6 +40,11 @@ class Address:
     timeout: float = 30.0
     patience: float = 60.0
 
+    @property
+    def web_socket_url(self) -> str:
+        """`ws:` for `http:`, `wss:` for `https:`."""
+        return f"ws{self.url.removeprefix('http')}"
+
     def options(self) -> dict[str, Any]:
         """Arguments of httpx's clients. Proxies and tokens of the environment are not for a cluster's own Host."""
         headers = {VERSION_HEADER: __version__, "User-Agent": f"hakuriver/{__version__}"}

@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UnreachableError, UsageError
 from hakuriver.pieces import PieceReader
 from hakuriver.store.layout import LIFE
+from hakuriver.terminals import ContainerExecs
 
 LABEL_ENVIRONMENT = "hakuriver.environment"
 LABEL_CLUSTER = "hakuriver.cluster"
@@ -318,46 +319,9 @@ class HostEngine:
                     return file.read() if file is not None else None
         return None
 
-    def run(self, container: EnvContainer, argv: list[str]) -> tuple[int, bytes]:
-        """Runs a short command in a running container; its exit code and stdout."""
-        with self._words(f"running {argv[0]}"):
-            client = self.client()
-            made = client.exec_create(container.id, argv, stderr=False)["Id"]
-            output = cast("bytes", client.exec_start(made))
-            return int(client.exec_inspect(made)["ExitCode"]), output
-
-    def start_exec(
-        self,
-        container: EnvContainer,
-        argv: list[str],
-        *,
-        tty: bool,
-        stdin: bool,
-        environment: dict[str, str],
-        working_dir: str | None,
-        user: str | None,
-    ) -> tuple[str, Any]:
-        """Starts a program; its id, and the connection that is its input and output."""
-        with self._words(f"running {argv[0]}"):
-            client = self.client()
-            made = client.exec_create(
-                container.id,
-                argv,
-                tty=tty,
-                stdin=stdin,
-                environment=environment,
-                workdir=working_dir,
-                user=user or "",
-            )["Id"]
-            return made, client.exec_start(made, tty=tty, socket=True)
-
-    def inspect_exec(self, exec_id: str) -> dict[str, Any]:
-        with self._words("looking at a program"):
-            return cast("dict[str, Any]", self.client().exec_inspect(exec_id))
-
-    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None:
-        with self._words("resizing a terminal"):
-            self.client().exec_resize(exec_id, height=rows, width=columns)
+    def execs(self, container: EnvContainer) -> ContainerExecs:
+        """To run programs in a container that runs."""
+        return ContainerExecs(self.client, container.id, self._words)
 
     def download(self, name: str, path: str) -> Iterator[bytes]:
         """A path of the container as a tar."""

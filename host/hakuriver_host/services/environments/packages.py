@@ -25,7 +25,7 @@ def installed(engine: HostEngine, container: EnvContainer) -> Packages | None:
         if (database := engine.read_file(container, "/lib/apk/db/installed")) is not None:
             found["apk"] = of_apk(database.decode("utf-8", "replace"))
         if container.state == "running":
-            code, output = engine.run(container, _PIP)
+            code, output = engine.execs(container).run(_PIP)
             if code == 0:
                 found["pip"] = of_pip(output)
     return found or None

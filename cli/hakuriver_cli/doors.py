@@ -1,0 +1,202 @@
+"""The way into running tasks: `hakuriver task shell | exec`, `hakuriver connect`, `hakuriver forward`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, TextIO
+
+from cyclopts import Parameter
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from hakuriver.client import wire
+from hakuriver.closing import DONE, error_said
+from hakuriver.errors import ConflictError, HakuRiverError, UsageError
+from hakuriver.forwards import EOF, PIECE
+from hakuriver.states import TaskState
+from hakuriver.terminals import order_of
+from hakuriver_cli.errors import report
+from hakuriver_cli.options import COMMON, Common, TaskIdOption
+from hakuriver_cli.session import Session
+from hakuriver_cli.submission import variables
+from hakuriver_cli.tasks import ending
+from hakuriver_cli.terminal import FAILURES, options_of, refusal, run_terminal, task_door, unopened
+
+_PORTS = re.compile(r"(?:(?P<local>[0-9]{1,5}):)?(?P<remote>[0-9]{1,5})")
+_HIGHEST = 65_535
+
+
+def shell(task_id: TaskIdOption, /, *, common: Common = COMMON) -> int:
+    """Open a shell in the container of a running task, as the task's user; ends with the shell's exit code.
+
+    The shell ends with the connection, and with the task.
+    """
+    return run_terminal(Session(common), task_door(task_id), [], tty=True, stdin=True)
+
+
+def execute(
+    task_id: TaskIdOption,
+    /,
+    *command_line: Annotated[
+        str, Parameter(name="COMMAND", help="The command and its arguments.", allow_leading_hyphen=True)
+    ],
+    interactive: Annotated[
+        bool, Parameter(name=("--interactive", "-i"), help="Pass standard input on.")
+    ] = False,
+    tty: Annotated[bool, Parameter(name=("--tty", "-t"), help="Give it a terminal.")] = False,
+    workdir: Annotated[str | None, Parameter(name=("--workdir", "-w"), help="Folder to run in.")] = None,
+    env: Annotated[
+        tuple[str, ...], Parameter(name=("--env", "-e"), help="KEY=VALUE; repeatable.", metavar="KEY=VALUE")
+    ] = (),
+    common: Common = COMMON,
+) -> int:
+    """Run a command in the container of a running task, as the task's user; ends with its exit code."""
+    words = command_line[1:] if command_line[:1] == ("--",) else command_line
+    if not words:
+        raise UsageError("no command is given", f"such as: hakuriver task exec {task_id} -- ps aux")
+    return run_terminal(
+        Session(common),
+        task_door(task_id),
+        [*words],
+        tty=tty,
+        stdin=interactive,
+        working_dir=workdir,
+        env_vars=variables(env, ()),
+    )
+
+
+def forward(
+    task_id: TaskIdOption,
+    /,
+    *ports: Annotated[
+        str,
+        Parameter(
+            name="[LOCAL:]PORT", help="Port in the task; LOCAL is the port here (0: any that is free)."
+        ),
+    ],
+    address: Annotated[str, Parameter(help="Where to listen here.")] = "127.0.0.1",
+    common: Common = COMMON,
+) -> int:
+    """Reach ports of a running task from this machine, until Ctrl-C or the end of the task.
+
+    A port of the task's own loopback is reached too. Each line on stdout names where one listens here.
+    """
+    if not ports:
+        raise UsageError("no port is given", f"such as: hakuriver forward {task_id} 8888")
+    wanted = [_parsed(text) for text in ports]
+    session = Session(common)
+    task = session.client.task(task_id)
+    if task.status is not TaskState.RUNNING:
+        raise ConflictError(f"task {task_id} is {task.status}", f"see `hakuriver task explain {task_id}`")
+    return asyncio.run(_Forward(session, task_id, address).serve(wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    local: int
+    remote: int
+
+
+def _parsed(text: str) -> _Ports:
+    found = _PORTS.fullmatch(text)
+    ports = _Ports(int(found["local"] or found["remote"]), int(found["remote"])) if found else _Ports(-1, -1)
+    if not (0 <= ports.local <= _HIGHEST and 1 <= ports.remote <= _HIGHEST):
+        raise UsageError(f"{text!r} is not PORT or LOCAL:PORT", "ports are 1 to 65535, such as 8888:80")
+    return ports
+
+
+class _Forward:
+    """Listens here, and carries each connection over a WebSocket of its own."""
+
+    def __init__(self, session: Session, task_id: int, address: str) -> None:
+        self._session, self._task_id, self._listen_on = session, task_id, address
+        self._host = wire.address_of(session.settings, session.common.config)
+
+    async def serve(self, wanted: list[_Ports]) -> int:
+        async with contextlib.AsyncExitStack() as stack:
+            for ports in wanted:
+                server = await stack.enter_async_context(await self._server(ports))
+                where = server.sockets[0].getsockname()
+                _tell(
+                    self._session.printer.out,
+                    f"{where[0]}:{where[1]} is port {ports.remote} of task {self._task_id}",
+                )
+            client = await stack.enter_async_context(self._session.async_client())
+            ended = await client.wait([self._task_id])
+        self._session.printer.say(ending(ended[self._task_id]))
+        return 0
+
+    async def _server(self, ports: _Ports) -> asyncio.Server:
+        try:
+            return await asyncio.start_server(
+                partial(self._carry, ports.remote), self._listen_on, ports.local
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConflictError(
+                    f"port {ports.local} is in use here", f"take another: 0:{ports.remote} finds one"
+                ) from None
+            raise ConflictError(
+                f"cannot listen on {self._listen_on}:{ports.local} ({error.strerror})",
+                "check --address and the port",
+            ) from None
+
+    async def _carry(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            url = f"{self._host.web_socket_url}/api/tasks/{self._task_id}/forward/{port}"
+            try:
+                socket = await connect(url, **options_of(self._host))
+            except FAILURES as error:
+                raise unopened(self._host, error) from None
+            async with socket:
+                await _exchanged(socket, reader, writer)
+        except HakuRiverError as error:
+            report(error, self._session.printer.err)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def _exchanged(
+    socket: ClientConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Both ways, until the far side has ended."""
+
+    async def outward() -> None:
+        with contextlib.suppress(ConnectionClosed, ConnectionError):
+            while data := await reader.read(PIECE):
+                await socket.send(data)
+            await socket.send(EOF)
+
+    sending = asyncio.create_task(outward())
+    try:
+        while True:
+            message = await socket.recv()
+            if isinstance(message, bytes):
+                writer.write(message)
+                await writer.drain()
+                continue
+            told = order_of(message)
+            if error := error_said(told):
+                raise error
+            if told.get("type") == "eof":
+                writer.write_eof()
+    except ConnectionError:
+        return
+    except ConnectionClosed as error:
+        if error.rcvd is None or error.rcvd.code != DONE:
+            raise refusal(error) from None
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+def _tell(out: TextIO, line: str) -> None:
+    out.write(f"{line}\n")
+    out.flush()

@@ -1,0 +1,313 @@
+"""Terminals: a program run in a container, and its talk with a person over a WebSocket, raw bytes both ways.
+
+The Host serves them of environments, the Runner of tasks; what differs is the engine behind `ExecEngine`.
+
+The first message of a terminal is a `TerminalStart` (JSON); then binary messages are input, and text messages are
+`{"type": "resize", "rows": R, "columns": C}` and `{"type": "eof"}`. What comes back is binary output (without a tty
+each message begins with 1 for stdout or 2 for stderr), then `{"type": "exit", "code": N}` as text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from hakuriver.errors import HakuRiverError, UsageError
+from hakuriver.models.environments import TerminalStart
+from hakuriver.threads import start_thread
+
+START_SECONDS = 30.0
+"""For the first message to come."""
+
+_PIECE = 1 << 16
+_HEADER = struct.Struct(">BxxxL")
+"""Stream and length before each piece, without a tty: ContainerAttach in the engine API's reference."""
+_SHELL = ["sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash -il || exec sh -il"]
+_MAX_SIDE = 10_000
+_HANG_UP = "kill -HUP -{pid} {pid} 2>/dev/null; sleep 1; kill -KILL -{pid} {pid} 2>/dev/null"
+
+
+class ExecEngine(Protocol):
+    """One container, in which programs can be run. Every method blocks, and raises HakuRiverError in words."""
+
+    def start_exec(
+        self,
+        argv: list[str],
+        *,
+        tty: bool,
+        stdin: bool,
+        environment: dict[str, str],
+        working_dir: str | None,
+        user: str | None,
+    ) -> tuple[str, Any]:
+        """Starts a program; its id, and the SDK's connection that is its input and output."""
+
+    def inspect_exec(self, exec_id: str) -> dict[str, Any]: ...
+
+    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None: ...
+
+    def run(self, argv: list[str]) -> object:
+        """Runs a short command, as the program's user."""
+
+
+class ContainerExecs:
+    """`ExecEngine` over the Docker SDK.
+
+    `client` gives its API client, untyped as most of its methods are. `words` turns the SDK's errors into ours; it is
+    told what is being done.
+    """
+
+    def __init__(
+        self,
+        client: Callable[[], Any],
+        container: str,
+        words: Callable[[str], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        self._client, self._container, self._words = client, container, words
+
+    def start_exec(
+        self,
+        argv: list[str],
+        *,
+        tty: bool,
+        stdin: bool,
+        environment: dict[str, str],
+        working_dir: str | None,
+        user: str | None,
+    ) -> tuple[str, Any]:
+        with self._words(f"running {argv[0]}"):
+            client = self._client()
+            made = client.exec_create(
+                self._container,
+                argv,
+                tty=tty,
+                stdin=stdin,
+                environment=environment,
+                workdir=working_dir,
+                user=user or "",
+            )["Id"]
+            return made, client.exec_start(made, tty=tty, socket=True)
+
+    def inspect_exec(self, exec_id: str) -> dict[str, Any]:
+        with self._words("looking at a program"):
+            state: dict[str, Any] = self._client().exec_inspect(exec_id)
+            return state
+
+    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None:
+        with self._words("resizing a terminal"):
+            self._client().exec_resize(exec_id, height=rows, width=columns)
+
+    def run(self, argv: list[str]) -> tuple[int, bytes]:
+        """Runs a short command; its exit code and stdout."""
+        with self._words(f"running {argv[0]}"):
+            client = self._client()
+            made = client.exec_create(self._container, argv, stderr=False)["Id"]
+            output: bytes = client.exec_start(made)
+            return int(client.exec_inspect(made)["ExitCode"]), output
+
+
+class Talker(Protocol):
+    """The server's end of a WebSocket, as ASGI frameworks have it."""
+
+    async def receive(self) -> MutableMapping[str, Any]: ...
+
+    async def receive_text(self) -> str: ...
+
+    async def send_bytes(self, data: bytes) -> None: ...
+
+    async def send_text(self, data: str) -> None: ...
+
+
+async def start_exec(engine: ExecEngine, wanted: TerminalStart) -> Exec:
+    """Starts a program, or the container's shell.
+
+    The engine's connection is taken over from the SDK once it has been upgraded (ExecStart in the API's reference):
+    its socket is read and written by asyncio, so that a terminal costs no thread.
+    """
+    argv = wanted.argv or _SHELL
+
+    def work() -> tuple[str, socket.socket, Any]:
+        exec_id, connection = engine.start_exec(
+            argv,
+            tty=wanted.tty,
+            stdin=wanted.stdin,
+            environment={**({"TERM": "xterm-256color"} if wanted.tty else {}), **wanted.env_vars},
+            working_dir=wanted.working_dir,
+            user=wanted.user,
+        )
+        raw: socket.socket = getattr(connection, "_sock", connection)
+        raw.settimeout(None)
+        raw.setblocking(False)
+        return exec_id, raw, connection
+
+    exec_id, raw, connection = await start_thread(work)
+    reader, writer = await asyncio.open_connection(sock=raw)
+    running = Exec(engine, exec_id, reader, writer, connection, tty=wanted.tty)
+    if wanted.tty:
+        await running.resize(wanted.rows, wanted.columns)
+    return running
+
+
+class Exec:
+    """One running program."""
+
+    def __init__(
+        self,
+        engine: ExecEngine,
+        exec_id: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        connection: Any,
+        *,
+        tty: bool,
+    ) -> None:
+        self._engine = engine
+        self._id = exec_id
+        self._reader = reader
+        self._writer = writer
+        self._connection = connection
+        """Kept: the SDK closes the socket with it."""
+        self._tty = tty
+
+    async def output(self) -> AsyncIterator[bytes]:
+        """What it writes; without a tty each piece begins with 1 (stdout) or 2 (stderr)."""
+        if self._tty:
+            while data := await self._reader.read(_PIECE):
+                yield data
+            return
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                stream, length = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
+                while length:
+                    data = await self._reader.read(min(length, _PIECE))
+                    if not data:
+                        return
+                    length -= len(data)
+                    yield bytes([stream]) + data
+
+    async def write(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def write_eof(self) -> None:
+        with contextlib.suppress(OSError, NotImplementedError):
+            self._writer.write_eof()
+
+    async def resize(self, rows: object, columns: object) -> None:
+        if not (isinstance(rows, int) and isinstance(columns, int)):
+            raise UsageError("a terminal's size is rows and columns", "send two whole numbers")
+        if self._tty and 0 < rows <= _MAX_SIDE and 0 < columns <= _MAX_SIDE:
+            with contextlib.suppress(HakuRiverError):  # It may have ended.
+                await start_thread(lambda: self._engine.resize_exec(self._id, rows, columns))
+
+    async def exit_code(self) -> int | None:
+        """After its output has ended."""
+        for _ in range(100):
+            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
+            if not state["Running"]:
+                return None if state["ExitCode"] is None else int(state["ExitCode"])
+            # Its output ends a moment before the engine notes its end.
+            await asyncio.sleep(0.02)
+        return None
+
+    async def hang_up(self) -> None:
+        """Ends what still runs, as the line of a terminal that goes dead does: SIGHUP, then SIGKILL."""
+        with contextlib.suppress(HakuRiverError):
+            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
+            if state["Running"] and (pid := _inner_pid(int(state["Pid"]))):
+                order = ["sh", "-c", _HANG_UP.format(pid=pid)]
+                await start_thread(lambda: self._engine.run(order))
+        await self.close()
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(Exception):
+            await self._writer.wait_closed()
+
+
+async def serve_terminal(
+    talker: Talker, start: Callable[[TerminalStart], Awaitable[Exec]], asked: TerminalStart | None = None
+) -> None:
+    """A terminal from its first message to the exit code.
+
+    Raises:
+        UsageError: it does not begin with what to run.
+    """
+    if asked is None:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                asked = TerminalStart.model_validate_json(await talker.receive_text())
+        except (ValidationError, KeyError, TimeoutError):
+            raise UsageError("a terminal begins with what to run", "send a TerminalStart as JSON") from None
+
+    async def take(running: Exec, message: MutableMapping[str, Any]) -> None:
+        if message.get("bytes") is not None:
+            await running.write(message["bytes"])
+            return
+        order = order_of(message.get("text"))
+        if order.get("type") == "resize":
+            await running.resize(order.get("rows"), order.get("columns"))
+        elif order.get("type") == "eof":
+            running.write_eof()
+
+    running = await start(asked)
+    async with talking(talker, running, take):
+        async for output in running.output():
+            await talker.send_bytes(output)
+        code = await running.exit_code()
+    await talker.send_text(json.dumps({"type": "exit", "code": code}))
+
+
+@contextlib.asynccontextmanager
+async def talking(
+    talker: Talker, running: Exec, take: Callable[[Exec, MutableMapping[str, Any]], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Takes what the person sends while the block sends what the program writes.
+
+    A person who goes away ends the program, and with it the block.
+    """
+
+    async def listen() -> None:
+        try:
+            while (message := await talker.receive())["type"] != "websocket.disconnect":
+                await take(running, message)
+        except ConnectionError:
+            return
+        await running.hang_up()
+
+    listener = asyncio.create_task(listen())
+    try:
+        yield
+    finally:
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
+        await running.close()
+
+
+def order_of(text: str | None) -> dict[str, Any]:
+    """What a text message says; nothing, when it is not an object."""
+    try:
+        order = json.loads(text or "")
+    except ValueError:
+        return {}
+    return order if isinstance(order, dict) else {}
+
+
+def _inner_pid(pid: int) -> int | None:
+    """The number that a process has in its own namespace (`NSpid` in /proc/PID/status, proc(5))."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return None
