@@ -21,7 +21,7 @@ from hakuriver.forwards import EOF, PIECE
 from hakuriver.states import TaskState
 from hakuriver.terminals import order_of
 from hakuriver_cli.errors import report
-from hakuriver_cli.options import COMMON, Common, TaskIdOption
+from hakuriver_cli.options import COMMON, Common, Interactive, TaskIdOption, Tty, Variables, Workdir
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import variables
 from hakuriver_cli.tasks import ending
@@ -45,14 +45,10 @@ def execute(
     *command_line: Annotated[
         str, Parameter(name="COMMAND", help="The command and its arguments.", allow_leading_hyphen=True)
     ],
-    interactive: Annotated[
-        bool, Parameter(name=("--interactive", "-i"), help="Pass standard input on.")
-    ] = False,
-    tty: Annotated[bool, Parameter(name=("--tty", "-t"), help="Give it a terminal.")] = False,
-    workdir: Annotated[str | None, Parameter(name=("--workdir", "-w"), help="Folder to run in.")] = None,
-    env: Annotated[
-        tuple[str, ...], Parameter(name=("--env", "-e"), help="KEY=VALUE; repeatable.", metavar="KEY=VALUE")
-    ] = (),
+    interactive: Interactive = False,
+    tty: Tty = False,
+    workdir: Workdir = None,
+    env: Variables = (),
     common: Common = COMMON,
 ) -> int:
     """Run a command in the container of a running task, as the task's user; ends with its exit code."""

@@ -13,7 +13,7 @@ from hakuriver.errors import UsageError
 from hakuriver.models.environments import Reference, parse_reference
 from hakuriver.sizes import format_duration, format_size
 from hakuriver_cli import environment_views as views
-from hakuriver_cli.options import COMMON, Common
+from hakuriver_cli.options import COMMON, Common, Interactive, Tty, Variables, Workdir
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import variables
@@ -184,17 +184,13 @@ def execute(
     *command_line: Annotated[
         str, Parameter(name="COMMAND", help="The command and its arguments.", allow_leading_hyphen=True)
     ],
-    interactive: Annotated[
-        bool, Parameter(name=("--interactive", "-i"), help="Pass standard input on.")
-    ] = False,
-    tty: Annotated[bool, Parameter(name=("--tty", "-t"), help="Give it a terminal.")] = False,
+    interactive: Interactive = False,
+    tty: Tty = False,
     user: Annotated[
         str | None, Parameter(name=("--user", "-u"), help="Who to be; root unless given.")
     ] = None,
-    workdir: Annotated[str | None, Parameter(name=("--workdir", "-w"), help="Folder to run in.")] = None,
-    env: Annotated[
-        tuple[str, ...], Parameter(name=("--env", "-e"), help="KEY=VALUE; repeatable.", metavar="KEY=VALUE")
-    ] = (),
+    workdir: Workdir = None,
+    env: Variables = (),
     common: Common = COMMON,
 ) -> int:
     """Run a command in an environment's container; ends with its exit code."""

@@ -65,6 +65,12 @@ TaskIds = Annotated[
 TaskIdOption = Annotated[int, Parameter(name="TASK_ID", converter=_one(parse_id), help="Id of the task.")]
 Size = Annotated[int | None, Parameter(converter=_one(parse_size), metavar="SIZE")]
 Duration = Annotated[int | None, Parameter(converter=_one(parse_duration), metavar="DURATION")]
+Interactive = Annotated[bool, Parameter(name=("--interactive", "-i"), help="Pass standard input on.")]
+Tty = Annotated[bool, Parameter(name=("--tty", "-t"), help="Give it a terminal.")]
+Workdir = Annotated[str | None, Parameter(name=("--workdir", "-w"), help="Folder to run in.")]
+Variables = Annotated[
+    tuple[str, ...], Parameter(name=("--env", "-e"), help="KEY=VALUE; repeatable.", metavar="KEY=VALUE")
+]
 OptionalId = Annotated[int | None, Parameter(converter=_one(parse_id), metavar="ID")]
 States = Annotated[
     tuple[TaskState, ...],

@@ -1,6 +1,6 @@
 """Terminals: a program run in a container, and its talk with a person over a WebSocket, raw bytes both ways.
 
-The Host serves them of environments, the Runner of tasks; what differs is the engine behind `ExecEngine`.
+The Host serves them of environments, the Runner of tasks; what differs is the client of the engine.
 
 The first message of a terminal is a `TerminalStart` (JSON); then binary messages are input, and text messages are
 `{"type": "resize", "rows": R, "columns": C}` and `{"type": "eof"}`. What comes back is binary output (without a tty
@@ -35,34 +35,11 @@ _MAX_SIDE = 10_000
 _HANG_UP = "kill -HUP -{pid} {pid} 2>/dev/null; sleep 1; kill -KILL -{pid} {pid} 2>/dev/null"
 
 
-class ExecEngine(Protocol):
-    """One container, in which programs can be run. Every method blocks, and raises HakuRiverError in words."""
-
-    def start_exec(
-        self,
-        argv: list[str],
-        *,
-        tty: bool,
-        stdin: bool,
-        environment: dict[str, str],
-        working_dir: str | None,
-        user: str | None,
-    ) -> tuple[str, Any]:
-        """Starts a program; its id, and the SDK's connection that is its input and output."""
-
-    def inspect_exec(self, exec_id: str) -> dict[str, Any]: ...
-
-    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None: ...
-
-    def run(self, argv: list[str]) -> object:
-        """Runs a short command, as the program's user."""
-
-
 class ContainerExecs:
-    """`ExecEngine` over the Docker SDK.
+    """One container, in which programs can be run. Every method blocks, and raises HakuRiverError in words.
 
-    `client` gives its API client, untyped as most of its methods are. `words` turns the SDK's errors into ours; it is
-    told what is being done.
+    `client` gives the API client of the Docker SDK, untyped as most of its methods are. `words` turns the SDK's errors
+    into ours; it is told what is being done.
     """
 
     def __init__(
@@ -83,6 +60,7 @@ class ContainerExecs:
         working_dir: str | None,
         user: str | None,
     ) -> tuple[str, Any]:
+        """Starts a program; its id, and the SDK's connection that is its input and output."""
         with self._words(f"running {argv[0]}"):
             client = self._client()
             made = client.exec_create(
@@ -126,7 +104,7 @@ class Talker(Protocol):
     async def send_text(self, data: str) -> None: ...
 
 
-async def start_exec(engine: ExecEngine, wanted: TerminalStart) -> Exec:
+async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
     """Starts a program, or the container's shell.
 
     The engine's connection is taken over from the SDK once it has been upgraded (ExecStart in the API's reference):
@@ -161,7 +139,7 @@ class Exec:
 
     def __init__(
         self,
-        engine: ExecEngine,
+        engine: ContainerExecs,
         exec_id: str,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
