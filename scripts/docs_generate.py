@@ -63,7 +63,7 @@ def _with_parts(page: str, parts: Mapping[str, Callable[[], str]]) -> str:
 
 _PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
-    "task-commands": commands("task", "connect", "forward"),
+    "task-commands": commands("task", "connect", "forward", "cp"),
     "env-commands": commands("env"),
     "cluster-commands": commands(
         "up",

@@ -8,18 +8,19 @@ import errno
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 from cyclopts import Parameter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from hakuriver.client import wire
-from hakuriver.closing import DONE, error_said
+from hakuriver.closing import DONE
 from hakuriver.errors import ConflictError, HakuRiverError, UsageError
-from hakuriver.forwards import EOF, PIECE
+from hakuriver.exchange import GoneError
+from hakuriver.forwards import carry
 from hakuriver.states import TaskState
-from hakuriver.terminals import order_of
+from hakuriver_cli.copying import copy_with_task
 from hakuriver_cli.errors import report
 from hakuriver_cli.options import COMMON, Common, Interactive, TaskIdOption, Tty, Variables, Workdir
 from hakuriver_cli.session import Session
@@ -92,6 +93,17 @@ def forward(
     return asyncio.run(_Forward(session, task_id, address).serve(wanted))
 
 
+def cp(
+    source: Annotated[str, Parameter(name="SOURCE", help="A path here, or ID:/PATH in a running task.")],
+    target: Annotated[str, Parameter(name="TARGET", help="The other of the two.")],
+    /,
+    *,
+    common: Common = COMMON,
+) -> None:
+    """Copy files and folders into a running task or out of it, as the task's user."""
+    copy_with_task(Session(common), source, target)
+
+
 @dataclass(frozen=True, slots=True)
 class _Ports:
     local: int
@@ -116,7 +128,9 @@ class _Forward:
     async def serve(self, wanted: list[_Ports]) -> int:
         async with contextlib.AsyncExitStack() as stack:
             for ports in wanted:
-                server = await stack.enter_async_context(await self._server(ports))
+                server = await self._server(ports)
+                # Not entered: its end would wait for connections, which may be there for ever.
+                stack.callback(server.close)
                 where = server.sockets[0].getsockname()
                 _tell(
                     self._session.printer.out,
@@ -150,47 +164,43 @@ class _Forward:
             except FAILURES as error:
                 raise unopened(self._host, error) from None
             async with socket:
-                await _exchanged(socket, reader, writer)
+                await carry(_Talker(socket), reader, writer, patient=True)
+        except GoneError:
+            return
         except HakuRiverError as error:
             report(error, self._session.printer.err)
         finally:
             writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
 
 
-async def _exchanged(
-    socket: ClientConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Both ways, until the far side has ended."""
+class _Talker:
+    """The client's end of a WebSocket, as ASGI has the server's."""
 
-    async def outward() -> None:
-        with contextlib.suppress(ConnectionClosed, ConnectionError):
-            while data := await reader.read(PIECE):
-                await socket.send(data)
-            await socket.send(EOF)
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
 
-    sending = asyncio.create_task(outward())
-    try:
-        while True:
-            message = await socket.recv()
-            if isinstance(message, bytes):
-                writer.write(message)
-                await writer.drain()
-                continue
-            told = order_of(message)
-            if error := error_said(told):
-                raise error
-            if told.get("type") == "eof":
-                writer.write_eof()
-    except ConnectionError:
-        return
-    except ConnectionClosed as error:
-        if error.rcvd is None or error.rcvd.code != DONE:
+    async def receive(self) -> dict[str, Any]:
+        try:
+            message = await self._socket.recv()
+        except ConnectionClosed as error:
+            if error.rcvd is not None and error.rcvd.code == DONE:
+                return {"type": "websocket.disconnect"}
             raise refusal(error) from None
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        return {"type": "websocket.receive", "bytes" if isinstance(message, bytes) else "text": message}
+
+    async def receive_text(self) -> str:
+        return str((await self.receive())["text"])
+
+    async def send_bytes(self, data: bytes) -> None:
+        await self._send(data)
+
+    async def send_text(self, data: str) -> None:
+        await self._send(data)
+
+    async def _send(self, data: str | bytes) -> None:
+        # Why it is closed is for who receives.
+        with contextlib.suppress(ConnectionClosed):
+            await self._socket.send(data)
 
 
 def _tell(out: TextIO, line: str) -> None:

@@ -220,9 +220,9 @@ def cp(
     common: Common = COMMON,
 ) -> None:
     """Copy files and folders into an environment's container or out of it."""
-    from hakuriver_cli.transfer import copy  # noqa: PLC0415
+    from hakuriver_cli.copying import copy_with_environment  # noqa: PLC0415
 
-    copy(Session(common), source, target)
+    copy_with_environment(Session(common), source, target)
 
 
 @app.command

@@ -41,6 +41,7 @@ def application() -> App:
     lazy(app, "tasks:app", "task", "Submit, follow and control tasks.")
     lazy(app, "doors:shell", "connect", "Open a shell in a running task.")
     lazy(app, "doors:forward", "forward", "Reach ports of a running task from here.")
+    lazy(app, "doors:cp", "cp", "Copy files into running tasks and out of them.")
     lazy(app, "nodes:app", "node", "Look at nodes, empty and remove them.")
     lazy(app, "environments:app", "env", "Prepare environments, pack them, and bring them to nodes.")
     lazy(app, "cluster:status", "status", "Show how the cluster is.")

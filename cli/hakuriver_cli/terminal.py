@@ -11,24 +11,32 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pydantic import ValidationError
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from hakuriver.client import wire
 from hakuriver.closing import error_said, error_told
-from hakuriver.errors import HakuRiverError, UnreachableError, UsageError
+from hakuriver.errors import HakuRiverError, NotFoundError, UnreachableError, UsageError
+from hakuriver.exchange import EOF, WINDOW, Owed, order_of
 from hakuriver.models.environments import TerminalStart
+from hakuriver.problems import said
 from hakuriver.version import VERSION_HEADER, __version__
 
 if TYPE_CHECKING:
     from hakuriver_cli.session import Session
 
 _PIECE = 1 << 15
+_MESSAGE = 1 << 18
+"""Bytes of a message; daemons take 1 MiB."""
 _STDERR = 2
+_CLOSE_SECONDS = 1.0
+_NOT_RUN = {126, 127}
+"""Exit codes of programs that are not there, or cannot be run."""
 _LOST = 255
 """Exit code when the connection is lost, as ssh has it."""
 _NO_WINDOW = (80, 24)
@@ -55,8 +63,8 @@ def run_terminal(
         raise UsageError(
             "standard input is no terminal", "in a script name a command, which needs none: `… -i -- COMMAND`"
         )
-    columns, rows = _size()
-    wanted = TerminalStart(
+    columns, rows = _size() if tty else _NO_WINDOW
+    wanted = _wanted(
         argv=argv,
         tty=tty,
         stdin=stdin,
@@ -72,16 +80,17 @@ def run_terminal(
             _raw_mode() if raw else contextlib.nullcontext(),
             _resizing(socket) if tty else contextlib.nullcontext(),
         ):
+            credit = Credit()
             if stdin:
-                threading.Thread(target=_send_input, args=(socket,), daemon=True).start()
-            return _receive(socket, _writer(tty=tty))
+                threading.Thread(target=_send_input, args=(socket, credit), daemon=True).start()
+            return _receive(socket, _writer(tty=tty), credit)
 
 
 def run_quietly(session: Session, door: str, argv: list[str]) -> int:
     """Runs a command without input and output."""
     with _opened(session, door) as socket:
         _begin(socket, TerminalStart(argv=argv, tty=False, stdin=False))
-        return _receive(socket, lambda _: None)
+        return _receive(socket, lambda _: None, Credit())
 
 
 def environment_door(name: str) -> str:
@@ -104,8 +113,65 @@ def options_of(address: wire.Address) -> dict[str, Any]:
         "compression": None,
         "open_timeout": address.timeout,
         "max_size": None,
+        "max_queue": None,  # What may be on its way is limited by `hakuriver.exchange`.
+        "close_timeout": _CLOSE_SECONDS,
         "proxy": None,
     }
+
+
+def piped(session: Session, door: str, argv: list[str], given: Iterable[bytes] = ()) -> Generator[bytes]:
+    """Runs a program on what is given; gives what it writes to stdout, piece by piece.
+
+    Raises:
+        NotFoundError: it says that there is no such file.
+        HakuRiverError: it fails, or is not there.
+    """
+    wanted = _wanted(argv=argv, tty=False, stdin=True, env_vars={"LC_ALL": "C"})
+    problems: list[HakuRiverError] = []
+    said, credit, owed = bytearray(), Credit(), Owed()
+    with _opened(session, door) as socket:
+
+        def send() -> None:
+            with contextlib.suppress(ConnectionClosed):
+                try:
+                    for piece in given:
+                        for start in range(0, len(piece), _MESSAGE):
+                            credit.send(socket, piece[start : start + _MESSAGE])
+                    socket.send(EOF)
+                except HakuRiverError as error:
+                    problems.append(error)
+                    socket.close()
+
+        _begin(socket, wanted)
+        sending = threading.Thread(target=send, daemon=True)
+        sending.start()
+        try:
+            while (code := _code(message := socket.recv(), credit)) is None:
+                if not isinstance(message, bytes):
+                    continue
+                if message[0] == _STDERR:
+                    said += message[1:]
+                else:
+                    yield message[1:]
+                _tell(socket, owed, len(message))
+        except ConnectionClosed:
+            sending.join()
+            if problems:
+                raise problems[0] from None
+            raise
+    if code != 0:
+        raise _failure(argv[0], code, said.decode("utf-8", "replace").strip())
+
+
+def _failure(program: str, code: int, said: str) -> HakuRiverError:
+    if code in _NOT_RUN:
+        return HakuRiverError(
+            f"there is no {program} in the task's environment", "install it there, and submit anew"
+        )
+    line = said.splitlines()[0] if said else f"{program} ended with exit code {code}"
+    if "No such file" in said:
+        return NotFoundError(line, "check the path")
+    return HakuRiverError(line, "check the path and its permissions")
 
 
 @contextlib.contextmanager
@@ -144,18 +210,62 @@ def _begin(socket: ClientConnection, wanted: TerminalStart) -> None:
         socket.send(wanted.model_dump_json())
 
 
-def _receive(socket: ClientConnection, write: Callable[[bytes], None]) -> int:
+def _receive(socket: ClientConnection, write: Callable[[bytes], None], credit: Credit) -> int:
     """Until the program ends."""
-    while True:
-        message = socket.recv()
+    owed = Owed()
+    while (code := _code(message := socket.recv(), credit)) is None:
         if isinstance(message, bytes):
             write(message)
-            continue
-        told: dict[str, Any] = json.loads(message)
-        if error := error_said(told):
-            raise error
-        if told.get("type") == "exit":
-            return int(told["code"]) if told.get("code") is not None else _LOST
+            _tell(socket, owed, len(message))
+    return code
+
+
+def _code(message: str | bytes, credit: Credit) -> int | None:
+    """The exit code, when it comes. Raises what a message says to be wrong; what is not known is left aside."""
+    if isinstance(message, bytes):
+        return None
+    told = order_of(message)
+    if error := error_said(told):
+        raise error
+    if told.get("type") == "more":
+        credit.add(int(told["bytes"]))
+    if told.get("type") == "exit":
+        return int(told["code"]) if told.get("code") is not None else _LOST
+    return None
+
+
+def _tell(socket: ClientConnection, owed: Owed, size: int) -> None:
+    if message := owed.add(size):
+        with contextlib.suppress(ConnectionClosed):  # What has come is still to be read.
+            socket.send(message)
+
+
+class Credit:
+    """How much may be sent: see `hakuriver.exchange`."""
+
+    def __init__(self) -> None:
+        self._bytes = WINDOW
+        self._changed = threading.Condition()
+
+    def add(self, size: int) -> None:
+        with self._changed:
+            self._bytes += size
+            self._changed.notify()
+
+    def send(self, socket: ClientConnection, data: bytes) -> None:
+        """Sends it, once any credit is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes > 0)
+            self._bytes -= len(data)
+        socket.send(data)
+
+
+def _wanted(**fields: Any) -> TerminalStart:
+    try:
+        return TerminalStart(**fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"{first['loc'][0]}: {said(first)}", "see the command's --help") from None
 
 
 def refusal(error: ConnectionClosed) -> HakuRiverError:
@@ -169,7 +279,9 @@ def refusal(error: ConnectionClosed) -> HakuRiverError:
 def _writer(*, tty: bool) -> Callable[[bytes], None]:
     def write(data: bytes) -> None:
         if tty:
-            os.write(1, data)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(1, left) :]
             return
         file = sys.stderr.buffer if data[0] == _STDERR else sys.stdout.buffer
         file.write(data[1:])
@@ -178,18 +290,20 @@ def _writer(*, tty: bool) -> Callable[[bytes], None]:
     return write
 
 
-def _send_input(socket: ClientConnection) -> None:
+def _send_input(socket: ClientConnection, credit: Credit) -> None:
     with contextlib.suppress(ConnectionClosed, OSError):
         while data := os.read(0, _PIECE):
-            socket.send(data)
-        socket.send(json.dumps({"type": "eof"}))
+            credit.send(socket, data)
+        socket.send(EOF)
 
 
 def _size() -> tuple[int, int]:
     """Columns and rows of the window itself, whatever COLUMNS and LINES say: those stay as they were when it changes."""
     for descriptor in (0, 1, 2):
         with contextlib.suppress(OSError):
-            return os.get_terminal_size(descriptor)
+            size = os.get_terminal_size(descriptor)
+            if all(size):  # A new pseudo-terminal has none yet.
+                return size
     return _NO_WINDOW
 
 

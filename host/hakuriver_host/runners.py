@@ -32,6 +32,7 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 _CALL_SECONDS = 20.0
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
+_CLOSE_SECONDS = 2.0
 
 
 class RunnerClient:
@@ -109,6 +110,8 @@ class RunnerClient:
                 additional_headers=headers,
                 ssl=self._trusted if self._url.startswith("https:") else None,
                 compression=None,
+                max_queue=None,  # What may be on its way is limited by `hakuriver.exchange`.
+                close_timeout=_CLOSE_SECONDS,
                 open_timeout=_CONNECT_SECONDS,
                 proxy=None,
             )

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from hakuriver.errors import ErrorBody, HakuRiverError, from_body, from_status
 
-DONE, FAILED = 1000, 1011
+DONE, POLICY, FAILED = 1000, 1008, 1011
 _ERRORS = 4000
 _REASON_BYTES = 120
 """A close frame has room for 123 (RFC 6455, 5.5)."""

@@ -1,55 +1,68 @@
-"""One TCP connection over a WebSocket: bytes both ways as binary messages, and the end of each way by itself.
-
-A side that sends no more says so by the text message `{"type": "eof"}`; the connection is over when both have, or when
-either end closes.
-"""
+"""One TCP connection over a WebSocket, as `hakuriver.exchange` carries bytes; both ends of it run the same."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
-from hakuriver.terminals import Talker, order_of
+from hakuriver.closing import error_said
+from hakuriver.errors import ConflictError
+from hakuriver.exchange import Exchange, Talker
 
-EOF = json.dumps({"type": "eof"})
 PIECE = 1 << 16
+_AT_ONCE = struct.pack("ii", 1, 0)
+_BROKEN = (OSError, RuntimeError)
+"""What writing to a connection that is broken raises, with asyncio's own loop and with uvloop."""
 
 
-async def serve_forward(talker: Talker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Carries the connection until it is over, then closes it."""
-    inward = asyncio.create_task(_inward(talker, writer))
-    outward = asyncio.create_task(_outward(talker, reader))
+async def carry(
+    talker: Talker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, patient: bool = False
+) -> None:
+    """Carries the connection until both ways have ended, then closes it; a broken one is broken off at once.
+
+    `patient` as in `Exchange.run`: for the end that has to deliver what came last.
+
+    Raises:
+        GoneError: the other end of the WebSocket went away before.
+        ConflictError: the connection was broken off.
+        HakuRiverError: the other end says that something is wrong.
+    """
+
+    async def output() -> AsyncIterator[bytes]:
+        with _told():
+            while data := await reader.read(PIECE):
+                yield data
+
+    async def write(data: bytes) -> None:
+        with _told():
+            writer.write(data)
+            await writer.drain()
+
+    def write_eof() -> None:
+        with _told():
+            writer.write_eof()
+
+    async def take(order: dict[str, Any]) -> None:
+        if error := error_said(order):
+            raise error
+
     try:
-        # Who asked may go away at any time; what it asked for ends when it has said all.
-        await asyncio.wait({inward, outward}, return_when=asyncio.FIRST_COMPLETED)
-        if inward.done() and not inward.result():
-            return
-        await asyncio.wait({inward, outward})
-    finally:
-        for task in (inward, outward):
-            task.cancel()
-        await asyncio.gather(inward, outward, return_exceptions=True)
-        writer.close()
-        with contextlib.suppress(Exception):
-            await writer.wait_closed()
+        await Exchange(talker).run(output(), write, write_eof, take, both=True, patient=patient)
+    except BaseException:
+        # As a reset: what is not delivered yet is not lingered over, and the other end learns that it was not all.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        writer.transport.abort()
+        raise
+    writer.close()
 
 
-async def _inward(talker: Talker, writer: asyncio.StreamWriter) -> bool:
-    """False when the person is gone, or the connection takes no more."""
-    with contextlib.suppress(ConnectionError):
-        while (message := await talker.receive())["type"] != "websocket.disconnect":
-            if message.get("bytes") is not None:
-                writer.write(message["bytes"])
-                await writer.drain()
-            elif order_of(message.get("text")).get("type") == "eof":
-                writer.write_eof()
-                return True
-    return False
-
-
-async def _outward(talker: Talker, reader: asyncio.StreamReader) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(PIECE):
-            await talker.send_bytes(data)
-        await talker.send_text(EOF)
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN:
+        raise ConflictError("the connection was broken off", "see whether the program still runs") from None

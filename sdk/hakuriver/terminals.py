@@ -3,8 +3,8 @@
 The Host serves them of environments, the Runner of tasks; what differs is the client of the engine.
 
 The first message of a terminal is a `TerminalStart` (JSON); then binary messages are input, and text messages are
-`{"type": "resize", "rows": R, "columns": C}` and `{"type": "eof"}`. What comes back is binary output (without a tty
-each message begins with 1 for stdout or 2 for stderr), then `{"type": "exit", "code": N}` as text.
+`{"type": "resize", "rows": R, "columns": C}` and those of `hakuriver.exchange`. What comes back is binary output
+(without a tty each message begins with 1 for stdout or 2 for stderr), then `{"type": "exit", "code": N}` as text.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
 from hakuriver.errors import HakuRiverError, UsageError
+from hakuriver.exchange import Exchange, Talker
 from hakuriver.models.environments import TerminalStart
 from hakuriver.threads import start_thread
 
@@ -92,18 +93,6 @@ class ContainerExecs:
             return int(client.exec_inspect(made)["ExitCode"]), output
 
 
-class Talker(Protocol):
-    """The server's end of a WebSocket, as ASGI frameworks have it."""
-
-    async def receive(self) -> MutableMapping[str, Any]: ...
-
-    async def receive_text(self) -> str: ...
-
-    async def send_bytes(self, data: bytes) -> None: ...
-
-    async def send_text(self, data: str) -> None: ...
-
-
 async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
     """Starts a program, or the container's shell.
 
@@ -112,7 +101,7 @@ async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
     """
     argv = wanted.argv or _SHELL
 
-    def work() -> tuple[str, socket.socket, Any]:
+    def work() -> tuple[str, socket.socket, bytes, Any]:
         exec_id, connection = engine.start_exec(
             argv,
             tty=wanted.tty,
@@ -122,12 +111,16 @@ async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
             user=wanted.user,
         )
         raw: socket.socket = getattr(connection, "_sock", connection)
-        raw.settimeout(None)
         raw.setblocking(False)
-        return exec_id, raw, connection
+        return exec_id, raw, _read_ahead(connection), connection
 
-    exec_id, raw, connection = await start_thread(work)
-    reader, writer = await asyncio.open_connection(sock=raw)
+    exec_id, raw, begun, connection = await start_thread(work)
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    reader.feed_data(begun)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=raw)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     running = Exec(engine, exec_id, reader, writer, connection, tty=wanted.tty)
     if wanted.tty:
         await running.resize(wanted.rows, wanted.columns)
@@ -172,11 +165,13 @@ class Exec:
                     yield bytes([stream]) + data
 
     async def write(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
+        """What a program that has ended, or reads no more, does not take is no error."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._writer.write(data)
+            await self._writer.drain()
 
     def write_eof(self) -> None:
-        with contextlib.suppress(OSError, NotImplementedError):
+        with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
             self._writer.write_eof()
 
     async def resize(self, rows: object, columns: object) -> None:
@@ -197,27 +192,35 @@ class Exec:
         return None
 
     async def hang_up(self) -> None:
-        """Ends what still runs, as the line of a terminal that goes dead does: SIGHUP, then SIGKILL."""
-        with contextlib.suppress(HakuRiverError):
+        """Ends what still runs, as the line of a terminal that goes dead does: SIGHUP, then SIGKILL.
+
+        The connection is closed first: the engine keeps a container's events in order, and does not get past the end of
+        a program whose output nobody takes.
+        """
+        self.close()
+        with contextlib.suppress(HakuRiverError, TypeError):
             state = await start_thread(lambda: self._engine.inspect_exec(self._id))
             if state["Running"] and (pid := _inner_pid(int(state["Pid"]))):
                 order = ["sh", "-c", _HANG_UP.format(pid=pid)]
                 await start_thread(lambda: self._engine.run(order))
-        await self.close()
 
-    async def close(self) -> None:
-        self._writer.close()
-        with contextlib.suppress(Exception):
-            await self._writer.wait_closed()
+    def close(self) -> None:
+        """At once, whatever is not written yet."""
+        self._writer.transport.abort()
 
 
 async def serve_terminal(
-    talker: Talker, start: Callable[[TerminalStart], Awaitable[Exec]], asked: TerminalStart | None = None
+    talker: Talker,
+    start: Callable[[TerminalStart], Awaitable[Exec]],
+    asked: TerminalStart | None = None,
+    *,
+    windowed: bool = True,
 ) -> None:
-    """A terminal from its first message to the exit code.
+    """A terminal from its first message to the exit code. A person who goes away ends the program.
 
     Raises:
-        UsageError: it does not begin with what to run.
+        UsageError: it does not begin with what to run, or is not as agreed later.
+        GoneError: the person went away.
     """
     if asked is None:
         try:
@@ -225,58 +228,32 @@ async def serve_terminal(
                 asked = TerminalStart.model_validate_json(await talker.receive_text())
         except (ValidationError, KeyError, TimeoutError):
             raise UsageError("a terminal begins with what to run", "send a TerminalStart as JSON") from None
+    running = await start(asked)
 
-    async def take(running: Exec, message: MutableMapping[str, Any]) -> None:
-        if message.get("bytes") is not None:
-            await running.write(message["bytes"])
-            return
-        order = order_of(message.get("text"))
+    async def take(order: dict[str, Any]) -> None:
         if order.get("type") == "resize":
             await running.resize(order.get("rows"), order.get("columns"))
-        elif order.get("type") == "eof":
-            running.write_eof()
 
-    running = await start(asked)
-    async with talking(talker, running, take):
-        async for output in running.output():
-            await talker.send_bytes(output)
+    try:
+        await Exchange(talker, windowed=windowed).run(
+            running.output(), running.write, running.write_eof, take, both=False
+        )
         code = await running.exit_code()
+    except BaseException:
+        await asyncio.shield(running.hang_up())
+        raise
+    finally:
+        running.close()
     await talker.send_text(json.dumps({"type": "exit", "code": code}))
 
 
-@contextlib.asynccontextmanager
-async def talking(
-    talker: Talker, running: Exec, take: Callable[[Exec, MutableMapping[str, Any]], Awaitable[None]]
-) -> AsyncIterator[None]:
-    """Takes what the person sends while the block sends what the program writes.
-
-    A person who goes away ends the program, and with it the block.
-    """
-
-    async def listen() -> None:
-        try:
-            while (message := await talker.receive())["type"] != "websocket.disconnect":
-                await take(running, message)
-        except ConnectionError:
-            return
-        await running.hang_up()
-
-    listener = asyncio.create_task(listen())
+def _read_ahead(connection: Any) -> bytes:
+    """What the SDK has read with the answer's headers: the program may have written before they were looked at."""
     try:
-        yield
-    finally:
-        listener.cancel()
-        await asyncio.gather(listener, return_exceptions=True)
-        await running.close()
-
-
-def order_of(text: str | None) -> dict[str, Any]:
-    """What a text message says; nothing, when it is not an object."""
-    try:
-        order = json.loads(text or "")
-    except ValueError:
-        return {}
-    return order if isinstance(order, dict) else {}
+        buffered = connection._response.raw._fp.fp  # noqa: SLF001 - the SDK keeps the answer there, and offers no other way
+    except AttributeError:
+        return b""
+    return bytes(buffered.read1(len(waiting))) if (waiting := buffered.peek()) else b""
 
 
 def _inner_pid(pid: int) -> int | None:

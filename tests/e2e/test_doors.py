@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,35 @@ class TestTerminals:
             until(lambda: "sleep 4321" in inside(lab, task, "ps"), "it runs")
         until(lambda: "sleep 4321" not in inside(lab, task, "ps | grep -v grep"), "it has been ended")
 
+    def test_also_one_that_writes_all_the_time(self, lab: Cluster, task: int) -> None:
+        process = lab.run.start("task", "exec", str(task), "--", "yes")
+        assert process.stdout is not None
+        assert process.stdout.read(3_000_000).startswith(b"y\ny\n")
+        process.kill()
+        process.wait()
+        until(lambda: "yes" not in inside(lab, task, "ps | grep -v grep"), "it has been ended")
+
+    def test_what_is_read_and_written_at_once(self, lab: Cluster, task: int, tmp_path: Path) -> None:
+        given, got = tmp_path / "given", tmp_path / "got"
+        given.write_bytes(os.urandom(20_000_000))
+        with given.open("rb") as stdin, got.open("wb") as stdout:
+            process = lab.run.start("task", "exec", "-i", str(task), "--", "cat", stdin=stdin, stdout=stdout)
+            assert process.wait(120) == 0
+        assert got.read_bytes() == given.read_bytes()
+
+    def test_a_reader_that_waits_holds_up_nothing_but_the_program(self, lab: Cluster, task: int) -> None:
+        """For longer than a WebSocket waits for an answer to its pings."""
+        process = lab.run.start("task", "exec", str(task), "--", "head", "-c", "30000000", "/dev/zero")
+        assert process.stdout is not None
+        read = len(process.stdout.read(1000))
+        time.sleep(45)
+        read += len(process.stdout.read())
+        assert (read, process.wait(30)) == (30_000_000, 0)
+
+    def test_the_first_words_are_never_lost(self, lab: Cluster, task: int) -> None:
+        for _ in range(20):
+            assert inside(lab, task, "echo quick") == "quick\n"
+
     def test_the_task_s_end_is_the_terminal_s(self, lab: Cluster) -> None:
         with started(lab, "sleep 86400") as task_id:
             process = lab.run.start("task", "exec", str(task_id), "--", "sleep", "86400")
@@ -192,14 +222,48 @@ class TestForwards:
                 process.send_signal(signal.SIGINT)
                 assert process.wait(30) == 130
 
+    def test_a_connection_that_the_program_breaks_off(self, lab: Cluster) -> None:
+        script = "exec nc -ll -p 7000 -e /bin/false"
+        with started(lab, script) as task_id, forwarded(lab.run, str(task_id), "0:7000") as (process, port):
+            until(lambda: "7000" in inside(lab, task_id, "netstat -ltn"), "it listens")
+            with (
+                socket.create_connection(("127.0.0.1", port), 30) as connection,
+                pytest.raises(ConnectionError),
+            ):
+                pour(connection)
+            assert process.poll() is None
+
+    def test_a_client_that_vanishes_frees_its_connection(self, lab: Cluster) -> None:
+        """Also when the program reads nothing, and the client had said that it would send no more."""
+        script = "exec nc -ll -p 7000 -e sleep 86400"
+        with started(lab, script) as task_id:
+            until(lambda: "7000" in inside(lab, task_id, "netstat -ltn"), "it listens")
+            with forwarded(lab.run, str(task_id), "0:7000") as (process, port):
+                for said_all in (False, True):
+                    connection = socket.create_connection(("127.0.0.1", port), 30)
+                    connection.settimeout(2)
+                    if not said_all:
+                        with contextlib.suppress(TimeoutError):
+                            pour(connection)
+                    if said_all:
+                        connection.shutdown(socket.SHUT_WR)
+                count = "netstat -tn | grep -c 'ESTABLISHED\\|CLOSE_WAIT'; true"
+                until(lambda: inside(lab, task_id, count) != "0\n", "both are there")
+                process.kill()
+            # What says that it was freed is the other end of each, which is the Runner's, in the same network.
+            mine = "netstat -tn | grep '127.0.0.1:7000 *ESTABLISHED\\|127.0.0.1:7000 *FIN_WAIT2'; true"
+            until(lambda: inside(lab, task_id, mine) == "", "the Runner has let go of them")
+
     def test_nothing_listens(self, lab: Cluster, task: int) -> None:
         with forwarded(lab.run, str(task), "0:9999") as (process, port):
-            with socket.create_connection(("127.0.0.1", port), 30) as connection:
-                assert connection.recv(1) == b""
-            assert process.poll() is None
-            process.terminate()
+            with (
+                socket.create_connection(("127.0.0.1", port), 30) as connection,
+                pytest.raises(ConnectionResetError),
+            ):
+                connection.recv(1)
             assert process.stderr is not None
-            assert b"nothing listens on port 9999" in process.stderr.read()
+            assert b"nothing listens on port 9999" in process.stderr.readline()
+            assert process.poll() is None
 
     def test_a_runner_that_is_not_root_reaches_what_listens_on_all_addresses(self, lab: Cluster) -> None:
         script = "mkdir /tmp/s; echo yes > /tmp/s/index.html; httpd -p 8001 -h /tmp/s; httpd -p 127.0.0.1:8002 -h /tmp/s"
@@ -208,6 +272,43 @@ class TestForwards:
             info = engine.client().api.inspect_container(container_name((task_id, 1)))
             assert connected_by_nobody(info, 8001) == "connected\n"
             assert "listen on all addresses" in connected_by_nobody(info, 8002)
+
+
+class TestCopies:
+    def test_files_and_folders_both_ways(self, lab: Cluster, task: int, tmp_path: Path) -> None:
+        tree = tmp_path / "tree"
+        (tree / "sub").mkdir(parents=True)
+        (tree / "sub" / "file").write_bytes(os.urandom(3_000_000))
+        (tree / "link").symlink_to("sub/file")
+        copied(lab, str(tree), f"{task}:/opt-tree")
+        copied(lab, str(tree / "sub" / "file"), f"{task}:/tmp")
+        copied(lab, f"{task}:/opt-tree", str(tmp_path / "back"))
+        assert (tmp_path / "back/sub/file").read_bytes() == (tree / "sub/file").read_bytes()
+        assert (tmp_path / "back/link").readlink() == Path("sub/file")
+        copied(lab, f"{task}:/tmp/file", str(tmp_path))
+        assert (tmp_path / "file").read_bytes() == (tree / "sub/file").read_bytes()
+
+    def test_one_may_what_the_task_may(self, lab: Cluster, tmp_path: Path) -> None:
+        secret = tmp_path / "file"
+        secret.write_text("x\n")
+        secret.chmod(0o4755)
+        with started(lab, "sleep 86400", user="1234:2345") as task_id:
+            lab.run("cp", str(secret), f"{task_id}:/etc/evil").assert_refused(1, "permission")
+            copied(lab, str(secret), f"{task_id}:/tmp/mine")
+            assert inside(lab, task_id, "stat -c '%u:%g' /tmp/mine") == "1234:2345\n"
+
+    def test_what_cannot_be_copied(self, lab: Cluster, task: int, tmp_path: Path) -> None:
+        here = tmp_path / "here"
+        here.write_text("x\n")
+        lab.run("cp", str(here), f"{task}:/none/there/").assert_refused(NOT_FOUND, "/none/there")
+        lab.run("cp", f"{task}:/none", str(tmp_path)).assert_refused(NOT_FOUND, "none")
+        lab.run("cp", str(tmp_path / "none"), f"{task}:/tmp").assert_refused(NOT_FOUND, "none")
+        lab.run("cp", str(here), str(tmp_path)).assert_refused(2, "ID:/")
+        user(lab, "copier")("cp", str(here), f"{task}:/tmp").assert_refused(DENIED, "belongs to admin")
+        inside(lab, task, "rm /bin/tar")
+        lab.run("cp", f"{task}:/tmp", str(tmp_path / "tmp")).assert_refused(1, "no tar")
+        lab.run("cp", str(here), f"{task}:/tmp").assert_refused(1, "no tar")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
 
 class TestRefusals:
@@ -230,10 +331,13 @@ class TestRefusals:
         other = user(lab, "other")
         other("task", "exec", str(task), "--", "true").assert_refused(DENIED, "belongs to admin")
         with forwarded(other, str(task), "0:80") as (process, port):
-            with socket.create_connection(("127.0.0.1", port), 30) as connection:
-                assert connection.recv(1) == b""
-            process.terminate()
-            assert b"belongs to admin" in process.communicate()[1]
+            with (
+                socket.create_connection(("127.0.0.1", port), 30) as connection,
+                pytest.raises(ConnectionResetError),
+            ):
+                connection.recv(1)
+            assert process.stderr is not None
+            assert b"belongs to admin" in process.stderr.readline()
         user(lab, "watcher", "viewer")("task", "exec", str(task), "--", "true").assert_refused(
             DENIED, "no terminals"
         )
@@ -261,9 +365,23 @@ class TestRefusals:
     def test_no_terminal_for_a_script(self, lab: Cluster, task: int) -> None:
         lab.run("task", "shell", str(task)).assert_refused(2, "terminal")
 
+    def test_a_folder_that_is_none(self, lab: Cluster, task: int) -> None:
+        lab.run("task", "exec", "-w", "tmp", str(task), "--", "pwd").assert_refused(2, "working_dir")
+
     def test_a_command_that_is_not_there(self, lab: Cluster, task: int) -> None:
         done = lab.run("task", "exec", str(task), "--", "no-such-command")
         assert done.code in {126, 127}
+
+
+def copied(lab: Cluster, source: str, target: str) -> None:
+    done = lab.run("cp", source, target)
+    assert done.code == 0, done.stderr
+
+
+def pour(connection: socket.socket) -> None:
+    """Sends until it cannot."""
+    while True:
+        connection.sendall(bytes(100_000))
 
 
 def fetched(port: int) -> str:
@@ -284,7 +402,7 @@ def connected_by_nobody(info: dict[str, object], port: int) -> str:
         "from hakuriver.errors import HakuRiverError\n"
         "from hakuriver_agent.engines.container_network import connect_into\n"
         "try:\n"
-        f"    connect_into(lambda: json.load(sys.stdin), {port}).close()\n"
+        f"    connect_into(json.load(sys.stdin), {port}).close()\n"
         "except HakuRiverError as error:\n"
         "    print(error.hint)\n"
         "else:\n"

@@ -72,7 +72,7 @@ class Commands:
         self,
         *arguments: str,
         stdout: int | IO[bytes] = subprocess.PIPE,
-        stdin: int = subprocess.DEVNULL,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
         """Starts one and leaves it running, for those that follow or wait."""
         return subprocess.Popen(

@@ -13,7 +13,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from hakuriver.closing import DONE, FAILED, close, refuse
 from hakuriver.errors import ConflictError, HakuRiverError
-from hakuriver.forwards import serve_forward
+from hakuriver.exchange import GoneError
+from hakuriver.forwards import carry
 from hakuriver.models.runner import EngineName
 from hakuriver.states import TaskState
 from hakuriver.terminals import serve_terminal
@@ -35,7 +36,7 @@ def routes(supervisor: Supervisor, engines: Mapping[EngineName, Engine]) -> list
             try:
                 await door(socket, _engine(supervisor, engines, key), key)
                 await close(socket, DONE)
-            except WebSocketDisconnect:
+            except (GoneError, WebSocketDisconnect):
                 return
             except HakuRiverError as error:
                 await refuse(socket, error)
@@ -56,7 +57,7 @@ async def _forward(socket: WebSocket, engine: Engine, key: Key) -> None:
     port = socket.path_params["port"]
     if not 0 < port < 1 << 16:
         raise ConflictError(f"{port} is not a port", "ports are 1 to 65535")
-    await serve_forward(socket, *await engine.connect(key, port))
+    await carry(socket, *await engine.connect(key, port))
 
 
 def _engine(supervisor: Supervisor, engines: Mapping[EngineName, Engine], key: Key) -> Engine:

@@ -221,7 +221,7 @@ class DockerEngine(Engine):
 
         def work() -> socket.socket:
             with in_words(f"port {port}"):
-                return connect_into(lambda: self._door.inspect(name), port)
+                return connect_into(self._door.inspect(name), port)
 
         # A thread of its own, which ends in the container's network: never one of a pool's.
         return await asyncio.open_connection(sock=await start_thread(work, name="connect"))

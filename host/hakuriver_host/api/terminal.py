@@ -20,11 +20,12 @@ import structlog
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from hakuriver.closing import DONE, FAILED, close, refuse
+from hakuriver.closing import DONE, FAILED, POLICY, close, refuse
 from hakuriver.errors import DeniedError, HakuRiverError
+from hakuriver.exchange import GoneError, order_of
 from hakuriver.ids import parse_id
 from hakuriver.models.environments import TerminalStart
-from hakuriver.terminals import Exec, order_of, serve_terminal, start_exec, talking
+from hakuriver.terminals import Exec, serve_terminal, start_exec
 from hakuriver.version import VERSION_HEADER
 from hakuriver_host.api.endpoint import check_version
 from hakuriver_host.services.access import Access, Permission, Principal
@@ -34,6 +35,7 @@ from hakuriver_host.services.environments import Environments
 log = structlog.get_logger(__name__)
 
 Session = Callable[[WebSocket, Principal], Awaitable[None]]
+Refuse = Callable[[WebSocket, HakuRiverError], Awaitable[None]]
 
 
 def terminal_routes(environments: Environments, doors: Doors, access: Access) -> list[WebSocketRoute]:
@@ -48,7 +50,8 @@ def terminal_routes(environments: Environments, doors: Doors, access: Access) ->
         await serve_terminal(socket, starter(socket, principal))
 
     async def reference(socket: WebSocket, principal: Principal) -> None:
-        await _of_reference(socket, starter(socket, principal))
+        talker = _ReferenceTalker(socket)
+        await serve_terminal(talker, starter(socket, principal), TerminalStart(), windowed=False)
 
     async def task(socket: WebSocket, principal: Principal) -> None:
         await doors.relay(parse_id(socket.path_params["task_id"]), "terminal", socket, principal)
@@ -57,34 +60,31 @@ def terminal_routes(environments: Environments, doors: Doors, access: Access) ->
         port = socket.path_params["port"]
         await doors.relay(parse_id(socket.path_params["task_id"]), f"forward/{port}", socket, principal)
 
-    def route(path: str, permission: Permission, session: Session) -> WebSocketRoute:
+    def route(path: str, permission: Permission, session: Session, say_no: Refuse = refuse) -> WebSocketRoute:
         async def serve(socket: WebSocket) -> None:
-            await _serve(socket, access, permission, session)
+            # Before it is accepted, a close is an answer of 403 without words: so it is accepted first.
+            await socket.accept()
+            try:
+                await session(socket, _principal(socket, access, permission))
+                await close(socket, DONE)
+            except (GoneError, WebSocketDisconnect):
+                return
+            except HakuRiverError as error:
+                await say_no(socket, error)
+            except Exception:
+                log.exception("a terminal or a forward failed", path=socket.url.path)
+                await close(socket, FAILED, "the Host failed at this connection; see its log")
 
         return WebSocketRoute(path, serve)
 
     return [
         route("/api/environments/{name}/terminal", Permission.PREPARE, environment),
-        route("/api/docker/host/containers/{name}/terminal", Permission.PREPARE, reference),
+        route(
+            "/api/docker/host/containers/{name}/terminal", Permission.PREPARE, reference, _refuse_as_reference
+        ),
         route("/api/tasks/{task_id}/terminal", Permission.OWN, task),
         route("/api/tasks/{task_id}/forward/{port:int}", Permission.OWN, forward),
     ]
-
-
-async def _serve(socket: WebSocket, access: Access, permission: Permission, session: Session) -> None:
-    """Checks who calls, then lets the session talk; every failure closes the socket with a reason in words."""
-    # Before it is accepted, a close is an answer of 403 without words: so it is accepted first.
-    await socket.accept()
-    try:
-        await session(socket, _principal(socket, access, permission))
-        await close(socket, DONE)
-    except WebSocketDisconnect:
-        return
-    except HakuRiverError as error:
-        await refuse(socket, error)
-    except Exception:
-        log.exception("a terminal or a forward failed", path=socket.url.path)
-        await close(socket, FAILED, "the Host failed at this connection; see its log")
 
 
 def _principal(socket: WebSocket, access: Access, permission: Permission) -> Principal:
@@ -95,17 +95,34 @@ def _principal(socket: WebSocket, access: Access, permission: Permission) -> Pri
     return principal
 
 
-async def _of_reference(socket: WebSocket, start: Callable[[TerminalStart], Awaitable[Exec]]) -> None:
-    async def take(running: Exec, message: MutableMapping[str, Any]) -> None:
+class _ReferenceTalker:
+    """The reference's messages as ours, and ours as the reference's. It knows of no credit and of no exit code."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        message = await self._socket.receive()
         order = order_of(message.get("text"))
         if order.get("type") == "input":
-            await running.write(str(order.get("data", "")).encode())
-        elif order.get("type") == "resize":
-            await running.resize(order.get("rows"), order.get("cols"))
+            return {"type": message["type"], "bytes": str(order.get("data", "")).encode()}
+        if order.get("type") == "resize":
+            size = {"type": "resize", "rows": order.get("rows"), "columns": order.get("cols")}
+            return {"type": message["type"], "text": json.dumps(size)}
+        return {"type": message["type"]}
 
-    running = await start(TerminalStart())
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    async with talking(socket, running, take):
-        async for output in running.output():
-            if text := decoder.decode(output):
-                await socket.send_text(json.dumps({"type": "output", "data": text}))
+    async def receive_text(self) -> str:
+        return await self._socket.receive_text()
+
+    async def send_bytes(self, data: bytes) -> None:
+        if text := self._decoder.decode(data):
+            await self._socket.send_text(json.dumps({"type": "output", "data": text}))
+
+    async def send_text(self, data: str) -> None:
+        """The reference has no message for it."""
+
+
+async def _refuse_as_reference(socket: WebSocket, error: HakuRiverError) -> None:
+    await socket.send_text(json.dumps({"type": "error", "data": f"{error.message}\n{error.hint}"}))
+    await close(socket, POLICY, error.message)

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from hakuriver.closing import error_told
+from hakuriver.closing import error_said, error_told
 from hakuriver.errors import ConflictError, UnreachableError
+from hakuriver.exchange import order_of
 from hakuriver.states import NodeState, TaskState
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core
@@ -17,7 +18,7 @@ from hakuriver_host.services.tasks import Tasks
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
-    from hakuriver.terminals import Talker
+    from hakuriver.exchange import Talker
 
 
 class Doors:
@@ -62,6 +63,8 @@ async def _relay(person: Talker, runner: ClientConnection, node: str) -> None:
         async for message in runner:
             if isinstance(message, bytes):
                 await person.send_bytes(message)
+            elif error := error_said(order_of(message)):
+                raise error
             else:
                 await person.send_text(message)
     except ConnectionClosedError as error:

@@ -32,6 +32,7 @@ VERBS = [
     "task shell",
     "connect",
     "forward",
+    "cp",
     "node list",
     "node health",
     "node cordon",
