@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import re
+import signal
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TextIO
@@ -30,6 +31,7 @@ from hakuriver_cli.terminal import FAILURES, options_of, refusal, run_terminal, 
 
 _PORTS = re.compile(r"(?:(?P<local>[0-9]{1,5}):)?(?P<remote>[0-9]{1,5})")
 _HIGHEST = 65_535
+INTERRUPTED = 130
 
 
 def shell(task_id: TaskIdOption, /, *, common: Common = COMMON) -> int:
@@ -136,10 +138,24 @@ class _Forward:
                     self._session.printer.out,
                     f"{where[0]}:{where[1]} is port {ports.remote} of task {self._task_id}",
                 )
-            client = await stack.enter_async_context(self._session.async_client())
-            ended = await client.wait([self._task_id])
-        self._session.printer.say(ending(ended[self._task_id]))
-        return 0
+            return await self._until_over()
+
+    async def _until_over(self) -> int:
+        """The exit code: at the end of the task, or when the person ends it."""
+        told = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        async with self._session.async_client() as client:
+            waiting = asyncio.create_task(client.wait([self._task_id]))
+            stopping = asyncio.create_task(told.wait())
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+                return INTERRUPTED
+            stopping.cancel()
+            self._session.printer.say(ending(waiting.result()[self._task_id]))
+            return 0
 
     async def _server(self, ports: _Ports) -> asyncio.Server:
         try:
