@@ -1,8 +1,8 @@
 """How a WebSocket is closed with words.
 
 What is wrong is a last text message, `{"type": "error", "error": CODE, "message": TEXT, "hint": TEXT}`, and as much of
-it as a close frame holds is the reason, for those who look at nothing else. The code is 4000 plus the HTTP status of the error (RFC 6455, 7.4.2, leaves 4000 to 4999 to applications), 1000 at a good
-end, and 1011 when a daemon failed.
+it as a close frame holds is the reason, for those who look at nothing else. The code is 4000 plus the HTTP status of the
+error (RFC 6455, 7.4.2, leaves 4000 to 4999 to applications), 1000 at a good end, and 1011 when a daemon failed.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Exchange:
         both: bool,
         patient: bool = False,
     ) -> None:
-        """Sends `output`, and writes what comes, until the output ends; with `both`, until either way has ended.
+        """Sends `output`, and writes what comes, until the output ends; with `both`, until both ways have ended.
 
         Orders that are not the exchange's own go to `take`. `patient` writes what has come also when the other end
         has said all and gone away.

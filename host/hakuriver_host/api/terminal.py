@@ -4,9 +4,8 @@
 `/api/tasks/{task_id}/forward/{port}` carries one TCP connection as `hakuriver.forwards` says.
 
 `/api/docker/host/containers/{name}/terminal` is the reference's: JSON messages `{"type": "input", "data": TEXT}` and
-`{"type": "resize", "rows": R, "cols": C}` in, `{"type": "output" | "error", "data": TEXT}` out.
-
-Close codes: 1000 at the end, 1008 when it is not allowed, not found or not running, 1011 when something failed.
+`{"type": "resize", "rows": R, "cols": C}` in, `{"type": "output" | "error", "data": TEXT}` out. It is closed with 1008
+when it is refused; the others are closed as `hakuriver.closing` says.
 """
 
 from __future__ import annotations

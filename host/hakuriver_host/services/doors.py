@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hakuriver.closing import error_said, error_told
 from hakuriver.errors import ConflictError, UnreachableError
 from hakuriver.exchange import order_of
-from hakuriver.states import NodeState, TaskState
+from hakuriver.states import TaskState
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core
 from hakuriver_host.services.nodes import Nodes
@@ -41,11 +41,9 @@ class Doors:
             raise ConflictError(
                 f"task {task_id} is {task.state}", f"{hint}: `hakuriver task status {task_id}`"
             )
-        node = self._core.cluster.nodes.get(task.node or "")
-        if node is None or node.state is NodeState.OFFLINE:
-            raise ConflictError(f"{task.node} is offline", "try again when it is back")
-        async with self._nodes.client(node).open(f"{door}/{task_id}/{task.attempt}") as runner:
-            await _relay(person, runner, node.name)
+        client = self._nodes.client_of(task.node)
+        async with client.open(f"{door}/{task_id}/{task.attempt}") as runner:
+            await _relay(person, runner, f"{task.node}")
 
 
 async def _relay(person: Talker, runner: ClientConnection, node: str) -> None:

@@ -28,7 +28,7 @@ from hakuriver.models.runner import (
     UpdateResponse,
 )
 from hakuriver.models.tasks import Message
-from hakuriver.states import TaskState
+from hakuriver.states import NodeState, TaskState
 from hakuriver.targets import NODE_NAME
 from hakuriver.version import __version__
 from hakuriver_host.db import rows
@@ -58,6 +58,17 @@ class Nodes:
         return self._client(
             node.url, self._access.control_token(node.name, self._core.records[node.name].nonce)
         )
+
+    def client_of(self, name: str | None) -> RunnerClient:
+        """To call the Runner of the node that a task is on.
+
+        Raises:
+            ConflictError: it is offline, or gone.
+        """
+        node = self._core.cluster.nodes.get(name or "")
+        if node is None or node.state is NodeState.OFFLINE:
+            raise ConflictError(f"{name} is offline", "try again when it is back")
+        return self.client(node)
 
     async def join(self, request: JoinRequest) -> JoinResponse:
         """Gives a node its own secrets, for the join token.

@@ -124,11 +124,9 @@ class Tasks:
         await self.check_owns(task_id, principal)
         cluster = self._core.cluster
         task = reactor.check_signal(cluster, task_id, action)
-        node = cluster.nodes.get(task.node or "")
-        if node is None or node.state is NodeState.OFFLINE:
-            raise ConflictError(f"{task.node} is offline", "try again when it is back")
+        runner = self._nodes.client_of(task.node)
         wanted = AttemptId(task_id=task_id, attempt=task.attempt)
-        answer = await self._nodes.client(node).act(action, [wanted])
+        answer = await runner.act(action, [wanted])
         for result in answer.results:
             if not result.ok:
                 raise ConflictError(
