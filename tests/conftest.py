@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +25,13 @@ def postgresql_url(postgresql_server: postgres.Server) -> Iterator[str]:
     url = postgresql_server.new_database()
     yield url
     postgresql_server.drop_database(url)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """A test that leaves its own handler of Ctrl-C behind fails here, not in whatever test is interrupted next."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert handler in {signal.default_int_handler, signal.SIG_IGN}, f"left behind for SIGINT: {handler}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

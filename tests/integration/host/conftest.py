@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,18 @@ class RunningHost:
         }
 
 
+class GuestServer(uvicorn.Server):
+    """Leaves signals to the program that it is a guest in.
+
+    A fixture starts in one run of the event loop and ends in another: uvicorn would put back the handler of a run that
+    is over, and the next test that is interrupted would meet it.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 @pytest.fixture
 async def runner() -> AsyncIterator[ScriptedRunner]:
     scripted = ScriptedRunner()
@@ -127,7 +139,7 @@ async def runner() -> AsyncIterator[ScriptedRunner]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     scripted.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    server = GuestServer(uvicorn.Config(app, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield scripted
     server.should_exit = True
