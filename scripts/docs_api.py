@@ -25,6 +25,7 @@ from hakuriver_host.api.metrics import metric_endpoints
 from hakuriver_host.api.nodes import node_endpoints
 from hakuriver_host.api.openapi import document
 from hakuriver_host.api.tasks import task_endpoints
+from hakuriver_host.api.vps import vps_endpoints
 from hakuriver_host.app import _openapi_endpoint
 from hakuriver_host.services.access import PERMISSIONS, Permission
 from hakuriver_host.services.metrics import METRICS
@@ -38,7 +39,8 @@ def host_document() -> dict[str, Any]:
         *node_endpoints(nothing, nothing),
         *environment_endpoints(SimpleNamespace(preparing=nothing, versions=nothing, syncing=nothing)),  # type: ignore[arg-type]
         *event_endpoints(nothing),
-        *access_endpoints(nothing),
+        *access_endpoints(nothing, nothing),
+        *vps_endpoints(nothing),
         *metric_endpoints(nothing),
     ]
     return document([*endpoints, _openapi_endpoint(endpoints)])

@@ -90,6 +90,7 @@ def _argument_default(argument: Any) -> str:
 _OTHER_NAMES = {
     "hakuriver.client": (reference.client_app, {"nodes": "node list", "health": "node health"}, "task"),
     "hakuriver.task": (reference.task_app, {}, "task"),
+    "hakuriver.vps": (reference.vps_app, {"submit": "vps create", "status": "vps list"}, "task"),
     "hakuriver.docker": (
         reference.docker_app,
         {
@@ -120,5 +121,6 @@ def other_names() -> str:
             words = " TASK_ID pause` or `resume" if same == "task command" else ""
             lines.append(f"| `{program} {name}{words}` | {meaning} |")
     lines.append("| `hakuriver.docker-shell` | `hakuriver env shell` |")
+    lines.append("| `hakuriver.ssh` | `hakuriver ssh` |")
     lines += ["| `hakuriver.host` | `hakuriver host` |", "| `hakuriver.runner` | `hakuriver runner` |"]
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from hakuriver.config import Settings
 USED_BY = {
     "network.host_bind_ip": "Host",
     "network.host_port": "Host, Runner, client",
-    "network.host_ssh_proxy_port": "nothing yet: there is no SSH gateway in this version",
+    "network.host_ssh_proxy_port": "Host",
     "network.host_reachable_address": "Runner, client",
     "network.runner_bind_ip": "Runner",
     "network.runner_address": "Runner (it tells the Host)",

@@ -34,6 +34,7 @@ from hakuriver_agent.machine import Machine
 from hakuriver_agent.outbox import Outbox
 from hakuriver_agent.registration import Hooks, Registrar
 from hakuriver_agent.share import Share
+from hakuriver_agent.ssh.tools import install
 from hakuriver_agent.supervisor import ACKNOWLEDGED_KEPT, Supervisor
 from hakuriver_agent.tokens import Tokens
 
@@ -101,6 +102,7 @@ def application(parts: Parts) -> Guard:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await in_thread(lambda: install(parts.folders.vps_tools))
         await parts.supervisor.recover()
         loops = [asyncio.create_task(work) for work in _loops(parts)]
         for loop in loops:
@@ -128,7 +130,7 @@ def application(parts: Parts) -> Guard:
         *logs.routes(parts.supervisor, parts.folders),
         *sync.routes(parts.docker, parts.settings.runner.name),
         *health.routes(state),
-        *doors.routes(parts.supervisor, parts.engines),
+        *doors.routes(parts.supervisor, parts.engines, parts.folders),
     ]
     handlers: dict[Any, Any] = dict.fromkeys((Exception, HakuRiverError, HTTPException), on_error)
     return Guard(

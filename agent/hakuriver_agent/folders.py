@@ -72,6 +72,15 @@ class Folders:
         """Of mounts, while containers are started."""
         return self.state / "mounts"
 
+    @property
+    def vps_tools(self) -> Path:
+        """Programs that every VPS has; see `hakuriver_agent.ssh.tools`."""
+        return self.state / "vps-tools"
+
+    def vps_sockets(self, task_id: int) -> Path:
+        """Where a VPS finds the sockets of forwarded agents."""
+        return self.state / "vps-sockets" / str(task_id)
+
     def scratch(self, task_id: int, attempt: int) -> Path:
         return self.local_temp / f"{task_id}-{attempt}"
 

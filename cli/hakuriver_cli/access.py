@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from hakuriver.errors import HakuRiverError, UsageError
 from hakuriver.models.access import Role, TokenCreate, UserCreate
+from hakuriver.models.vps import KeyCreate
 from hakuriver_cli import cluster_views as views
 from hakuriver_cli.errors import report
 from hakuriver_cli.options import COMMON, Common, Duration
@@ -25,6 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 
 users = new_app("user", "Administer users.")
 tokens = new_app("token", "Make, list and revoke tokens.")
+keys = new_app("key", "Register the public keys that open your VPS.")
 
 
 def whoami(*, common: Common = COMMON) -> None:
@@ -110,6 +113,46 @@ def revoke_tokens(
     """Make tokens invalid at once."""
     session = Session(common)
     return _for_names(session, token_ids, session.client.revoke_token)
+
+
+@keys.command(name="add")
+def add_key(
+    file: Annotated[
+        Path | None, Parameter(help="File of a public key, such as ~/.ssh/id_ed25519.pub; - is stdin.")
+    ] = None,
+    /,
+    *,
+    label: Annotated[str, Parameter(help="What to call it; the key's comment unless given.")] = "",
+    common: Common = COMMON,
+) -> None:
+    """Register a public key: it opens the SSH gateway and your VPS, those that run too."""
+    from hakuriver_cli.public_keys import default_files, read  # noqa: PLC0415  (loaded when it is needed)
+
+    session = Session(common)
+    path = file or next(iter(default_files()), None)
+    if path is None:
+        raise UsageError("no public key is named, and ~/.ssh has none", "make one: ssh-keygen -t ed25519")
+    request = _request(KeyCreate, public_key=read(path), label=label)
+    session.printer.record(session.client.add_key(request), views.KEYS)
+
+
+@keys.command(name="list")
+def list_keys(*, common: Common = COMMON) -> None:
+    """List your public keys; all keys for an admin."""
+    session = Session(common)
+    session.printer.rows(session.client.keys(), views.KEYS)
+
+
+@keys.command(name="remove")
+def remove_keys(
+    key_ids: Annotated[list[str], Parameter(name="KEY_ID", help="Ids of keys; several may be given.")],
+    /,
+    *,
+    common: Common = COMMON,
+) -> int:
+    """Remove public keys: they open nothing any more. Connections that they opened go on."""
+    session = Session(common)
+    return _for_names(session, key_ids, session.client.remove_key)
 
 
 def _for_names(session: Session, names: list[str], act: Callable[[str], Message]) -> int:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from hakuriver.models.access import TokenCreated, TokenInfo, UserInfo, WhoAmI
 from hakuriver.models.nodes import ClusterStatus, NodeDuty, NodeInfo, NodeSample
+from hakuriver.models.vps import KeyInfo
 from hakuriver.sizes import format_size
 from hakuriver.states import NodeState
 from hakuriver_cli.cells import degrees, number, percent, size, time
@@ -164,6 +165,17 @@ TOKENS: View[TokenInfo] = View(
         Column("LABEL", lambda token: token.label),
         Column("MADE", lambda token: time(token.created_at)),
         Column("EXPIRES", lambda token: time(token.expires_at) if token.expires_at else "never"),
+    ],
+)
+
+KEYS: View[KeyInfo] = View(
+    name=lambda key: key.key_id,
+    columns=[
+        Column("KEY ID", lambda key: key.key_id),
+        Column("OF", lambda key: key.user),
+        Column("LABEL", lambda key: key.label),
+        Column("FINGERPRINT", lambda key: key.fingerprint),
+        Column("ADDED", lambda key: time(key.created_at)),
     ],
 )
 

@@ -17,13 +17,23 @@ from websockets.exceptions import ConnectionClosed
 
 from hakuriver.client import wire
 from hakuriver.closing import DONE
-from hakuriver.errors import ConflictError, HakuRiverError, UsageError
+from hakuriver.errors import ConflictError, DeniedError, HakuRiverError, UsageError
 from hakuriver.exchange import GoneError
 from hakuriver.forwards import carry
+from hakuriver.models.access import Role
 from hakuriver.states import TaskState
 from hakuriver_cli.copying import copy_with_task
 from hakuriver_cli.errors import report
-from hakuriver_cli.options import COMMON, Common, Interactive, TaskIdOption, Tty, Variables, Workdir
+from hakuriver_cli.options import (
+    COMMON,
+    Common,
+    Interactive,
+    TaskIdOption,
+    TaskOrVps,
+    Tty,
+    Variables,
+    Workdir,
+)
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import variables
 from hakuriver_cli.tasks import ending
@@ -34,12 +44,13 @@ _HIGHEST = 65_535
 INTERRUPTED = 130
 
 
-def shell(task_id: TaskIdOption, /, *, common: Common = COMMON) -> int:
-    """Open a shell in the container of a running task, as the task's user; ends with the shell's exit code.
+def shell(reference: TaskOrVps, /, *, common: Common = COMMON) -> int:
+    """Open a shell in the container of a running task or VPS, as the task's user; ends with the shell's exit code.
 
     The shell ends with the connection, and with the task.
     """
-    return run_terminal(Session(common), task_door(task_id), [], tty=True, stdin=True)
+    session = Session(common)
+    return run_terminal(session, task_door(session.task_id(reference)), [], tty=True, stdin=True)
 
 
 def execute(
@@ -70,7 +81,7 @@ def execute(
 
 
 def forward(
-    task_id: TaskIdOption,
+    reference: TaskOrVps,
     /,
     *ports: Annotated[
         str,
@@ -86,10 +97,14 @@ def forward(
     A port of the task's own loopback is reached too. Each line on stdout names where one listens here.
     """
     if not ports:
-        raise UsageError("no port is given", f"such as: hakuriver forward {task_id} 8888")
+        raise UsageError("no port is given", f"such as: hakuriver forward {reference} 8888")
     wanted = [_parsed(text) for text in ports]
     session = Session(common)
+    task_id = session.task_id(reference)
     task = session.client.task(task_id)
+    me = session.client.whoami()
+    if task.owner != me.name and me.role is not Role.ADMIN:
+        raise DeniedError(f"task {task_id} belongs to {task.owner}", "ask its owner or an admin")
     if task.status is not TaskState.RUNNING:
         raise ConflictError(f"task {task_id} is {task.status}", f"see `hakuriver task explain {task_id}`")
     return asyncio.run(_Forward(session, task_id, address).serve(wanted))

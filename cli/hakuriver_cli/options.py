@@ -63,6 +63,7 @@ TaskIds = Annotated[
     Parameter(name="TASK_ID", converter=_each(parse_id), help="Ids of tasks; several may be given."),
 ]
 TaskIdOption = Annotated[int, Parameter(name="TASK_ID", converter=_one(parse_id), help="Id of the task.")]
+TaskOrVps = Annotated[str, Parameter(name="TASK", help="Id of the task, or id or name of the VPS.")]
 Size = Annotated[int | None, Parameter(converter=_one(parse_size), metavar="SIZE")]
 Duration = Annotated[int | None, Parameter(converter=_one(parse_duration), metavar="DURATION")]
 Interactive = Annotated[bool, Parameter(name=("--interactive", "-i"), help="Pass standard input on.")]

@@ -21,6 +21,16 @@ def task() -> NoReturn:
     _run(task_app())
 
 
+def vps() -> NoReturn:
+    """`hakuriver.vps submit | status | kill | command`."""
+    _run(vps_app())
+
+
+def ssh() -> NoReturn:
+    """`hakuriver.ssh TASK_ID`."""
+    _run(ssh_app())
+
+
 def docker() -> NoReturn:
     """`hakuriver.docker list-containers | create-container | … | list-tars | create-tar`."""
     _run(docker_app())
@@ -65,6 +75,23 @@ def task_app() -> App:
     lazy(app, "logs:stderr", "stderr", "Print the stderr of tasks.")
     lazy(app, "tasks:kill", "kill", "End tasks.")
     lazy(app, "tasks:command", "command", "Pause or resume a task.")
+    return app
+
+
+def vps_app() -> App:
+    app = new_app("hakuriver.vps", "Make and control VPS.")
+    lazy(app, "vps:create", "submit", "Make a VPS.")
+    lazy(app, "vps:status_of_all", "status", "List the VPS that have not ended.")
+    lazy(app, "tasks:kill", "kill", "End VPS.")
+    lazy(app, "tasks:command", "command", "Pause or resume a VPS.")
+    return app
+
+
+def ssh_app() -> App:
+    from hakuriver_cli import ssh as module  # noqa: PLC0415  (loaded by this entry alone)
+
+    app = new_app("hakuriver.ssh", "Log in to a VPS.")
+    app.default(module.reference)
     return app
 
 

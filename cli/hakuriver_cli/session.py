@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from hakuriver.errors import HakuRiverError, UnauthenticatedError, UnreachableError
+from hakuriver.ids import parse_id
 from hakuriver_cli.errors import report
 from hakuriver_cli.options import Common
 from hakuriver_cli.output import Format, Printer
@@ -39,6 +40,17 @@ class Session:
         from hakuriver.client import AsyncClient  # noqa: PLC0415
 
         return AsyncClient.from_settings(self.settings, self.common.config)
+
+    def task_id(self, reference: str) -> int:
+        """The id of a task, or of the VPS of that name.
+
+        Raises:
+            NotFoundError: there is no VPS of that name.
+            UsageError: it is neither id nor name.
+        """
+        from hakuriver.models.vps import VPS_NAME  # noqa: PLC0415  (loaded only by commands that need it)
+
+        return self.client.vps(reference).task_id if VPS_NAME.fullmatch(reference) else parse_id(reference)
 
     def for_each(self, names: Iterable[T], act: Callable[[T], None]) -> int:
         """Does it for all, reports each failure, and gives the exit code of the first.

@@ -19,7 +19,7 @@ _PLACE = Group("Where and how much", sort_key=1)
 _CONTAINER = Group("Environment and container", sort_key=2)
 _LIFE = Group("How it runs", sort_key=3)
 
-_FLAGS = {
+FLAGS = {
     "command": "the command",
     "arguments": "argument",
     "env_vars": "--env",
@@ -168,7 +168,7 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
     }
     if options.retry_on:
         fields["retry_on"] = list(options.retry_on)
-    return submit_request(fields, _FLAGS)
+    return submit_request(fields, FLAGS)
 
 
 def variables(texts: Iterable[str], files: Iterable[Path] = ()) -> dict[str, str]:

@@ -16,6 +16,7 @@ from hakuriver.models.tasks import (
     TaskExplanation,
     TaskSummary,
 )
+from hakuriver.models.vps import VpsSummary
 from hakuriver.sizes import format_duration
 from hakuriver.states import FINAL, TaskState
 from hakuriver_cli.cells import number, size, time
@@ -103,6 +104,23 @@ def _history(task: TaskDetail) -> str:
         for event in task.history
     )
 
+
+VPS: View[VpsSummary] = View(
+    name=lambda vps: str(vps.task_id),
+    columns=[
+        Column("VPS ID", lambda vps: str(vps.task_id)),
+        Column("NAME", lambda vps: vps.name or ""),
+        Column("STATE", _state, style=_state_style),
+        Column("OWNER", lambda vps: vps.owner),
+        Column("NODE", lambda vps: vps.assigned_node or ""),
+        Column("ENVIRONMENT", lambda vps: vps.container_name or ""),
+        Column("CORES", lambda vps: str(vps.required_cores), right=True),
+        Column("MEMORY", lambda vps: size(vps.required_memory_bytes), right=True),
+        Column("RAN", _ran, right=True),
+        Column("WHY", _why, limit=_REASON_WIDTH),
+        Column("HOST KEY", lambda vps: vps.host_key, wide=True),
+    ],
+)
 
 TASK: View[TaskDetail] = View(
     name=lambda task: str(task.task_id),

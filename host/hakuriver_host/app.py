@@ -27,6 +27,7 @@ from hakuriver_host.api.nodes import node_endpoints
 from hakuriver_host.api.openapi import document
 from hakuriver_host.api.tasks import task_endpoints
 from hakuriver_host.api.terminal import terminal_routes
+from hakuriver_host.api.vps import vps_endpoints
 from hakuriver_host.db.repository import LoadedState, Repository
 from hakuriver_host.db.writer import Writer
 from hakuriver_host.domain import reactor
@@ -37,6 +38,7 @@ from hakuriver_host.services.core import Core, clock
 from hakuriver_host.services.dispatch import Dispatcher
 from hakuriver_host.services.doors import Doors
 from hakuriver_host.services.environments import Environments
+from hakuriver_host.services.keys import Keys
 from hakuriver_host.services.logs import Logs
 from hakuriver_host.services.metrics import Metrics
 from hakuriver_host.services.monitor import Monitor
@@ -45,6 +47,8 @@ from hakuriver_host.services.seed import Seeder
 from hakuriver_host.services.share import Share
 from hakuriver_host.services.submit import Submissions
 from hakuriver_host.services.tasks import Tasks
+from hakuriver_host.ssh.gateway import Gateway
+from hakuriver_host.ssh.vps import VpsDesk
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +73,8 @@ class Parts:
     environments: Environments
     monitor: Monitor
     doors: Doors
+    desk: VpsDesk
+    gateway: Gateway
 
 
 class HostApp:
@@ -110,7 +116,9 @@ class HostApp:
             self._router.routes.extend(
                 _routes(parts.endpoints, parts.access, self._settings.host.max_request_bytes)
             )
-            self._router.routes.extend(terminal_routes(parts.environments, parts.doors, parts.access))
+            self._router.routes.extend(
+                terminal_routes(parts.environments, parts.doors, parts.desk, parts.access)
+            )
             systemd.tell("READY=1")
             yield
             systemd.tell("STOPPING=1")
@@ -133,6 +141,7 @@ async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: E
     parts = _assemble(settings, repository, writer, loaded, share, runners)
     stack.push_async_callback(parts.dispatcher.close)
     await parts.access.bootstrap(settings.paths.state_dir)
+    await stack.enter_async_context(parts.gateway)
     return parts
 
 
@@ -162,18 +171,25 @@ def _assemble(
         share=share.calls,
         share_problem=lambda: share.problem,
     )
-    access = Access(core, loaded.users, loaded.tokens, load_secret(settings.paths.state_dir))
+    secret = load_secret(settings.paths.state_dir)
+    access = Access(core, loaded.users, loaded.tokens, secret)
     nodes = Nodes(core, access, runners.client, share.share_id)
-    submissions = Submissions(core, access)
+    keys = Keys(core, loaded.keys, secret)
+    submissions = Submissions(core, access, keys)
     monitor, dispatcher, seeder = Monitor(core), Dispatcher(core, nodes), Seeder(settings)
     environments = Environments(core, nodes, share.share_id)
     tasks = Tasks(core, nodes, submissions)
+    doors = Doors(core, nodes, tasks)
+    network = settings.network
+    desk = VpsDesk(keys, tasks, doors, network.host_ssh_proxy_port)
+    gateway = Gateway(keys, desk, network.host_bind_ip, network.host_ssh_proxy_port)
     endpoints = [
         *task_endpoints(tasks, submissions, Logs(core, nodes)),
         *node_endpoints(nodes, monitor),
         *environment_endpoints(environments),
         *event_endpoints(core),
-        *access_endpoints(access),
+        *access_endpoints(access, keys),
+        *vps_endpoints(desk),
         *metric_endpoints(Metrics(core)),
     ]
     endpoints.append(_openapi_endpoint(endpoints))
@@ -187,8 +203,9 @@ def _assemble(
         "leftovers of environments": environments.preparing.recover,
         "watchdog": systemd.watchdog,
     }
-    doors = Doors(core, nodes, tasks)
-    return Parts(core, access, nodes, endpoints, loops, dispatcher, environments, monitor, doors)
+    return Parts(
+        core, access, nodes, endpoints, loops, dispatcher, environments, monitor, doors, desk, gateway
+    )
 
 
 def _openapi_endpoint(endpoints: list[Endpoint]) -> Endpoint:

@@ -147,7 +147,7 @@ def _set_up_logging(log_file: Path | None) -> None:
             ) from None
     logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(message)s", force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    for noisy in ("httpx", "httpcore", "uvicorn.error"):
+    for noisy in ("httpx", "httpcore", "uvicorn.error", "asyncssh"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from hakuriver.closing import error_said, error_told
 from hakuriver.errors import ErrorBody, HakuRiverError, UnreachableError, from_body
+from hakuriver.exchange import order_of
 from hakuriver.models.environments import SyncProgress, SyncRequest
 from hakuriver.models.runner import (
     ActionResponse,
@@ -148,6 +150,56 @@ class RunnerClient:
             f"the Host cannot reach the Runner at {self._url}: {cause}",
             "check network.runner_address and network.runner_port of the node, and its firewall",
         )
+
+
+class RunnerTalker:
+    """The Host's end of a WebSocket of a Runner's, with messages as ASGI has them."""
+
+    def __init__(self, connection: ClientConnection, node: str) -> None:
+        self._connection, self._node = connection, node
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message.
+
+        Raises:
+            HakuRiverError: what the Runner says that is wrong.
+            UnreachableError: the connection was lost.
+        """
+        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK  # noqa: PLC0415 - as in `RunnerClient`
+
+        try:
+            message = await self._connection.recv()
+        except ConnectionClosedOK:
+            return {"type": "websocket.disconnect"}
+        except ConnectionClosed as error:
+            told = error.rcvd and error_told(error.rcvd.code, error.rcvd.reason)
+            raise told or UnreachableError(
+                f"the connection to {self._node} was lost", "see whether its Runner runs"
+            ) from None
+        if isinstance(message, bytes):
+            return {"type": "websocket.receive", "bytes": message}
+        if said := error_said(order_of(message)):
+            raise said
+        return {"type": "websocket.receive", "text": message}
+
+    async def receive_text(self) -> str:
+        return str((await self.receive()).get("text"))
+
+    async def send_bytes(self, data: bytes) -> None:
+        await self._send(data)
+
+    async def send_text(self, data: str) -> None:
+        await self._send(data)
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def _send(self, data: str | bytes) -> None:
+        from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - as in `RunnerClient`
+
+        # Why it is closed is for who receives.
+        with contextlib.suppress(ConnectionClosed):
+            await self._connection.send(data)
 
 
 class RunnerClients:

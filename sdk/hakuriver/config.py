@@ -43,7 +43,7 @@ class _Section(BaseModel):
 class Network(_Section):
     host_bind_ip: str = Field("0.0.0.0", description="Address that the Host listens on.")  # noqa: S104
     host_port: int = Field(8000, ge=0, le=65535, description="Port of the Host's API.")
-    host_ssh_proxy_port: int = Field(8002, ge=0, le=65535, description="Port of the SSH gateway.")
+    host_ssh_proxy_port: int = Field(8002, ge=0, le=65535, description="Port of the SSH gateway; 0 is none.")
     host_reachable_address: str = Field(
         "127.0.0.1", description="Name or address at which Runners and clients reach the Host."
     )

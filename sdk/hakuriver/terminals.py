@@ -33,6 +33,7 @@ _HEADER = struct.Struct(">BxxxL")
 """Stream and length before each piece, without a tty: ContainerAttach in the engine API's reference."""
 _SHELL = ["sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash -il || exec sh -il"]
 _MAX_SIDE = 10_000
+_SIGNAL = "kill -s {name} -- -{pid} 2>/dev/null || kill -s {name} {pid}"
 _HANG_UP = "kill -HUP -{pid} {pid} 2>/dev/null; sleep 1; kill -KILL -{pid} {pid} 2>/dev/null"
 
 
@@ -190,6 +191,14 @@ class Exec:
             # Its output ends a moment before the engine notes its end.
             await asyncio.sleep(0.02)
         return None
+
+    async def signal(self, name: str) -> None:
+        """Sends it a signal, named without SIG, and what it started in its process group."""
+        with contextlib.suppress(HakuRiverError, TypeError):
+            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
+            if state["Running"] and (pid := _inner_pid(int(state["Pid"]))):
+                order = ["sh", "-c", _SIGNAL.format(name=name, pid=pid)]
+                await start_thread(lambda: self._engine.run(order))
 
     async def hang_up(self) -> None:
         """Ends what still runs, as the line of a terminal that goes dead does: SIGHUP, then SIGKILL.

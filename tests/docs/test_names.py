@@ -79,7 +79,10 @@ def _host_endpoints() -> set[tuple[str, str]]:
 
 
 def _web_sockets() -> set[str]:
-    routes = [*terminal_routes(_NOTHING, _NOTHING, _NOTHING), *doors.routes(_NOTHING, _NOTHING)]
+    routes = [
+        *terminal_routes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        *doors.routes(_NOTHING, _NOTHING, _NOTHING),
+    ]
     return {route.path.replace(":int", "") for route in routes}
 
 
@@ -207,7 +210,7 @@ def _check(words: list[str], where: str) -> None:
 
 def _check_options(arguments: list[Any], words: list[str], where: str) -> None:
     known = {name: argument for argument in arguments for name in argument.names}
-    takes_command = any(argument.names == ("COMMAND",) for argument in arguments)
+    takes_command = any(argument.names in {("COMMAND",), ("WORDS",)} for argument in arguments)
     index = 0
     while index < len(words) and words[index] != "--":
         word = words[index]

@@ -55,6 +55,7 @@ class Cluster:
         self.shared = folder / "shared"
         self.state_dir = state_dir or folder / "host-state"
         self.port = free_port()
+        self.ssh_port = free_port()
         self.url = f"http://{_LOOPBACK}:{self.port}"
         self._cores = cores
         self._containers = containers
@@ -187,7 +188,11 @@ class Cluster:
 
     def _host_settings(self) -> dict[str, dict[str, object]]:
         own: settings.Sections = {
-            "network": {"host_bind_ip": _LOOPBACK, "host_port": self.port},
+            "network": {
+                "host_bind_ip": _LOOPBACK,
+                "host_port": self.port,
+                "host_ssh_proxy_port": self.ssh_port,
+            },
             "paths": {"shared_dir": self.shared, "state_dir": self.state_dir},
             "docker": {"default_container_name": engine.ENVIRONMENT if self._containers else "NULL"},
             "client": {"url": self.url, "token_file": self.state_dir / "admin.token"},

@@ -12,29 +12,34 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from hakuriver.closing import DONE, FAILED, close, refuse
-from hakuriver.errors import ConflictError, HakuRiverError
+from hakuriver.errors import ConflictError, HakuRiverError, UsageError
 from hakuriver.exchange import GoneError
 from hakuriver.forwards import carry
-from hakuriver.models.runner import EngineName
+from hakuriver.models.environments import TerminalStart
+from hakuriver.models.runner import AttemptSpec, EngineName
 from hakuriver.states import TaskState
-from hakuriver.terminals import serve_terminal
+from hakuriver.terminals import Exec, serve_terminal
 from hakuriver_agent.engines.port import Engine, Key
+from hakuriver_agent.folders import Folders
 from hakuriver_agent.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
-Door = Callable[[WebSocket, Engine, Key], Awaitable[None]]
+Door = Callable[[WebSocket, Engine, AttemptSpec], Awaitable[None]]
 
 
-def routes(supervisor: Supervisor, engines: Mapping[EngineName, Engine]) -> list[WebSocketRoute]:
-    """`/api/terminal/{task_id}/{attempt}` and `/api/forward/{port}/{task_id}/{attempt}`."""
+def routes(
+    supervisor: Supervisor, engines: Mapping[EngineName, Engine], folders: Folders
+) -> list[WebSocketRoute]:
+    """`/api/terminal/{task_id}/{attempt}`, and `forward/{port}` and `ssh` in the same manner."""
 
     def route(path: str, door: Door) -> WebSocketRoute:
         async def serve(socket: WebSocket) -> None:
             await socket.accept()
             key = (socket.path_params["task_id"], socket.path_params["attempt"])
             try:
-                await door(socket, _engine(supervisor, engines, key), key)
+                spec = _running(supervisor, key)
+                await door(socket, engines[spec.engine], spec)
                 await close(socket, DONE)
             except (GoneError, WebSocketDisconnect):
                 return
@@ -46,22 +51,39 @@ def routes(supervisor: Supervisor, engines: Mapping[EngineName, Engine]) -> list
 
         return WebSocketRoute(f"{path}/{{task_id:int}}/{{attempt:int}}", serve)
 
-    return [route("/api/terminal", _terminal), route("/api/forward/{port:int}", _forward)]
+    return [
+        route("/api/terminal", _terminal),
+        route("/api/forward/{port:int}", _forward),
+        route("/api/ssh", lambda socket, engine, spec: _ssh(socket, engine, spec, folders)),
+    ]
 
 
-async def _terminal(socket: WebSocket, engine: Engine, key: Key) -> None:
-    await serve_terminal(socket, lambda wanted: engine.run_beside(key, wanted))
+async def _terminal(socket: WebSocket, engine: Engine, spec: AttemptSpec) -> None:
+    async def start(wanted: TerminalStart) -> Exec:
+        if wanted.user is not None and spec.task_type != "vps":
+            raise UsageError("in a task one is who the task is", "leave out the user")
+        return await engine.run_beside(spec.key, wanted)
+
+    await serve_terminal(socket, start)
 
 
-async def _forward(socket: WebSocket, engine: Engine, key: Key) -> None:
+async def _ssh(socket: WebSocket, engine: Engine, spec: AttemptSpec, folders: Folders) -> None:
+    from hakuriver_agent.ssh.server import serve  # noqa: PLC0415 - where nobody logs in it would be 15 MB for nothing
+
+    if spec.task_type != "vps":
+        raise ConflictError(f"task {spec.task_id} is no VPS", "enter it with `hakuriver task shell`")
+    await serve(socket, engine, spec, folders)
+
+
+async def _forward(socket: WebSocket, engine: Engine, spec: AttemptSpec) -> None:
     port = socket.path_params["port"]
     if not 0 < port < 1 << 16:
         raise ConflictError(f"{port} is not a port", "ports are 1 to 65535")
-    await carry(socket, *await engine.connect(key, port))
+    await carry(socket, *await engine.connect(spec.key, port))
 
 
-def _engine(supervisor: Supervisor, engines: Mapping[EngineName, Engine], key: Key) -> Engine:
+def _running(supervisor: Supervisor, key: Key) -> AttemptSpec:
     spec, report = supervisor.spec(key), supervisor.report(key)
     if spec is None or report is None or report.status is not TaskState.RUNNING:
         raise ConflictError(f"task {key[0]} does not run on this node", "see `hakuriver task status`")
-    return engines[spec.engine]
+    return spec

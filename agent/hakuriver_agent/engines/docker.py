@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,11 +21,11 @@ from typing import Any, TypeVar
 
 import structlog
 
-from hakuriver.errors import UsageError
 from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec
 from hakuriver.terminals import ContainerExecs, Exec, start_exec
 from hakuriver.threads import in_thread, start_thread
+from hakuriver_agent.engines.again import Again
 from hakuriver_agent.engines.container_network import connect_into
 from hakuriver_agent.engines.docker_answers import ended, failure, moment, unit_of
 from hakuriver_agent.engines.docker_door import ContainerGoneError, DockerDoor, in_words, translated
@@ -33,6 +34,8 @@ from hakuriver_agent.engines.docker_request import (
     LABEL_RUNNER,
     LOCAL_TEMP,
     SHARED,
+    VPS_SOCKETS,
+    VPS_TOOLS,
     Bind,
     Place,
     container_name,
@@ -63,6 +66,7 @@ from hakuriver_agent.logfile import LogFile
 PROBE_SECONDS = 5.0
 MOUNT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
+_LOOK_SECONDS = 0.2
 _AWAY = "the Docker engine was away when it ended"
 _GONE = "the container was removed by somebody else"
 
@@ -110,6 +114,8 @@ class DockerEngine(Engine):
         self._starting = asyncio.Semaphore(settings.parallel_starts)
         self._ends: dict[Key, asyncio.Future[Ended]] = {}
         self._outputs: dict[Key, ContainerOutput] = {}
+        self._stopping: set[Key] = set()
+        """Whose end was asked for."""
         self._closed = threading.Event()
         self._probe: asyncio.Task[str | None] | None = None
         clear_all(settings.folders.held_sources)
@@ -165,7 +171,7 @@ class DockerEngine(Engine):
             launch.check()
             kills = kernel_kills()
             started = await self._door.call(lambda: self._create_and_start(spec, image, launch))
-        self._watch(spec.key, kills, look=spec.memory_bytes is not None)
+        self._watch(spec, kills, look=spec.memory_bytes is not None)
         return Started(started, container_name(spec.key), image)
 
     async def adopt(self, spec: AttemptSpec) -> Adopted | None:
@@ -179,7 +185,7 @@ class DockerEngine(Engine):
             # The settings may be others than at its start: it goes on, and its files stay whose they are.
             spec = self._with_user(spec)
         await self._door.call(lambda: self._output(spec).follow())
-        self._watch(spec.key, kills)
+        self._watch(spec, kills)
         started = Started(moment(info["State"]["StartedAt"]), name, info["Image"])
         return Adopted(started, info["State"]["Status"] == "paused")
 
@@ -187,9 +193,11 @@ class DockerEngine(Engine):
         return await asyncio.shield(self._ends[key])
 
     async def terminate(self, key: Key) -> None:
+        self._stopping.add(key)
         await self._door.call(lambda: self._terminate(key))
 
     async def kill(self, key: Key) -> None:
+        self._stopping.add(key)
         await self._door.call(lambda: self._signal(key, "SIGKILL"))
 
     async def pause(self, key: Key) -> None:
@@ -201,6 +209,7 @@ class DockerEngine(Engine):
     async def remove(self, key: Key) -> None:
         await self._door.call(lambda: self._remove(key))
         self._ends.pop(key, None)
+        self._stopping.discard(key)
         self._outputs.pop(key, None)
 
     async def units(self) -> list[Unit]:
@@ -211,9 +220,12 @@ class DockerEngine(Engine):
         return [unit for unit in map(unit_of, found) if unit]
 
     async def run_beside(self, key: Key, wanted: TerminalStart) -> Exec:
-        if wanted.user is not None:
-            raise UsageError("in a task one is who the task is", "leave out the user")
         name = container_name(key)
+        if wanted.user is not None:
+            info = await self._door.call(lambda: self._door.inspect(name))
+            if info is not None and info["Config"]["User"]:
+                # It runs as its owner, who is to be nobody else in it.
+                wanted = wanted.model_copy(update={"user": None})
         return await start_exec(ContainerExecs(self._door.client, name, in_words), wanted)
 
     async def connect(self, key: Key, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -265,6 +277,8 @@ class DockerEngine(Engine):
         try:
             make_scratch(scratch, _ids(spec))
             binds = [Bind(folders.shared_data, SHARED), Bind(scratch, LOCAL_TEMP)]
+            if spec.task_type == "vps":
+                binds += self._vps_binds(spec)
             binds += [replace(bind, source=held.hold(bind.source)) for bind in self._binds(spec)]
         except ForbiddenPathError as error:
             raise StartFailedError(str(error)) from None
@@ -296,6 +310,13 @@ class DockerEngine(Engine):
             binds.append(Bind(self._settings.folders.mount_source(source), target, read_only))
         return binds
 
+    def _vps_binds(self, spec: AttemptSpec) -> list[Bind]:
+        folders = self._settings.folders
+        sockets = folders.vps_sockets(spec.task_id)
+        sockets.mkdir(parents=True, exist_ok=True)
+        folders.vps_tools.mkdir(parents=True, exist_ok=True)
+        return [Bind(folders.vps_tools, VPS_TOOLS, read_only=True), Bind(sockets, VPS_SOCKETS)]
+
     def _output(self, spec: AttemptSpec) -> ContainerOutput:
         files, owner = [], _ids(spec)
         for relative in (spec.stdout_path, spec.stderr_path):
@@ -312,36 +333,49 @@ class DockerEngine(Engine):
         self._outputs[spec.key] = output
         return output
 
-    def _watch(self, key: Key, kills: int | None, look: bool = True) -> None:
+    def _watch(self, spec: AttemptSpec, kills: int | None, look: bool = True) -> None:
         """Has a thread wait for the end of a started container.
 
         `kills` is the kernel's count of before it was started or adopted. `look` says whether there is more to know of
         an exit code 0: what the kernel killed for want of memory, when there is a limit, or when it began and ended,
         when this life did not see it.
         """
-        loop = asyncio.get_running_loop()
+        loop, key = asyncio.get_running_loop(), spec.key
         future: asyncio.Future[Ended] = loop.create_future()
         self._ends[key] = future
+        again = Again() if spec.task_type == "vps" else None
 
         def settle(ended: Ended) -> None:
             if not future.done():
                 future.set_result(ended)
 
         def work() -> None:
-            ended = self._until_end(key, kills, look)
+            ended = self._until_end(spec, kills, look, again)
             if ended is not None and not loop.is_closed():
                 loop.call_soon_threadsafe(settle, ended)
 
         threading.Thread(target=work, name=f"wait {container_name(key)}", daemon=True).start()
 
-    def _until_end(self, key: Key, kills: int | None, look: bool) -> Ended | None:
-        """In a thread: waits for the end, over engines that come and go; none when the Runner ends first."""
+    def _until_end(
+        self, spec: AttemptSpec, kills: int | None, look: bool, again: Again | None
+    ) -> Ended | None:
+        """In a thread: waits for the end, over engines that come and go; none when the Runner ends first.
+
+        With `again` it is started again when it ends unasked, so that it outlives restarts of its machine.
+        """
+        key = spec.key
         name, output, hiccup = container_name(key), self._outputs[key], False
         while not self._closed.is_set():
             try:
                 with translated():
                     answer = self._door.client().wait(name, timeout=None)
-                    if not look and not hiccup and answer["StatusCode"] == 0 and not answer.get("Error"):
+                    if (
+                        not look
+                        and not hiccup
+                        and not again
+                        and answer["StatusCode"] == 0
+                        and not answer.get("Error")
+                    ):
                         return Ended(0, datetime.now(UTC), message=output.finish(hiccup=False))
                     info = self._door.inspect(name)
                     oom = info is not None and self._out_of_memory(info, kills)
@@ -359,9 +393,36 @@ class DockerEngine(Engine):
                 output.abandon()
                 return Ended(None, datetime.now(UTC), message=_GONE)
             if not info["State"]["Running"] and not info["State"]["Restarting"]:
+                if again and key not in self._stopping and self._start_again(spec, info["State"], again):
+                    output, hiccup = self._outputs[key], False
+                    continue
                 lost = output.finish(hiccup) or (_AWAY if hiccup else None)
                 return ended(info["State"], lost, oom=oom)
         return None
+
+    def _start_again(self, spec: AttemptSpec, state: dict[str, Any], again: Again) -> bool:
+        """In a thread: starts a container that has ended once more; False when it is given up, or stopped meanwhile."""
+        pause = again.pause(moment(state["StartedAt"]), moment(state["FinishedAt"]))
+        if pause is None:
+            return False
+        log.warning("a VPS has ended unasked; starting it again", task=spec.task_id, seconds=pause)
+        until = time.monotonic() + pause
+        while (left := until - time.monotonic()) > 0 and spec.key not in self._stopping:
+            if self._closed.wait(min(left, _LOOK_SECONDS)):
+                return True
+        name = container_name(spec.key)
+        place = self._settings.folders.held_sources / f"{spec.task_id}-{spec.attempt}"
+        try:
+            with HeldSources(place) as held:
+                for bind in self._binds(spec):
+                    held.hold(bind.source)
+                if spec.key in self._stopping:
+                    return False
+                self._output(self._with_user(spec)).attach()
+                self._start(self._door.client(), spec, name)
+        except (StartFailedError, ForbiddenPathError, OSError) as error:
+            log.warning("a VPS could not be started again", task=spec.task_id, cause=str(error))
+        return True
 
     def _out_of_memory(self, info: dict[str, Any], kills: int | None) -> bool:
         """In a thread. Whether the kernel killed one of an ended container's processes for want of memory."""
@@ -399,6 +460,7 @@ class DockerEngine(Engine):
         name = container_name(key)
         self._door.quietly(lambda: self._door.client().remove_container(name, v=True, force=True))
         shutil.rmtree(self._settings.folders.scratch(*key), ignore_errors=True)
+        shutil.rmtree(self._settings.folders.vps_sockets(key[0]), ignore_errors=True)
 
 
 def _ids(spec: AttemptSpec) -> Ids | None:

@@ -17,6 +17,10 @@ from hakuriver_agent.engines.port import COMMAND_NOT_EXECUTABLE, COMMAND_NOT_FOU
 
 SHARED = "/shared"
 LOCAL_TEMP = "/local_temp"
+VPS_TOOLS = "/run/hakuriver/tools"
+VPS_SOCKETS = "/run/hakuriver/sockets"
+_VPS_COMMAND = ("-c", "exec sleep 2147483647")
+"""What a VPS does while nobody is there. Busybox has no `sleep infinity`; 68 years are the most that all take."""
 LABEL_TASK = "hakuriver.task"
 LABEL_ATTEMPT = "hakuriver.attempt"
 LABEL_NODE = "hakuriver.node"
@@ -68,7 +72,7 @@ def create_request(
     return {
         "Image": image,
         "Entrypoint": [spec.command],
-        "Cmd": spec.arguments,
+        "Cmd": list(_VPS_COMMAND) if spec.task_type == "vps" else spec.arguments,
         "Env": [f"{name}={value}" for name, value in variables.items()],
         "WorkingDir": spec.working_dir or SHARED,
         "User": spec.user or "",
@@ -87,6 +91,8 @@ def _host_config(spec: AttemptSpec, binds: list[Bind], place: Place) -> dict[str
     config: dict[str, Any] = {
         "NetworkMode": spec.network or place.network,
         "Privileged": spec.privileged,
+        # In a VPS somebody has to wait for the programs that people leave behind.
+        "Init": spec.task_type == "vps",
         "RestartPolicy": {"Name": "no"},
         "Mounts": [
             {"Type": "bind", "Source": str(bind.source), "Target": bind.target, "ReadOnly": bind.read_only}

@@ -1,15 +1,17 @@
-"""Users and tokens."""
+"""Users, tokens and keys."""
 
 from __future__ import annotations
 
 from hakuriver.errors import ConflictError, NotFoundError, StorageError, UnauthenticatedError
 from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
 from hakuriver.models.tasks import Message
+from hakuriver.models.vps import KeyCreate, KeyInfo
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.services.access import Access, Permission
+from hakuriver_host.services.keys import Keys
 
 
-def access_endpoints(access: Access) -> list[Endpoint]:
+def access_endpoints(access: Access, keys: Keys) -> list[Endpoint]:
     async def whoami(call: Call) -> WhoAmI:
         role = call.principal.role
         if role is None:
@@ -24,7 +26,9 @@ def access_endpoints(access: Access) -> list[Endpoint]:
         return await access.create_user(call.body)
 
     async def delete_user(call: Call) -> Message:
-        await access.delete_user(call.path["name"])
+        name = call.path["name"]
+        await access.delete_user(name, keys.strike(name))
+        keys.forget(name)
         return Message(message=f"user {call.path['name']} is removed")
 
     async def list_tokens(call: Call) -> list[TokenInfo]:
@@ -36,6 +40,16 @@ def access_endpoints(access: Access) -> list[Endpoint]:
     async def delete_token(call: Call) -> Message:
         await access.delete_token(call.path["token_id"], call.principal)
         return Message(message=f"token {call.path['token_id']} is revoked")
+
+    async def list_keys(call: Call) -> list[KeyInfo]:
+        return keys.seen_by(call.principal)
+
+    async def create_key(call: Call) -> KeyInfo:
+        return await keys.create(call.body, call.principal)
+
+    async def delete_key(call: Call) -> Message:
+        await keys.delete(call.path["key_id"], call.principal)
+        return Message(message=f"key {call.path['key_id']} is removed")
 
     gone = (NotFoundError, StorageError)
     return [
@@ -79,6 +93,27 @@ def access_endpoints(access: Access) -> list[Endpoint]:
             delete_token,
             Permission.SEE,
             "Revoke a token",
+            Message,
+            errors=gone,
+        ),
+        Endpoint("GET", "/api/keys", list_keys, Permission.OWN, "List public keys", list[KeyInfo]),
+        Endpoint(
+            "POST",
+            "/api/keys",
+            create_key,
+            Permission.OWN,
+            "Register a public key of one's own",
+            KeyInfo,
+            body=KeyCreate,
+            status=201,
+            errors=(ConflictError,),
+        ),
+        Endpoint(
+            "DELETE",
+            "/api/keys/{key_id}",
+            delete_key,
+            Permission.OWN,
+            "Remove a public key",
             Message,
             errors=gone,
         ),

@@ -30,6 +30,7 @@ from hakuriver_host.api.endpoint import check_version
 from hakuriver_host.services.access import Access, Permission, Principal
 from hakuriver_host.services.doors import Doors
 from hakuriver_host.services.environments import Environments
+from hakuriver_host.ssh.vps import VpsDesk
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +38,9 @@ Session = Callable[[WebSocket, Principal], Awaitable[None]]
 Refuse = Callable[[WebSocket, HakuRiverError], Awaitable[None]]
 
 
-def terminal_routes(environments: Environments, doors: Doors, access: Access) -> list[WebSocketRoute]:
+def terminal_routes(
+    environments: Environments, doors: Doors, desk: VpsDesk, access: Access
+) -> list[WebSocketRoute]:
     def starter(socket: WebSocket, principal: Principal) -> Callable[[TerminalStart], Awaitable[Exec]]:
         async def start(wanted: TerminalStart) -> Exec:
             container = await environments.preparing.terminal(socket.path_params["name"], principal)
@@ -58,6 +61,9 @@ def terminal_routes(environments: Environments, doors: Doors, access: Access) ->
     async def forward(socket: WebSocket, principal: Principal) -> None:
         port = socket.path_params["port"]
         await doors.relay(parse_id(socket.path_params["task_id"]), f"forward/{port}", socket, principal)
+
+    async def ssh(socket: WebSocket, principal: Principal) -> None:
+        await desk.relay(parse_id(socket.path_params["task_id"]), socket, principal)
 
     def route(path: str, permission: Permission, session: Session, say_no: Refuse = refuse) -> WebSocketRoute:
         async def serve(socket: WebSocket) -> None:
@@ -83,6 +89,7 @@ def terminal_routes(environments: Environments, doors: Doors, access: Access) ->
         ),
         route("/api/tasks/{task_id}/terminal", Permission.OWN, task),
         route("/api/tasks/{task_id}/forward/{port:int}", Permission.OWN, forward),
+        route("/api/tasks/{task_id}/ssh", Permission.OWN, ssh),
     ]
 
 

@@ -13,7 +13,16 @@ from sqlmodel import Session, SQLModel, col, select
 from hakuriver.states import FINAL, TaskState
 from hakuriver_host.db import rows
 from hakuriver_host.db.bulk import Row, select_rows
-from hakuriver_host.db.tables import BatchRow, EventRow, MetaRow, NodeRow, TaskRow, TokenRow, UserRow
+from hakuriver_host.db.tables import (
+    BatchRow,
+    EventRow,
+    MetaRow,
+    NodeRow,
+    PublicKeyRow,
+    TaskRow,
+    TokenRow,
+    UserRow,
+)
 from hakuriver_host.domain.model import Batch, Node, Task
 
 _RowModel = TypeVar("_RowModel", TaskRow, BatchRow)
@@ -31,6 +40,7 @@ class TaskFilter:
     owner: str | None = None
     batch_id: int | None = None
     name: str | None = None
+    task_type: str | None = None
     before: int | None = None
     """Ids below this one: the page after it."""
     limit: int = 50
@@ -48,6 +58,7 @@ class LoadedState:
     last_id: int = 0
     users: list[UserRow] = field(default_factory=list)
     tokens: list[TokenRow] = field(default_factory=list)
+    keys: list[PublicKeyRow] = field(default_factory=list)
 
 
 class Repository:
@@ -71,6 +82,7 @@ class Repository:
             state.last_id = max(newest)
             state.users = list(session.exec(select(UserRow)).all())
             state.tokens = list(session.exec(select(TokenRow)).all())
+            state.keys = list(session.exec(select(PublicKeyRow)).all())
             nodes = session.exec(select(NodeRow).order_by(col(NodeRow.name))).all()
         for row in nodes:
             node, record = rows.node_of(row)
@@ -92,6 +104,7 @@ class Repository:
             (TaskRow.owner, wanted.owner),
             (TaskRow.batch_id, wanted.batch_id),
             (TaskRow.name, wanted.name),
+            (TaskRow.task_type, wanted.task_type),
         ):
             if value is not None:
                 query = query.where(col(column) == value)

@@ -89,6 +89,7 @@ def new_task_row(task: Task) -> Row:
         "batch_id": batch.batch_id,
         "owner": batch.owner,
         "name": batch.spec.name,
+        "task_type": batch.spec.task_type,
         "index": task.index,
         "target": task.target,
         "submitted_at": millis(batch.submitted_at),

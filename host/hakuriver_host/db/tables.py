@@ -43,6 +43,7 @@ class TaskRow(SQLModel, table=True):
     batch_id: int = Field(sa_column=_big(index=True))
     owner: str
     name: str | None = None
+    task_type: str = Field(default="command", sa_column_kwargs={"server_default": "command"})
     index: int = 0
     target: str | None = None
     state: str
@@ -130,6 +131,19 @@ class TokenRow(SQLModel, table=True):
     label: str = ""
     created_at: int = Field(sa_column=_big())
     expires_at: int | None = Field(default=None, sa_column=_big(nullable=True))
+
+
+class PublicKeyRow(SQLModel, table=True):
+    """A user's public key."""
+
+    __tablename__ = "public_key"
+
+    key_id: str = Field(primary_key=True)
+    user_name: str
+    public_key: str = Field(sa_column=Column(Text, nullable=False))
+    """As `authorized_keys` has it."""
+    label: str = ""
+    created_at: int = Field(sa_column=_big())
 
 
 class MetaRow(SQLModel, table=True):

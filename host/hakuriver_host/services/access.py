@@ -166,10 +166,11 @@ class Access:
             self._users[body.name] = row
         return _user_info(row)
 
-    async def delete_user(self, name: str) -> None:
-        """Removes a user and all of their tokens; their tasks stay on the record."""
+    async def delete_user(self, name: str, also: Callable[[Connection], object]) -> None:
+        """Removes a user, all of their tokens and, by `also`, their keys; their tasks stay on the record."""
 
         def remove(connection: Connection) -> None:
+            also(connection)
             connection.execute(delete(_TOKENS).where(_TOKENS.c.user_name == name))
             connection.execute(delete(_USERS).where(_USERS.c.name == name))
 

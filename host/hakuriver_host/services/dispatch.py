@@ -139,6 +139,10 @@ class Dispatcher:
             reactor.on_killed(self._core.cluster, node.name, keys)
 
 
+_VPS_SHELL = "/bin/sh"
+"""The program in whose absence no VPS can run."""
+
+
 def _spec(task: Task) -> AttemptSpec:
     """What the Runner needs to run the task's present attempt."""
     batch, spec = task.batch, task.batch.spec
@@ -148,8 +152,10 @@ def _spec(task: Task) -> AttemptSpec:
         batch_id=batch.batch_id,
         index=task.index,
         owner=batch.owner,
+        task_type=spec.task_type,
         engine="docker" if task.request.engine == "docker" else "process",
-        command=spec.command,
+        # Of a VPS these are keys, which come with each connection.
+        command=spec.command if spec.task_type == "command" else _VPS_SHELL,
         arguments=spec.arguments,
         env_vars=spec.env_vars,
         cores=spec.required_cores,

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from hakuriver.closing import error_said, error_told
-from hakuriver.errors import ConflictError, UnreachableError
-from hakuriver.exchange import order_of
+from hakuriver.errors import ConflictError
 from hakuriver.states import TaskState
+from hakuriver_host.domain.model import Task
+from hakuriver_host.runners import RunnerTalker
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core
 from hakuriver_host.services.nodes import Nodes
 from hakuriver_host.services.tasks import Tasks
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
-
     from hakuriver.exchange import Talker
 
 
@@ -35,41 +34,48 @@ class Doors:
             UnreachableError: the Runner does not answer, or was lost.
         """
         await self._tasks.check_owns(task_id, principal)
-        task = self._core.cluster.tasks[task_id]
+        async with self.open(self._core.cluster.tasks[task_id], door) as runner:
+            await relay(person, runner)
+
+    @contextlib.asynccontextmanager
+    async def open(self, task: Task, door: str) -> AsyncIterator[RunnerTalker]:
+        """A door of the Runner that runs the task.
+
+        Raises:
+            ConflictError: it does not run.
+            UnreachableError: the Runner does not answer.
+        """
+        task_id = task.task_id
         if task.state is not TaskState.RUNNING:
             hint = "resume it" if task.state is TaskState.PAUSED else "wait until it runs"
             raise ConflictError(
                 f"task {task_id} is {task.state}", f"{hint}: `hakuriver task status {task_id}`"
             )
         client = self._nodes.client_of(task.node)
-        async with client.open(f"{door}/{task_id}/{task.attempt}") as runner:
-            await _relay(person, runner, f"{task.node}")
+        async with client.open(f"{door}/{task_id}/{task.attempt}") as connection:
+            yield RunnerTalker(connection, task.node or "")
 
 
-async def _relay(person: Talker, runner: ClientConnection, node: str) -> None:
-    from websockets.exceptions import ConnectionClosed, ConnectionClosedError  # noqa: PLC0415 - as in `runners`
+async def relay(person: Talker, runner: RunnerTalker) -> None:
+    """Carries messages both ways until either end closes."""
 
     async def inward() -> None:
-        with contextlib.suppress(ConnectionClosed):
-            while (message := await person.receive())["type"] != "websocket.disconnect":
-                data = message.get("bytes")
-                await runner.send(message.get("text") or "" if data is None else data)
+        while (message := await person.receive())["type"] != "websocket.disconnect":
+            data = message.get("bytes")
+            if data is None:
+                await runner.send_text(message.get("text") or "")
+            else:
+                await runner.send_bytes(data)
         await runner.close()
 
     listener = asyncio.create_task(inward())
     try:
-        async for message in runner:
-            if isinstance(message, bytes):
-                await person.send_bytes(message)
-            elif error := error_said(order_of(message)):
-                raise error
+        while (message := await runner.receive())["type"] != "websocket.disconnect":
+            data = message.get("bytes")
+            if data is None:
+                await person.send_text(message["text"])
             else:
-                await person.send_text(message)
-    except ConnectionClosedError as error:
-        told = error.rcvd and error_told(error.rcvd.code, error.rcvd.reason)
-        if told:
-            raise told from None
-        raise UnreachableError(f"the connection to {node} was lost", "see whether its Runner runs") from None
+                await person.send_bytes(data)
     finally:
         listener.cancel()
         await asyncio.gather(listener, return_exceptions=True)

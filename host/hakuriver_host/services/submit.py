@@ -7,23 +7,28 @@ with the reason, unless the submission holds for a node that is yet to come.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hakuriver.errors import ConflictError, HakuRiverError, ImpossibleError, NotFoundError, UsageError
+from hakuriver.keys import parse_public_keys
 from hakuriver.models.environments import parse_reference
 from hakuriver.models.tasks import (
     MAX_ARGV_BYTES,
     MAX_COUNT,
     NO_CONTAINER,
+    OWN_KEYS,
     RESERVED_VARIABLES,
     FailedTarget,
     SubmitRequest,
     SubmitResponse,
 )
+from hakuriver.models.vps import check_vps_name
 from hakuriver.targets import Target, parse_target
 from hakuriver_host.db import rows
 from hakuriver_host.db.tables import BatchRow
@@ -35,6 +40,7 @@ from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.bus import Notice
 from hakuriver_host.services.core import Core, event_of_row
 from hakuriver_host.services.environments import current_version
+from hakuriver_host.services.keys import Keys
 
 _AT_ONCE = 500
 """Tasks of one submission that are made between two turns of the loop."""
@@ -56,10 +62,13 @@ class _UnderWay:
 
 
 class Submissions:
-    def __init__(self, core: Core, access: Access) -> None:
+    def __init__(self, core: Core, access: Access, keys: Keys) -> None:
         self._core = core
         self._access = access
+        self._keys = keys
         self._versions: dict[str, _Pinned] = {}
+        self._names: set[str] = set()
+        """Of VPS that are being made."""
         self._under_way: dict[tuple[str, str], _UnderWay] = {}
 
     async def submit(
@@ -117,6 +126,14 @@ class Submissions:
     ) -> SubmitResponse:
         _check(request)
         spec = self._resolved(request)
+        if spec.task_type == "vps":
+            with self._naming(spec, principal):
+                return await self._make_resolved(request, spec, principal, key, digest)
+        return await self._make_resolved(request, spec, principal, key, digest)
+
+    async def _make_resolved(
+        self, request: SubmitRequest, spec: SubmitRequest, principal: Principal, key: str | None, digest: str
+    ) -> SubmitResponse:
         targets, failed = self._sort_targets(spec, _targets(request))
         batch = await self._batch(spec, principal)
         tasks = await self._make_tasks(batch, targets)
@@ -134,6 +151,27 @@ class Submissions:
         )
         await self._commit(changes, tasks)
         return answer
+
+    @contextlib.contextmanager
+    def _naming(self, spec: SubmitRequest, principal: Principal) -> Iterator[None]:
+        """Checks a VPS against what is here: somebody can log in, and its name is its own, also until it is made."""
+        if spec.container_name == NO_CONTAINER:
+            raise UsageError(
+                "a VPS is a container, and the default here is none", "name one with --container"
+            )
+        if spec.command == OWN_KEYS and not self._keys.of_user(principal.name):
+            raise UsageError(
+                "no public key is given, and you have none registered",
+                "register one: `hakuriver key add ~/.ssh/id_ed25519.pub`; `ssh-keygen -t ed25519` makes one",
+            )
+        names = {task.batch.spec.name for task in self._keys.live()} | self._names
+        if spec.name is not None and spec.name in names:
+            raise ConflictError(f"there is a VPS named {spec.name}", "choose another name")
+        self._names.add(spec.name or "")
+        try:
+            yield
+        finally:
+            self._names.discard(spec.name or "")
 
     async def _commit(self, changes: Changes, tasks: list[Task]) -> None:
         core = self._core
@@ -244,8 +282,8 @@ async def _let_others_in(done: int) -> None:
 
 def _check(request: SubmitRequest) -> None:
     if request.task_type == "vps":
-        raise UsageError("VPS tasks are not served by this version", "submit a command")
-    if request.required_cores == 0:
+        _check_vps(request)
+    elif request.required_cores == 0:
         raise UsageError(
             "a command holds at least 1 core", "leave out --cores, or give the cores that it uses"
         )
@@ -274,6 +312,31 @@ def _check(request: SubmitRequest) -> None:
         raise UsageError(
             "a task without container cannot be privileged", "leave out --privileged, or name a container"
         )
+
+
+def _check_vps(request: SubmitRequest) -> None:
+    if request.container_name == NO_CONTAINER:
+        raise UsageError("a VPS is a container", "name an environment with --container, or leave it out")
+    if request.count != 1 or len(request.targets) > 1:
+        raise UsageError(
+            "one submission makes one VPS", "submit it again for another; give one --target at most"
+        )
+    if request.arguments:
+        raise UsageError("a VPS takes no arguments", "log in to it, and run there what is to run")
+    if request.max_retries:
+        raise UsageError("a VPS is not retried: its data is on its node", "leave out --retries")
+    try:
+        if request.command != OWN_KEYS and not parse_public_keys(request.command):
+            raise ValueError("no public key is given")  # noqa: TRY301 - as one that is malformed
+        if request.name is not None:
+            check_vps_name(request.name)
+    except ValueError as error:
+        hint = (
+            "a key is a line of a file such as ~/.ssh/id_ed25519.pub"
+            if "key" in str(error)
+            else "choose another"
+        )
+        raise UsageError(f"{error}", hint) from None
 
 
 def _targets(request: SubmitRequest) -> list[str | None]:

@@ -30,6 +30,7 @@ from hakuriver.models.tasks import (
     TaskList,
     TaskSummary,
 )
+from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsSummary
 
 T = TypeVar("T")
 
@@ -262,6 +263,26 @@ class AsyncClient:
 
     async def remove_user(self, name: str) -> Message:
         return await self._send(calls.remove_user(name))
+
+    async def keys(self) -> list[KeyInfo]:
+        return await self._send(calls.keys())
+
+    async def add_key(self, request: KeyCreate) -> KeyInfo:
+        return await self._send(calls.add_key(request))
+
+    async def remove_key(self, key_id: str) -> Message:
+        return await self._send(calls.remove_key(key_id))
+
+    async def every_vps(self, *, active: bool = True) -> list[VpsSummary]:
+        """Those that have not ended, or all; newest first."""
+        return await self._send(calls.every_vps(active=active))
+
+    async def vps(self, reference: str) -> VpsSummary:
+        """By its id, or the live one by its name."""
+        return await self._send(calls.vps(reference))
+
+    async def gateway(self) -> GatewayInfo:
+        return await self._send(calls.gateway())
 
     async def tokens(self) -> list[TokenInfo]:
         return await self._send(calls.tokens())

@@ -30,6 +30,7 @@ from hakuriver.models.tasks import (
     TaskList,
     TaskSummary,
 )
+from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsSummary
 
 T = TypeVar("T")
 
@@ -260,6 +261,26 @@ class Client:
 
     def remove_user(self, name: str) -> Message:
         return self._send(calls.remove_user(name))
+
+    def keys(self) -> list[KeyInfo]:
+        return self._send(calls.keys())
+
+    def add_key(self, request: KeyCreate) -> KeyInfo:
+        return self._send(calls.add_key(request))
+
+    def remove_key(self, key_id: str) -> Message:
+        return self._send(calls.remove_key(key_id))
+
+    def every_vps(self, *, active: bool = True) -> list[VpsSummary]:
+        """Those that have not ended, or all; newest first."""
+        return self._send(calls.every_vps(active=active))
+
+    def vps(self, reference: str) -> VpsSummary:
+        """By its id, or the live one by its name."""
+        return self._send(calls.vps(reference))
+
+    def gateway(self) -> GatewayInfo:
+        return self._send(calls.gateway())
 
     def tokens(self) -> list[TokenInfo]:
         return self._send(calls.tokens())

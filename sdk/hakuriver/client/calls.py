@@ -47,6 +47,7 @@ from hakuriver.models.tasks import (
     TaskList,
     TaskSummary,
 )
+from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsSummary
 from hakuriver.problems import said
 
 T = TypeVar("T")
@@ -348,6 +349,30 @@ def create_token(request: TokenCreate) -> Call[TokenCreated]:
 
 def revoke_token(token_id: str) -> Call[Message]:
     return Call("DELETE", f"/api/tokens/{quote(token_id, safe='')}", _model(Message))
+
+
+def keys() -> Call[list[KeyInfo]]:
+    return _get("/api/keys", list[KeyInfo])
+
+
+def add_key(request: KeyCreate) -> Call[KeyInfo]:
+    return Call("POST", "/api/keys", _model(KeyInfo), body=_body(request))
+
+
+def remove_key(key_id: str) -> Call[Message]:
+    return Call("DELETE", f"/api/keys/{quote(key_id, safe='')}", _model(Message))
+
+
+def every_vps(*, active: bool = True) -> Call[list[VpsSummary]]:
+    return _get("/api/vps/status" if active else "/api/vps", list[VpsSummary])
+
+
+def vps(reference: str) -> Call[VpsSummary]:
+    return _get(f"/api/vps/{quote(reference, safe='')}", VpsSummary)
+
+
+def gateway() -> Call[GatewayInfo]:
+    return _get("/api/ssh", GatewayInfo)
 
 
 def whoami() -> Call[WhoAmI]:

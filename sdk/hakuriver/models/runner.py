@@ -46,6 +46,7 @@ class AttemptSpec(AttemptId):
     batch_id: TaskId
     index: int = 0
     owner: str
+    task_type: Literal["command", "vps"] = "command"
     engine: EngineName
     command: str
     arguments: list[str] = []

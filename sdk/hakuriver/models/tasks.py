@@ -21,6 +21,8 @@ MAX_ARGV_BYTES = 1_500_000
 MAX_COUNT = 100_000
 """Tasks in one submission."""
 MAX_CORES = 100_000
+OWN_KEYS = "-"
+"""The command of a VPS that only its owner's registered keys open."""
 
 NO_CONTAINER = "NULL"
 """The `--container` that means the process engine."""
@@ -113,7 +115,8 @@ class SubmitRequest(StrictModel):
 
     task_type: Literal["command", "vps"] = "command"
     command: Annotated[Argument, StringConstraints(min_length=1)]
-    """The program: the first element of argv. No shell reads it."""
+    """The program: the first element of argv. No shell reads it. Of a VPS: public keys that open it, one in each line,
+    or `-` for those of its owner alone."""
     arguments: list[Argument] = []
     env_vars: EnvVars = {}
     required_cores: int = Field(default=1, ge=0, le=MAX_CORES)

@@ -146,6 +146,8 @@ def test_its_secrets_are_its_own(tmp_path: Path) -> None:
         host.final(spec)
         for path in (runner.folder / "state").rglob("*"):
             mode = path.stat().st_mode & 0o077
+            if "vps-tools" in path.parts:
+                continue  # Programs that everybody on the node has.
             assert mode == 0 or path.parent.stat().st_mode & 0o077 == 0, path
 
 

@@ -1,0 +1,375 @@
+"""The SSH server of a VPS, for one connection: what a person asks for is run in the container by the engine.
+
+It knows no passwords and no files: the host key and the keys that may log in come with the connection, from the Host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import structlog
+from pydantic import ValidationError
+
+from hakuriver.channels import ChannelBytes
+from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
+from hakuriver.exchange import GoneError, Talker
+from hakuriver.forwards import carry
+from hakuriver.models.environments import TerminalStart
+from hakuriver.models.runner import AttemptSpec
+from hakuriver.models.vps import SshStart
+from hakuriver.terminals import START_SECONDS, Exec
+from hakuriver_agent.engines.docker_request import VPS_SOCKETS, VPS_TOOLS
+from hakuriver_agent.engines.port import Engine
+from hakuriver_agent.folders import Folders
+from hakuriver_agent.ssh.tools import PLACES
+
+SERVING = '{"type": "serving"}'
+_LOGIN_SECONDS = 30
+_PIECE = 1 << 16
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_STDERR = 2
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", ""})  # noqa: S104 - names that a client gives
+_NO_PROGRAM = 127
+
+_HOME = f'cd 2>/dev/null || cd /; PATH="$PATH:{VPS_TOOLS}/bin"; export PATH; '
+_SHELL = (
+    _HOME + "[ -t 0 ] && how=-il || how=-l; command -v bash >/dev/null 2>&1 && exec bash $how; exec sh $how"
+)
+_COMMAND = _HOME + 'command -v bash >/dev/null 2>&1 && exec bash -c "$0"; exec sh -c "$0"'
+_IS_USER = 'while IFS=: read -r name _; do [ "$name" = "$0" ] && exit 0; done </etc/passwd; exit 1'
+_SFTP = (
+    _HOME
+    + f"for each in {VPS_TOOLS}/bin/sftp-server {' '.join(PLACES['sftp-server'])}; do "
+    + '[ -x "$each" ] && exec "$each"; done; '
+    + 'echo "neither the node nor the image of this VPS has sftp-server: install openssh-sftp-server" >&2; exit 127'
+)
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(talker: Talker, engine: Engine, spec: AttemptSpec, folders: Folders) -> None:
+    """Serves one connection to its end.
+
+    Raises:
+        UsageError: it does not begin as agreed.
+        GoneError: the other end went away.
+        ConflictError: the connection was broken off.
+    """
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            start = SshStart.model_validate_json(await talker.receive_text())
+    except (ValidationError, KeyError, TimeoutError):
+        raise UsageError("a connection to a VPS begins with its keys", "send an SshStart as JSON") from None
+    await talker.send_text(SERVING)
+    outer, inner = socket.socketpair()
+    outer.setblocking(False)
+    inner.setblocking(False)
+    serving = asyncio.create_task(_serve(inner, start, engine, spec, folders))
+    try:
+        await carry(talker, *await asyncio.open_connection(sock=outer))
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _serve(
+    inner: socket.socket, start: SshStart, engine: Engine, spec: AttemptSpec, folders: Folders
+) -> None:
+    connection = None
+    try:
+        connection = await asyncssh.run_server(
+            inner,
+            server_factory=lambda: _Server(frozenset(start.authorized_keys), engine, spec, folders),
+            server_host_keys=[asyncssh.import_private_key(start.host_key)],
+            encoding=None,
+            line_editor=False,
+            password_auth=False,
+            kbdint_auth=False,
+            gss_host=None,
+            agent_forwarding=True,
+            x11_forwarding=False,
+            login_timeout=_LOGIN_SECONDS,
+            compression_algs=None,
+            server_version="HakuRiver",
+        )
+        await connection.wait_closed()
+    except (asyncssh.Error, OSError) as error:
+        log.info("a connection to a VPS ended", task=spec.task_id, cause=str(error))
+    finally:
+        if connection is not None:
+            connection.abort()
+        inner.close()
+
+
+class _Server(asyncssh.SSHServer):
+    """One connection of a person's."""
+
+    def __init__(
+        self, authorized: frozenset[str], engine: Engine, spec: AttemptSpec, folders: Folders
+    ) -> None:
+        self._authorized, self.engine, self.spec, self.folders = authorized, engine, spec, folders
+        self._connection: asyncssh.SSHServerConnection | None = None
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+
+    def begin_auth(self, username: str) -> bool:
+        del username
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        del username
+        return " ".join(key.export_public_key().decode().split()[:2]) in self._authorized
+
+    def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
+        return _Session(
+            self, str(self._connection.get_extra_info("username")) if self._connection else "root"
+        )
+
+    def connection_requested(
+        self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
+    ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
+        del orig_host, orig_port
+        return self._forward(dest_host, dest_port)
+
+    async def _forward(self, host: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
+        if host not in _LOCAL:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED,
+                f"{host} is not the VPS itself: forward to localhost, as in -L 8888:localhost:8888",
+            )
+        try:
+            reader, writer = await self.engine.connect(self.spec.key, port)
+        except HakuRiverError as error:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_CONNECT_FAILED, f"{error.message}; {error.hint}"
+            ) from None
+        return _Forward(reader, writer)
+
+
+class _Forward(ChannelBytes, asyncssh.SSHTCPSession[bytes]):
+    """One connection to a port of the VPS."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__()
+        self._reader, self._writer = reader, writer
+        self._carrying: asyncio.Task[None] | None = None
+
+    def session_started(self) -> None:
+        self._carrying = asyncio.create_task(self._carry())
+
+    async def _carry(self) -> None:
+        async def inward() -> None:
+            async for data in self.incoming():
+                self._writer.write(data)
+                await self._writer.drain()
+            with contextlib.suppress(OSError, RuntimeError):
+                self._writer.write_eof()
+
+        writing = asyncio.create_task(inward())
+        try:
+            while data := await self._reader.read(_PIECE):
+                await self.write(data)
+            self.write_eof()
+            await writing
+        except (OSError, RuntimeError, GoneError):
+            pass
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            self._writer.transport.abort()
+            self.channel.close()
+
+
+class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
+    """One program: a shell, a command, or the far end of a file transfer."""
+
+    def __init__(self, server: _Server, user: str) -> None:
+        super().__init__()
+        self._server, self._user = server, user
+        self._wanted = TerminalStart(tty=False)
+        self._variables: dict[str, str] = {}
+        self._program: Exec | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._orders: set[asyncio.Task[None]] = set()
+
+    def pty_requested(
+        self, term_type: str | None, term_size: tuple[int, int, int, int], term_modes: Any
+    ) -> bool:
+        del term_modes
+        columns, rows = term_size[:2]
+        self._variables["TERM"] = term_type or "xterm"
+        size = {"rows": rows or 24, "columns": columns or 80}
+        self._wanted = self._wanted.model_copy(update={"tty": True, **size})
+        return True
+
+    def shell_requested(self) -> bool:
+        return self._run(_SHELL)
+
+    def exec_requested(self, command: str) -> bool:
+        return self._run(_COMMAND, command)
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return subsystem == "sftp" and self._run(_SFTP)
+
+    def session_started(self) -> None:
+        self._running = asyncio.create_task(self._serve())
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        del pixwidth, pixheight
+        if self._program is not None:
+            self._order(self._program.resize(height, width))
+
+    def signal_received(self, signal: str) -> None:
+        if self._program is not None and signal.isalnum():
+            self._order(self._program.signal(signal))
+
+    def break_received(self, msec: int) -> bool:
+        del msec
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        if self._running is not None:
+            self._running.cancel()
+
+    def _run(self, script: str, *arguments: str) -> bool:
+        wanted = self._wanted
+        if wanted.tty:
+            # The engine starts a program before it can be told the size of its terminal.
+            script = f"stty rows {wanted.rows} cols {wanted.columns} 2>/dev/null; {script}"
+        self._wanted = wanted.model_copy(update={"argv": ["/bin/sh", "-c", script, *arguments]})
+        return True
+
+    def _order(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._orders.add(task)
+        task.add_done_callback(self._orders.discard)
+
+    async def _serve(self) -> None:
+        try:
+            async with self._agent() as variables:
+                told: dict[str, str] = dict(self.channel.get_environment())
+                known = {name: value for name, value in told.items() if _VARIABLE.fullmatch(name)}
+                wanted = self._wanted.model_copy(
+                    update={"user": self._user, "env_vars": {**self._variables, **known, **variables}}
+                )
+                await self._check_user()
+                self._program = await self._server.engine.run_beside(self._server.spec.key, wanted)
+                code = await self._carry(self._program)
+        except HakuRiverError as error:
+            await self._say(f"error: {error.message}\r\nhint: {error.hint}\r\n")
+            code = _NO_PROGRAM
+        except GoneError:
+            return
+        except Exception:
+            log.exception("an SSH session failed by a defect", task=self._server.spec.task_id)
+            code = 1
+        if not self.lost.is_set():
+            self.channel.exit(code)
+
+    async def _check_user(self) -> None:
+        """The engine's own words about a user whom the image does not have would come as the program's output."""
+        if self._user == "root":
+            return
+        looking = TerminalStart(argv=["/bin/sh", "-c", _IS_USER, self._user], tty=False, stdin=False)
+        looked = await self._server.engine.run_beside(self._server.spec.key, looking)
+        async for _ in looked.output():
+            continue
+        looked.close()
+        if await looked.exit_code() != 0:
+            raise NotFoundError(f"the VPS has no user {self._user}", "log in as root, or make the user there")
+
+    async def _carry(self, program: Exec) -> int:
+        """From the program's start to its exit code; who goes away ends it."""
+
+        async def inward() -> None:
+            async for data in self.incoming():
+                await program.write(data)
+            if not self._wanted.tty:
+                program.write_eof()
+
+        writing = asyncio.create_task(inward())
+        try:
+            async for data in program.output():
+                if self._wanted.tty:
+                    await self.write(data)
+                else:
+                    await self.write(data[1:], asyncssh.EXTENDED_DATA_STDERR if data[0] == _STDERR else None)
+            return (await program.exit_code()) or 0
+        except BaseException:
+            await asyncio.shield(program.hang_up())
+            raise
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            program.close()
+
+    async def _say(self, text: str) -> None:
+        with contextlib.suppress(GoneError):
+            await self.write(text.encode(), asyncssh.EXTENDED_DATA_STDERR)
+
+    @contextlib.asynccontextmanager
+    async def _agent(self) -> AsyncIterator[dict[str, str]]:
+        """The variables by which a program finds the person's own agent, when it is forwarded."""
+        path = self.channel.get_agent_path()
+        if path is None:
+            yield {}
+            return
+        name = f"agent-{secrets.token_hex(6)}"
+        folder = self._server.folders.vps_sockets(self._server.spec.task_id)
+        server = await asyncio.start_unix_server(_Agent(path).carry, sock=_listener(folder, name))
+        try:
+            yield {"SSH_AUTH_SOCK": f"{VPS_SOCKETS}/{name}"}
+        finally:
+            server.close()
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+
+
+class _Agent:
+    """Leads connections to an agent that is forwarded, at `path` on the node."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            far_reader, far_writer = await asyncio.open_unix_connection(self._path)
+            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError, RuntimeError):
+        while data := await reader.read(_PIECE):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+def _listener(folder: Path, name: str) -> socket.socket:
+    """A socket there. Its folder is named by a number, since a socket's whole path has 107 bytes at most (unix(7))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.bind(f"/proc/self/fd/{descriptor}/{name}")
+        (folder / name).chmod(0o666)
+    except OSError:
+        made.close()
+        raise
+    finally:
+        os.close(descriptor)
+    return made

@@ -1,0 +1,283 @@
+"""`hakuriver vps …`: machines of one's own inside the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from hakuriver.errors import ConflictError, UnreachableError, UsageError
+from hakuriver.states import FINAL, TaskState
+from hakuriver_cli import task_views as views
+from hakuriver_cli.options import COMMON, Common, Duration, Size, Watch
+from hakuriver_cli.output import Format
+from hakuriver_cli.public_keys import checked, default_files, read
+from hakuriver_cli.session import Session
+from hakuriver_cli.submission import FLAGS, variables
+from hakuriver_cli.tasks import report_made
+from hakuriver_cli.tree import new_app
+
+if TYPE_CHECKING:
+    from hakuriver.client import AsyncClient
+    from hakuriver.models.tasks import Message
+    from hakuriver.models.vps import VpsSummary
+
+app = new_app("vps", "Make and control VPS: machines of your own, reached by SSH.")
+
+_KEYS = Group("Who may log in", sort_key=1)
+_PLACE = Group("Where and how much", sort_key=2)
+_CONTAINER = Group("Environment and container", sort_key=3)
+_BANNER = b"SSH-2.0-"
+
+Reference = Annotated[str, Parameter(name="VPS", help="Id or name of the VPS.")]
+References = Annotated[list[str], Parameter(name="VPS", help="Ids or names of VPS; several may be given.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class VpsOptions:
+    public_key_string: Annotated[
+        str | None, Parameter(group=_KEYS, metavar="KEY", help="A public key, as a line of authorized_keys.")
+    ] = None
+    public_key_file: Annotated[
+        Path | None,
+        Parameter(
+            group=_KEYS,
+            help="File of a public key. Default: those of ~/.ssh. Keys that you have registered with `hakuriver key add`"
+            " open it too.",
+        ),
+    ] = None
+    name: Annotated[
+        str | None,
+        Parameter(group=_PLACE, help="What to call it, as a machine is called: `ssh NAME.hakuriver`."),
+    ] = None
+    target: Annotated[
+        str | None,
+        Parameter(group=_PLACE, help="Where to run: NODE[:NUMA][::GPU,GPU]. Without it the Host chooses."),
+    ] = None
+    cores: Annotated[
+        int,
+        Parameter(group=_PLACE, help="Cores to hold, which are also its limit; 0 holds none, without limit."),
+    ] = 0
+    memory: Annotated[
+        Size, Parameter(group=_PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
+    ] = None
+    time_limit: Annotated[
+        Duration, Parameter(group=_PLACE, help="End it, and what is in it, after so long, such as 12h or 7d.")
+    ] = None
+    hold_for_node: Annotated[
+        bool, Parameter(group=_PLACE, help="Queue it even if no node that is known now can ever run it.")
+    ] = False
+    container: Annotated[
+        str | None,
+        Parameter(group=_CONTAINER, metavar="NAME", help="Environment to start from. Default: the Host's."),
+    ] = None
+    privileged: Annotated[
+        bool | None,
+        Parameter(group=_CONTAINER, negative_bool="no-", help="Run privileged, where the node allows it."),
+    ] = None
+    mount: Annotated[
+        tuple[str, ...],
+        Parameter(
+            group=_CONTAINER,
+            metavar="HOST:CONTAINER[:ro]",
+            help="A folder under a root that the node allows; repeatable, and replaces the configured ones.",
+        ),
+    ] = ()
+    env: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name=("--env", "-e"), group=_CONTAINER, metavar="KEY=VALUE", help="A variable in it; repeatable."
+        ),
+    ] = ()
+    network: Annotated[
+        Literal["host", "bridge", "none"] | None,
+        Parameter(group=_CONTAINER, help="Network of the container. Default: the node's."),
+    ] = None
+    shm_size: Annotated[Size, Parameter(group=_CONTAINER, help="Size of /dev/shm, such as 2G.")] = None
+
+
+_DEFAULTS = VpsOptions()
+
+
+@app.command
+def create(
+    *,
+    options: VpsOptions = _DEFAULTS,
+    wait: Annotated[bool, Parameter(help="Return when SSH answers, or when it has failed.")] = False,
+    common: Common = COMMON,
+) -> int:
+    """Make a VPS, and print its id. Log in with `hakuriver ssh NAME`.
+
+    It runs until it is killed, over restarts of Host, Runner and machine; what is in it ends with it.
+    """
+    from hakuriver.client.calls import submit_request  # noqa: PLC0415  (loaded when it is needed)
+
+    session = Session(common, default=Format.NAME)
+    fields: dict[str, Any] = {
+        "task_type": "vps",
+        "command": _keys(session, options),
+        "env_vars": variables(options.env),
+        "required_cores": options.cores,
+        "required_memory_bytes": options.memory,
+        "targets": [options.target] if options.target else [],
+        "name": options.name,
+        "container_name": options.container,
+        "privileged": options.privileged,
+        "additional_mounts": list(options.mount) or None,
+        "network": options.network,
+        "shm_size_bytes": options.shm_size,
+        "time_limit_seconds": options.time_limit,
+        "hold_for_node": options.hold_for_node,
+    }
+    made = session.client.submit(submit_request(fields, FLAGS))
+    session.printer.record(made, views.SUBMITTED)
+    session.printer.out.flush()
+    code = report_made(session, made)
+    if not wait or code:
+        return code
+    asyncio.run(until_ssh_answers(session, made.task_ids[0]))
+    return 0
+
+
+def _keys(session: Session, options: VpsOptions) -> str:
+    """What the request says of keys: those that are named, else those of ~/.ssh, else the registered ones alone."""
+    from hakuriver.models.tasks import OWN_KEYS  # noqa: PLC0415  (loaded when it is needed)
+
+    if options.public_key_string is not None and options.public_key_file is not None:
+        raise UsageError("--public-key-string and --public-key-file are given", "give one of them")
+    if options.public_key_string is not None:
+        return checked(options.public_key_string, "--public-key-string")
+    if options.public_key_file is not None:
+        return read(options.public_key_file)
+    if files := default_files():
+        return "\n".join(map(read, files))
+    if session.client.keys():
+        return OWN_KEYS
+    raise UsageError(
+        "no public key is given, ~/.ssh has none, and you have none registered",
+        "make one: ssh-keygen -t ed25519",
+    )
+
+
+async def until_ssh_answers(session: Session, task_id: int) -> None:
+    """Waits until the VPS runs and its SSH server says its first word.
+
+    Raises:
+        ConflictError: it has ended.
+        UnreachableError: its SSH server does not answer.
+    """
+    async with session.async_client() as client:
+        await _until_running(client, task_id)
+    await _hear_banner(session, task_id)
+
+
+async def _until_running(client: AsyncClient, task_id: int) -> None:
+    known = await client.task(task_id)
+    state, cause = known.status, known.error_message or ""
+    last = known.history[-1].sequence if known.history else None
+    events = client.events(last, task_id=task_id)
+    try:
+        while state is not TaskState.RUNNING:
+            if state in FINAL:
+                raise ConflictError(
+                    f"the VPS {task_id} {state}{f': {cause}' if cause else ''}",
+                    f"see `hakuriver task status {task_id}`",
+                )
+            event = await anext(events)
+            state, cause = event.state, event.cause
+    finally:
+        await events.aclose()
+
+
+async def _hear_banner(session: Session, task_id: int) -> None:
+    from websockets.asyncio.client import connect  # noqa: PLC0415  (of this alone)
+    from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
+
+    from hakuriver.client import wire  # noqa: PLC0415
+    from hakuriver_cli.terminal import FAILURES, options_of, refusal, unopened  # noqa: PLC0415
+
+    host = wire.address_of(session.settings, session.common.config)
+    try:
+        async with connect(f"{host.web_socket_url}/api/tasks/{task_id}/ssh", **options_of(host)) as socket:
+            while isinstance(heard := await socket.recv(), str):
+                continue
+    except ConnectionClosed as error:
+        raise refusal(error) from None
+    except FAILURES as error:
+        raise unopened(host, error) from None
+    if not heard.startswith(_BANNER):
+        raise UnreachableError(f"what answers for the VPS {task_id} is not SSH", "see the Runner's log")
+
+
+@app.command(name="list")
+def list_vps(
+    *,
+    every: Annotated[bool, Parameter(name=("--all", "-a"), help="Those that have ended, too.")] = False,
+    watch: Watch = False,
+    common: Common = COMMON,
+) -> int:
+    """List VPS, newest first."""
+    session = Session(common)
+    if watch:
+        from hakuriver_cli.watch import watch_rows  # noqa: PLC0415  (loads the client for asyncio)
+
+        return watch_rows(session, lambda client: client.every_vps(active=not every), views.VPS, events=True)
+    session.printer.rows(session.client.every_vps(active=not every), views.VPS)
+    return 0
+
+
+def status_of_all(*, common: Common = COMMON) -> None:
+    """List the VPS that have not ended."""
+    session = Session(common)
+    session.printer.rows(session.client.every_vps(), views.VPS)
+
+
+@app.command
+def status(references: References, /, *, common: Common = COMMON) -> int:
+    """Show all that is known of VPS, their history included."""
+    from hakuriver_cli.tasks import status as status_of_tasks  # noqa: PLC0415  (one manner for both)
+
+    session = Session(common)
+    found: list[int] = []
+    code = session.for_each(references, lambda text: found.append(session.client.vps(text).task_id))
+    return (status_of_tasks(found, common=common) if found else 0) or code
+
+
+@app.command
+def kill(references: References, /, *, common: Common = COMMON) -> int:
+    """End VPS, and what is in them."""
+    session = Session(common)
+    return _act(session, references, session.client.kill)
+
+
+@app.command
+def pause(references: References, /, *, common: Common = COMMON) -> int:
+    """Freeze VPS; they keep what they hold, and connections wait."""
+    session = Session(common)
+    return _act(session, references, session.client.pause)
+
+
+@app.command
+def resume(references: References, /, *, common: Common = COMMON) -> int:
+    """Let paused VPS go on."""
+    session = Session(common)
+    return _act(session, references, session.client.resume)
+
+
+def _act(session: Session, references: list[str], act: Callable[[int], Message]) -> int:
+    done: list[views.Done] = []
+
+    def each(reference: str) -> None:
+        found: VpsSummary = session.client.vps(reference)
+        done.append(views.Done(task_id=found.task_id, message=act(found.task_id).message))
+
+    try:
+        return session.for_each(references, each)
+    finally:
+        if done:
+            session.printer.rows(done, views.DONE)

@@ -1,0 +1,29 @@
+"""VPS beside commands, and the public keys of users."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("task", sa.Column("task_type", sa.String(), nullable=False, server_default="command"))
+    op.create_table(
+        "public_key",
+        sa.Column("key_id", sa.String(), primary_key=True),
+        sa.Column("user_name", sa.String(), nullable=False),
+        sa.Column("public_key", sa.Text(), nullable=False),
+        sa.Column("label", sa.String(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("public_key")
+    with op.batch_alter_table("task") as batch:
+        batch.drop_column("task_type")

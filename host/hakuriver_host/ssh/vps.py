@@ -1,0 +1,130 @@
+"""What people see of VPS, and the way to a VPS's SSH server through its Runner."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
+from hakuriver.exchange import Talker
+from hakuriver.ids import parse_id
+from hakuriver.models.tasks import TaskSummary
+from hakuriver.models.vps import GatewayInfo, SshStart, VpsSummary
+from hakuriver.states import FINAL, TaskState
+from hakuriver_host.db.repository import TaskFilter
+from hakuriver_host.domain.model import Task
+from hakuriver_host.runners import RunnerTalker
+from hakuriver_host.services.access import Principal
+from hakuriver_host.services.doors import Doors, relay
+from hakuriver_host.services.keys import Holder, Keys
+from hakuriver_host.services.tasks import Tasks
+from hakuriver_host.ssh.host_keys import private_pem, public_line
+
+GATEWAY = "gateway"
+_ACTIVE = tuple(state for state in TaskState if state not in FINAL)
+
+
+class VpsDesk:
+    def __init__(self, keys: Keys, tasks: Tasks, doors: Doors, port: int) -> None:
+        self._keys, self._tasks, self._doors, self._port = keys, tasks, doors, port
+        self.problem: HakuRiverError | None = None
+        """Why the gateway does not serve."""
+
+    def gateway(self) -> GatewayInfo:
+        """How the gateway is reached.
+
+        Raises:
+            ConflictError: it does not serve.
+        """
+        if self.problem is not None:
+            raise self.problem
+        return GatewayInfo(port=self._port, host_key=public_line(self._keys.host_seed(GATEWAY)))
+
+    async def all(self, principal: Principal, *, active: bool) -> list[VpsSummary]:
+        """All of them, or those that have not ended; newest first."""
+        states = _ACTIVE if active else ()
+        found = await self._tasks.list(TaskFilter(states=states, task_type="vps", limit=1_000), principal)
+        return self._with_keys(found)
+
+    async def find(self, reference: str, principal: Principal) -> VpsSummary:
+        """The VPS with this id, or the live one of this name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        task_id = self._id_of(reference)
+        found = await self._tasks.list(TaskFilter(task_type="vps", before=task_id + 1, limit=1), principal)
+        if not found or found[0].task_id != task_id:
+            raise _unknown(reference)
+        return self._with_keys(found)[0]
+
+    def reached(self, reference: str, holder: Holder) -> Task:
+        """The live VPS of this id or name, for whoever holds a key.
+
+        Raises:
+            NotFoundError: there is none that the key opens. Whether it is another's is not told.
+        """
+        with contextlib.suppress(NotFoundError):
+            task_id = self._id_of(reference)
+            for task in self._keys.live():
+                mine = task.batch.owner == holder.user or task_id in holder.vps
+                if task.task_id == task_id and mine:
+                    return task
+        raise _unknown(reference)
+
+    @contextlib.asynccontextmanager
+    async def open(self, task: Task) -> AsyncIterator[RunnerTalker]:
+        """A connection to the SSH server of a VPS: bytes both ways, as `hakuriver.exchange` carries them.
+
+        Raises:
+            ConflictError: it does not run.
+            UnreachableError: its Runner does not answer.
+        """
+        async with self._doors.open(task, "ssh") as talker:
+            start = SshStart(
+                host_key=private_pem(self._keys.host_seed(str(task.task_id))),
+                authorized_keys=self._keys.opening(task),
+            )
+            await talker.send_text(start.model_dump_json())
+            await talker.receive_text()  # Its word that it serves.
+            yield talker
+
+    async def relay(self, task_id: int, person: Talker, principal: Principal) -> None:
+        """The same for a person's own client, with their token.
+
+        Raises:
+            NotFoundError: there is no such VPS.
+            DeniedError: it is another's.
+            ConflictError: it does not run.
+            UnreachableError: its Runner does not answer.
+        """
+        await self._tasks.check_owns(task_id, principal)
+        task = next((task for task in self._keys.live() if task.task_id == task_id), None)
+        if task is None:
+            raise ConflictError(f"task {task_id} is no VPS", "enter it with `hakuriver task shell`")
+        async with self.open(task) as runner:
+            await relay(person, runner)
+
+    def _id_of(self, reference: str) -> int:
+        if reference.isdecimal():
+            try:
+                return parse_id(reference)
+            except HakuRiverError:
+                raise _unknown(reference) from None
+        for task in self._keys.live():
+            if task.batch.spec.name == reference:
+                return task.task_id
+        raise _unknown(reference)
+
+    def _with_keys(self, found: Sequence[TaskSummary]) -> list[VpsSummary]:
+        return [
+            VpsSummary(
+                **{**summary.model_dump(), "command": ""},
+                host_key=public_line(self._keys.host_seed(str(summary.task_id))),
+            )
+            for summary in found
+        ]
+
+
+def _unknown(reference: str) -> NotFoundError:
+    return NotFoundError(f"there is no VPS {reference[:80]} of yours", "list them with `hakuriver vps list`")

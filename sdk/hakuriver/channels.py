@@ -1,0 +1,85 @@
+"""The bytes of an SSH channel, both ways, each held up by nobody but its own reader.
+
+`ChannelBytes` is what asyncssh calls a session, for the gateway and for the SSH servers of VPS: a base class to put
+before asyncssh's own, so that the client, which has no SSH of its own, need not install it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from hakuriver.exchange import GoneError
+
+_HELD = 1 << 20
+"""Bytes that may wait here before the peer is held up."""
+
+
+class ChannelBytes:
+    """What came over one channel, and what goes out over it."""
+
+    def __init__(self) -> None:
+        self.channel: Any = None
+        self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._held = 0
+        self._paused = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.lost = asyncio.Event()
+        """The channel is closed, or its connection is."""
+
+    def connection_made(self, channel: Any) -> None:
+        self.channel = channel
+
+    def connection_lost(self, error: Exception | None) -> None:
+        del error
+        self.lost.set()
+        self._writable.set()
+        self._incoming.put_nowait(None)
+
+    def session_started(self) -> None:
+        """Nothing more has to be done."""
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        del datatype
+        self._held += len(data)
+        self._incoming.put_nowait(data)
+        if self._held > _HELD and not self._paused:
+            self._paused = True
+            self.channel.pause_reading()
+
+    def eof_received(self) -> bool:
+        """True: the way out stays open."""
+        self._incoming.put_nowait(None)
+        return True
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    async def incoming(self) -> AsyncIterator[bytes]:
+        """What the peer sends, until it has said all or is gone."""
+        while (data := await self._incoming.get()) is not None:
+            yield data
+            self._held -= len(data)
+            if self._paused and self._held <= _HELD // 2 and not self.lost.is_set():
+                self._paused = False
+                self.channel.resume_reading()
+
+    async def write(self, data: bytes, datatype: int | None = None) -> None:
+        """Sends; waits while the peer takes nothing.
+
+        Raises:
+            GoneError: the channel is closed.
+        """
+        await self._writable.wait()
+        if self.lost.is_set():
+            raise GoneError
+        self.channel.write(data, datatype)
+
+    def write_eof(self) -> None:
+        if not self.lost.is_set():
+            self.channel.write_eof()

@@ -1,0 +1,71 @@
+"""VPS: how they are reached by SSH, and the keys that open them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from hakuriver.keys import parse_public_key
+from hakuriver.models.base import PeerModel, StrictModel, Timestamp
+from hakuriver.models.tasks import TaskSummary
+
+VPS_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A label of a host name (RFC 1123, 2.1), and no number, so that it is never taken for an id."""
+
+
+def check_vps_name(text: str) -> str:
+    if not VPS_NAME.fullmatch(text):
+        raise ValueError(
+            "a VPS is named as a machine is: up to 63 lower-case letters, digits and '-', with a letter among them"
+        )
+    return text
+
+
+def _public_key(text: str) -> str:
+    return parse_public_key(text).line
+
+
+class KeyCreate(StrictModel):
+    """Registers a public key of the caller's."""
+
+    public_key: Annotated[str, AfterValidator(_public_key)]
+    """A line of `authorized_keys`, without options."""
+    label: Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f]*$")] = ""
+    """What to call it; its comment unless given."""
+
+
+class KeyInfo(PeerModel):
+    """A public key that opens its user's VPS."""
+
+    key_id: str
+    user: str
+    public_key: str
+    fingerprint: str
+    label: str = ""
+    created_at: Timestamp
+
+
+class GatewayInfo(PeerModel):
+    """How the SSH gateway is reached, and known."""
+
+    port: int
+    host_key: str
+    """Its public host key, as `known_hosts` has it."""
+
+
+class VpsSummary(TaskSummary):
+    """A VPS as a list shows it."""
+
+    host_key: str
+    """The public host key of its SSH server; the same for its whole life."""
+
+
+class SshStart(PeerModel):
+    """The first message to a Runner's door for SSH, as text; what follows are the connection's bytes."""
+
+    host_key: str = Field(repr=False)
+    """The VPS's private host key (PEM)."""
+    authorized_keys: list[str]
+    """The public keys that may log in now, without comments."""

@@ -1,0 +1,679 @@
+"""VPS, as people have them: made by the command, reached by the real ssh, scp, sftp and rsync, in an image without sshd."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hakuriver.states import TaskState
+from hakuriver_agent.engines.docker_request import container_name
+from hakuriver_agent.ssh.tools import install_program
+from support import engine
+from support.cluster import Cluster, running
+from support.commands import Commands
+from support.ports import free_port
+from support.terminal import Terminal
+from support.waiting import until
+
+pytestmark = pytest.mark.docker
+
+USAGE, NOT_FOUND, DENIED, CONFLICT = 2, 3, 4, 5
+SSH_FAILED = 255
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user with a key and a configuration of their own."""
+
+    run: Commands
+    key: Path
+    folder: Path
+    environment: dict[str, str]
+
+    def config(self, task_id: int) -> Path:
+        """What ssh needs to find this person's VPS."""
+        path = self.folder / "ssh" / f"config-{task_id}"
+        if not path.exists():
+            done = self.run("ssh", str(task_id), "-i", str(self.key), "true")
+            assert done.code == 0, done.stderr
+        return path
+
+    def ssh(self, task_id: int, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return self.tool("ssh", task_id, f"{task_id}.hakuriver", *command, **options)
+
+    def tool(
+        self, program: str, task_id: int, *words: str, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        done: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: PLW1510 - among the options
+            [program, "-F", str(self.config(task_id)), *words],
+            **{
+                "capture_output": True,
+                "text": True,
+                "timeout": 120,
+                "stdin": subprocess.DEVNULL,
+                "check": False,
+                **options,
+            },  # type: ignore[call-overload]
+        )
+        return done
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running(Cluster(tmp_path_factory.mktemp("vps"), cores=32, containers=True)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def ada(lab: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    return person(lab, tmp_path_factory.mktemp("ada"), "ada")
+
+
+@pytest.fixture(scope="module")
+def eve(lab: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    return person(lab, tmp_path_factory.mktemp("eve"), "eve")
+
+
+@pytest.fixture(scope="module")
+def vps(ada: Person) -> int:
+    """One of ada's, for the tests that leave it as it was."""
+    return create(ada, "--name", "lab")
+
+
+def person(lab: Cluster, folder: Path, name: str) -> Person:
+    assert lab.run("user", "create", name).code == 0
+    token = lab.run("token", "create", "--user", name).stdout.strip()
+    key = new_key(folder / "id")
+    config = folder / "config.toml"
+    config.write_text(
+        f'[network]\nhost_reachable_address = "127.0.0.1"\nhost_port = {lab.port}\n[client]\nurl = "{lab.url}"\n',
+        "utf-8",
+    )
+    environment = {"HAKURIVER_CONFIG": str(config), "HAKURIVER_TOKEN": token, "HOME": str(folder)}
+    run = Commands(environment)
+    done = run("key", "add", f"{key}.pub", "--label", "laptop")
+    assert done.code == 0, done.stderr
+    return Person(run, key, folder, environment)
+
+
+def new_key(path: Path) -> Path:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
+
+
+def create(who: Person, *options: str) -> int:
+    made = who.run("vps", "create", "--wait", *options)
+    assert made.code == 0, made.stderr
+    return int(made.stdout)
+
+
+@contextlib.contextmanager
+def created(lab: Cluster, who: Person, *options: str) -> Iterator[int]:
+    task_id = create(who, *options)
+    try:
+        yield task_id
+    finally:
+        who.run("vps", "kill", str(task_id))
+        lab.api.wait_final(task_id)
+
+
+def container_of(task_id: int) -> str:
+    return container_name((task_id, 1))
+
+
+def names(lab: Cluster) -> set[str]:
+    return {str(found.name) for found in engine.containers_of(lab.node.name)}
+
+
+class TestSessions:
+    def test_a_command_with_its_streams_and_its_exit_code(self, ada: Person, vps: int) -> None:
+        done = ada.ssh(vps, "echo out; echo err >&2; exit 7")
+        assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+
+    def test_by_name_with_the_command(self, ada: Person, vps: int) -> None:
+        del vps
+        done = ada.run("ssh", "lab", "-i", str(ada.key), "--", "id", "-un; exit 3")
+        assert (done.code, done.stdout) == (3, "root\n")
+
+    def test_by_the_name_of_the_reference(self, ada: Person, vps: int) -> None:
+        done = ada.run(str(vps), "-i", str(ada.key), "echo $((6*7))", program="hakuriver.ssh")
+        assert (done.code, done.stdout) == (0, "42\n")
+
+    def test_input_is_passed_on_to_its_end(self, ada: Person, vps: int) -> None:
+        data = os.urandom(300_000).hex()
+        done = ada.ssh(vps, "sha256sum", stdin=None, input=data)
+        assert done.stdout.split()[0] == hashlib.sha256(data.encode()).hexdigest()
+
+    def test_a_terminal_with_its_size(self, ada: Person, vps: int) -> None:
+        script = (
+            f"stty rows 33 cols 77; ssh -F {ada.config(vps)} -tt {vps}.hakuriver 'stty size; tty; echo $TERM'"
+        )
+        done = subprocess.run(
+            ["script", "-qec", script, "/dev/null"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "TERM": "vt100"},
+            check=False,
+        )
+        assert "33 77" in done.stdout
+        assert "/dev/pts/" in done.stdout
+        assert "vt100" in done.stdout
+
+    def test_a_login_shell(self, ada: Person, vps: int) -> None:
+        done = ada.ssh(vps, stdin=None, input="cd /; pwd\nexit 5\n")
+        assert (done.returncode, done.stdout) == (5, "/\n")
+
+    def test_variables(self, ada: Person, vps: int) -> None:
+        done = ada.tool(
+            "ssh", vps, "-o", "SetEnv=LC_MINE=ab", f"{vps}.hakuriver", "echo $LC_MINE; echo $HOME"
+        )
+        assert done.stdout == "ab\n/root\n"
+
+    def test_another_user_of_the_image_and_one_that_is_not(self, ada: Person, vps: int) -> None:
+        ada.ssh(vps, "grep -q ^somebody: /etc/passwd || echo somebody:x:77:77::/tmp:/bin/sh >> /etc/passwd")
+        done = ada.tool("ssh", vps, "-l", "somebody", f"{vps}.hakuriver", "id -u")
+        assert done.stdout == "77\n"
+        done = ada.tool("ssh", vps, "-l", "nosuch", f"{vps}.hakuriver", "id")
+        assert done.returncode != 0
+        assert "the VPS has no user nosuch" in done.stderr
+
+    def test_fifty_at_once(self, ada: Person, vps: int) -> None:
+        config = ada.config(vps)
+        sessions = [
+            subprocess.Popen(
+                ["ssh", "-F", config, f"{vps}.hakuriver", f"read line; echo {number} $line"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(50)
+        ]
+        try:
+            told = [each.communicate(f"of {number}\n", timeout=240) for number, each in enumerate(sessions)]
+        finally:
+            for each in sessions:
+                each.kill()
+        assert [out for out, _ in told] == [f"{number} of {number}\n" for number in range(50)], told
+
+    def test_who_goes_away_leaves_nothing_behind(self, ada: Person, vps: int) -> None:
+        with subprocess.Popen(
+            ["ssh", "-F", ada.config(vps), f"{vps}.hakuriver", "echo begun; exec sleep 54321"],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        ) as session:
+            assert session.stdout is not None
+            assert session.stdout.readline() == b"begun\n"
+            session.send_signal(signal.SIGKILL)
+        until(lambda: "54321" not in ada.ssh(vps, "ps").stdout, lambda: "the program ends")
+
+
+class TestFiles:
+    def test_scp_there_and_back(self, ada: Person, vps: int, tmp_path: Path) -> None:
+        data = os.urandom(8_000_000)
+        (tmp_path / "big").write_bytes(data)
+        there, back = f"{vps}.hakuriver:/tmp/a b", tmp_path / "back"
+        assert ada.tool("scp", vps, str(tmp_path / "big"), there).returncode == 0
+        summed = ada.ssh(vps, "sha256sum '/tmp/a b'").stdout.split()[0]
+        assert summed == hashlib.sha256(data).hexdigest()
+        done = ada.tool("scp", vps, there, str(back))
+        assert done.returncode == 0, done.stderr
+        assert back.read_bytes() == data
+
+    def test_scp_of_the_old_protocol(self, ada: Person, vps: int, tmp_path: Path) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder/file").write_text("old", "utf-8")
+        done = ada.tool("scp", vps, "-O", "-r", str(tmp_path / "folder"), f"{vps}.hakuriver:/tmp/old")
+        assert done.returncode == 0, done.stderr
+        assert ada.ssh(vps, "cat /tmp/old/file").stdout == "old"
+
+    def test_sftp(self, ada: Person, vps: int, tmp_path: Path) -> None:
+        batch = tmp_path / "batch"
+        batch.write_text(
+            f"mkdir /tmp/sftp\nput {batch} /tmp/sftp/one\nrename /tmp/sftp/one /tmp/sftp/two\nls -l /tmp/sftp\n",
+            "utf-8",
+        )
+        done = ada.tool("sftp", vps, "-b", str(batch), f"{vps}.hakuriver")
+        assert done.returncode == 0, done.stderr
+        assert "two" in done.stdout
+        assert ada.ssh(vps, "cat /tmp/sftp/two").stdout == batch.read_text("utf-8")
+
+    def test_rsync(self, ada: Person, vps: int, tmp_path: Path) -> None:
+        (tmp_path / "from/deep").mkdir(parents=True)
+        (tmp_path / "from/deep/file").write_text("synced", "utf-8")
+        words = [
+            "rsync",
+            "-a",
+            "-e",
+            f"ssh -F {ada.config(vps)}",
+            f"{tmp_path}/from/",
+            f"{vps}.hakuriver:/tmp/to/",
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert ada.ssh(vps, "cat /tmp/to/deep/file").stdout == "synced"
+
+
+class TestForwards:
+    def test_a_port_of_its_loopback(self, ada: Person, vps: int) -> None:
+        ada.ssh(
+            vps, "mkdir -p /tmp/site; echo hello > /tmp/site/index.html; httpd -p 127.0.0.1:8081 -h /tmp/site"
+        )
+        port = free_port()
+        with subprocess.Popen(
+            ["ssh", "-F", ada.config(vps), "-N", "-L", f"{port}:localhost:8081", f"{vps}.hakuriver"],
+            stdin=subprocess.DEVNULL,
+        ) as forward:
+            try:
+
+                def page() -> str:
+                    with contextlib.suppress(httpx.TransportError):
+                        return httpx.get(f"http://127.0.0.1:{port}/index.html").text
+                    return ""
+
+                until(lambda: page() == "hello\n", lambda: "the page")
+            finally:
+                forward.terminate()
+
+    def test_nothing_but_itself(self, ada: Person, lab: Cluster, vps: int) -> None:
+        done = ada.tool("ssh", vps, "-W", f"127.0.0.2:{lab.port}", f"{vps}.hakuriver")
+        assert done.returncode == SSH_FAILED
+        assert "forward to localhost" in done.stderr
+
+    def test_the_persons_agent(self, ada: Person, vps: int, tmp_path: Path) -> None:
+        install_program(tmp_path / "tools", "ssh-add", Path("/usr/bin/ssh-add"))
+        assert ada.tool("scp", vps, "-r", str(tmp_path / "tools"), f"{vps}.hakuriver:/tmp/").returncode == 0
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", tmp_path / "agent"], stdout=subprocess.DEVNULL)
+        try:
+            mine = {**os.environ, "SSH_AUTH_SOCK": str(tmp_path / "agent")}
+            until((tmp_path / "agent").exists, lambda: "the agent listens")
+            subprocess.run(["ssh-add", "-q", ada.key], env=mine, check=True)
+            there = "cd /tmp/tools; exec lib/ld-*.so* --library-path lib libexec/ssh-add -l"
+            done = ada.tool("ssh", vps, "-A", f"{vps}.hakuriver", there, env=mine)
+            assert done.returncode == 0, done.stderr
+            assert "ED25519" in done.stdout
+        finally:
+            agent.kill()
+            agent.wait()
+        assert ada.ssh(vps, "echo $SSH_AUTH_SOCK; ls /run/hakuriver/sockets").stdout == "\n"
+
+
+class TestConfigurations:
+    def test_the_one_that_is_printed_works_with_plain_ssh(
+        self, ada: Person, vps: int, tmp_path: Path
+    ) -> None:
+        text = ada.run("ssh-config").stdout
+        config = tmp_path / "config"
+        config.write_text(f'{text}\nMatch all\n    IdentityFile "{ada.key}"\n', "utf-8")
+        done = subprocess.run(
+            ["ssh", "-F", config, "lab.hakuriver", "hostname"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert str(vps) in text
+
+    def test_it_is_included_once(self, ada: Person, vps: int) -> None:
+        del vps
+        own = ada.folder / ".ssh/config"
+        own.parent.mkdir(exist_ok=True)
+        own.write_text("Host elsewhere\n    User me\n", "utf-8")
+        for _ in range(2):
+            assert ada.run("ssh-config", "--install").code == 0
+        lines = own.read_text("utf-8").splitlines()
+        assert sum(line.startswith("Include") for line in lines) == 1
+        assert lines[0].startswith("Include")
+        assert lines[-1] == "    User me"
+        own.unlink()
+
+    def test_a_jump_with_nothing_but_options(self, ada: Person, lab: Cluster, vps: int) -> None:
+        """As with the reference's users: `ssh -J HOST:8002 root@NAME`, and an answer to the question of trust."""
+        trusting = [
+            "-o",
+            "StrictHostKeyChecking=accept-new",
+            "-o",
+            f"UserKnownHostsFile={ada.folder}/accepted",
+        ]
+        proxy = f"ssh -i {ada.key} {' '.join(trusting)} -W %h:%p -p {lab.ssh_port} anybody@127.0.0.1"
+        done = subprocess.run(
+            [
+                "ssh",
+                "-i",
+                ada.key,
+                *trusting,
+                "-o",
+                f"ProxyCommand={proxy}",
+                "root@lab",
+                "echo $HAKURIVER_TASK_ID",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.stdout == f"{vps}\n", done.stderr
+
+
+class TestGateway:
+    def jump(self, lab: Cluster, who: Person, *words: str) -> subprocess.CompletedProcess[str]:
+        options = [
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+        ]
+        return subprocess.run(
+            ["ssh", "-i", str(who.key), *options, "-p", str(lab.ssh_port), "me@127.0.0.1", *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    def lead(self, lab: Cluster, who: Person, place: str) -> str:
+        options = [
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ]
+        done = subprocess.run(
+            ["ssh", "-i", str(who.key), *options, "-W", place, "-p", str(lab.ssh_port), "me@127.0.0.1"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode == SSH_FAILED, done.stdout
+        return done.stderr
+
+    def test_it_has_no_shell(self, lab: Cluster, ada: Person) -> None:
+        done = self.jump(lab, ada, "id")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "the gateway has no shell" in done.stderr
+
+    def test_it_leads_nowhere_else(self, lab: Cluster, ada: Person, vps: int) -> None:
+        assert f"port {lab.port} is not opened" in self.lead(lab, ada, f"127.0.0.1:{lab.port}")
+        assert "there is no VPS localhost of yours" in self.lead(lab, ada, "localhost:22")
+        assert "port 8081 is not opened" in self.lead(lab, ada, f"{vps}:8081")
+
+    @pytest.mark.parametrize("by", ["name", "id"])
+    def test_anothers_is_as_one_that_is_not(self, lab: Cluster, eve: Person, vps: int, by: str) -> None:
+        reference = "lab" if by == "name" else str(vps)
+        assert f"there is no VPS {reference} of yours" in self.lead(lab, eve, f"{reference}:22")
+        assert "there is no VPS nosuch of yours" in self.lead(lab, eve, "nosuch:22")
+
+    def test_a_key_that_nobody_has_registered(self, lab: Cluster, ada: Person, tmp_path: Path) -> None:
+        stranger = Person(ada.run, new_key(tmp_path / "id"), tmp_path, {})
+        done = self.jump(lab, stranger, "id")
+        assert done.returncode == SSH_FAILED
+        assert "Permission denied (publickey)" in done.stderr
+
+    def test_a_key_that_is_removed_opens_nothing_more(
+        self, lab: Cluster, ada: Person, tmp_path: Path, vps: int
+    ) -> None:
+        other = Person(ada.run, new_key(tmp_path / "id"), tmp_path, {})
+        added = ada.run("key", "add", f"{other.key}.pub", "-o", "name")
+        assert "the gateway has no shell" in self.jump(lab, other, "id").stderr
+        assert ada.run("key", "remove", added.stdout.strip()).code == 0
+        assert "Permission denied" in self.jump(lab, other, "id").stderr
+        assert ada.ssh(vps, "true").returncode == 0
+
+    def test_a_key_that_one_vps_was_made_with_opens_that_alone(
+        self, lab: Cluster, ada: Person, eve: Person, tmp_path: Path, vps: int
+    ) -> None:
+        guest = Person(eve.run, new_key(tmp_path / "id"), tmp_path, {})
+        with created(lab, ada, "--public-key-file", f"{guest.key}.pub") as task_id:
+            proxy = (
+                f"ssh -i {guest.key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -W %h:%p"
+                f" -p {lab.ssh_port} x@127.0.0.1"
+            )
+            done = subprocess.run(
+                [
+                    "ssh",
+                    "-i",
+                    str(guest.key),
+                    "-o",
+                    "StrictHostKeyChecking=no",
+                    "-o",
+                    "UserKnownHostsFile=/dev/null",
+                    "-o",
+                    f"ProxyCommand={proxy}",
+                    f"root@{task_id}",
+                    "echo in",
+                ],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+            assert done.stdout == "in\n", done.stderr
+            assert f"there is no VPS {vps} of yours" in self.lead(lab, guest, f"{vps}:22")
+            # Its owner's registered keys open it too.
+            assert ada.ssh(task_id, "echo mine").stdout == "mine\n"
+
+    def test_garbage_and_silence_disturb_nobody(self, lab: Cluster, ada: Person, vps: int) -> None:
+        session = subprocess.Popen(
+            ["ssh", "-F", ada.config(vps), f"{vps}.hakuriver", "read line; echo got $line"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with contextlib.ExitStack() as stack:
+            strangers = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", lab.ssh_port))) for _ in range(60)
+            ]
+            for number, stranger in enumerate(strangers):
+                with contextlib.suppress(OSError):
+                    stranger.sendall(os.urandom(4096) if number % 2 else b"SSH-2.0-slow\r\n")
+            # Of one address so many may wait; those beyond are turned away at once.
+            closed = sum(_is_closed(stranger) for stranger in strangers)
+            assert closed >= 28, closed
+            out, _ = session.communicate("it\n", timeout=60)
+        assert out == "got it\n"
+        until(lambda: ada.ssh(vps, "true").returncode == 0, lambda: "others log in again")
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(2)
+    with contextlib.suppress(TimeoutError):
+        try:
+            while connection.recv(4096):
+                continue
+        except ConnectionResetError:
+            pass
+        return True
+    return False
+
+
+class TestOthers:
+    """A user cannot reach another's VPS: each way by itself."""
+
+    @pytest.mark.parametrize("command", ["kill", "pause", "exec", "forward", "cp", "logs"])
+    def test_by_commands(self, eve: Person, vps: int, command: str, tmp_path: Path) -> None:
+        words = {
+            "kill": ("vps", "kill", "lab"),
+            "pause": ("vps", "pause", str(vps)),
+            "exec": ("task", "exec", str(vps), "--", "id"),
+            "forward": ("forward", str(vps), "0:8081"),
+            "cp": ("cp", f"{vps}:/etc/passwd", str(tmp_path)),
+            "logs": ("task", "stdout", str(vps)),
+        }[command]
+        eve.run(*words).assert_refused(DENIED, "belongs to ada")
+
+    def test_by_terminal(self, eve: Person, vps: int) -> None:
+        del vps
+        with Terminal(eve.environment, "connect", "lab") as terminal:
+            terminal.until("belongs to ada")
+
+    def test_by_ssh(self, eve: Person, vps: int) -> None:
+        done = eve.run("ssh", str(vps), "-i", str(eve.key), "id")
+        assert (done.code, done.stdout) == (SSH_FAILED, "")
+        assert f"there is no VPS {vps} of yours" in done.stderr
+
+    def test_what_eve_sees(self, eve: Person, vps: int) -> None:
+        seen = json.loads(eve.run("vps", "list", "-o", "json").stdout)
+        assert str(vps) in {str(each["task_id"]) for each in seen}
+        assert all(each["command"] == "" for each in seen)
+        assert "ada" not in eve.run("key", "list").stdout
+
+
+class TestLife:
+    def test_the_list(self, ada: Person, vps: int) -> None:
+        for words, program in ((("vps", "list"), "hakuriver"), (("status",), "hakuriver.vps")):
+            assert "lab" in ada.run(*words, program=program).stdout
+        assert ada.run("vps", "status", "lab", "-o", "json").json()["task_id"] in {vps, str(vps)}
+
+    def test_a_name_is_ones_own(self, ada: Person, eve: Person, lab: Cluster, vps: int) -> None:
+        del vps
+        eve.run("vps", "create", "--name", "lab").assert_refused(CONFLICT, "there is a VPS named lab")
+        with created(lab, ada, "--name", "again"):
+            pass
+        with created(lab, eve, "--name", "again"):
+            pass
+
+    def test_a_paused_one_says_so(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada, "--name", "frozen") as task_id:
+            config = ada.config(task_id)
+            assert ada.run("vps", "pause", "frozen").code == 0
+            ada.run("ssh", "frozen").assert_refused(CONFLICT, "is paused")
+            done = subprocess.run(
+                ["ssh", "-F", config, f"{task_id}.hakuriver", "true"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+            assert done.returncode == SSH_FAILED
+            assert "is paused; resume it" in done.stderr
+            assert ada.run("vps", "resume", str(task_id)).code == 0
+            assert ada.ssh(task_id, "echo on").stdout == "on\n"
+
+    def test_a_killed_one_takes_its_sessions_along(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            session = subprocess.Popen(
+                ["ssh", "-F", ada.config(task_id), f"{task_id}.hakuriver", "echo begun; sleep 600"],
+                stdout=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+            )
+            assert session.stdout is not None
+            assert session.stdout.readline() == b"begun\n"
+            assert ada.run("vps", "kill", str(task_id)).code == 0
+            assert session.wait(60) != 0
+            assert lab.api.wait_final(task_id).status is TaskState.KILLED
+            ada.run("ssh", str(task_id)).assert_refused(CONFLICT, "is killed")
+            until(lambda: container_of(task_id) not in names(lab), lambda: "no container is left")
+
+    def test_one_that_ends_unasked_is_started_again_with_its_data(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            assert ada.ssh(task_id, "echo kept > /root/data").returncode == 0
+            engine.client().containers.get(container_of(task_id)).kill()
+            until(lambda: ada.ssh(task_id, "cat /root/data").stdout == "kept\n", lambda: "it runs again")
+            assert lab.api.task(task_id).status is TaskState.RUNNING
+
+    def test_its_time_limit(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada, "--time-limit", "3s") as task_id:
+            ended = lab.api.wait_final(task_id)
+            assert ended.status is TaskState.FAILED
+            assert "time limit" in (ended.error_message or "")
+
+
+class TestRestarts:
+    """Of daemons: the VPS is there afterwards with its name, its host key and its data."""
+
+    @pytest.mark.parametrize("daemon", ["host", "runner"])
+    def test_killed_and_started(self, lab: Cluster, ada: Person, daemon: str) -> None:
+        with created(lab, ada, "--name", f"over-{daemon}") as task_id:
+            config = ada.config(task_id)
+            words = ["ssh", "-F", str(config), f"over-{daemon}.hakuriver"]
+            assert ada.ssh(task_id, "echo kept > /root/data").returncode == 0
+            key = ada.run("vps", "list", "-o", "json").stdout
+            if daemon == "host":
+                lab.host.kill()
+                lab.start_host()
+            else:
+                lab.node.daemon.kill()
+                lab.node.daemon.start()
+            lab.wait_online()
+
+            def again() -> str:
+                return subprocess.run(
+                    [*words, "cat /root/data"], capture_output=True, text=True, timeout=60, check=False
+                ).stdout
+
+            until(lambda: again() == "kept\n", lambda: f"it answers; {lab.api.task(task_id)}")
+            assert lab.api.task(task_id).attempt == 1
+            assert json.loads(key)[0]["host_key"] in ada.run("vps", "list", "-o", "json").stdout
+
+
+class TestBadInput:
+    def test_keys(self, ada: Person, tmp_path: Path) -> None:
+        ada.run("vps", "create", "--public-key-file", str(ada.key)).assert_refused(USAGE, "private key")
+        ada.run("key", "add", str(ada.key)).assert_refused(USAGE, "private key")
+        ada.run("vps", "create", "--public-key-string", "ssh-ed25519 AAAA").assert_refused(USAGE, "damaged")
+        ada.run("vps", "create", "--public-key-string", "hello").assert_refused(
+            USAGE, "no type of public key"
+        )
+        ada.run("vps", "create", "--public-key-file", str(tmp_path / "none")).assert_refused(
+            USAGE, "cannot read"
+        )
+        ada.run("key", "add", f"{ada.key}.pub").assert_refused(CONFLICT, "registered already")
+        ada.run("key", "remove", "nosuch").assert_refused(NOT_FOUND, "no key nosuch")
+
+    def test_nobody_could_log_in(self, lab: Cluster, tmp_path: Path) -> None:
+        keyless = person_without_key(lab, tmp_path)
+        keyless("vps", "create").assert_refused(USAGE, "no public key")
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"container_name": "NULL"}, "a VPS is a container"),
+            ({"name": "Bad_Name"}, "named as a machine"),
+            ({"name": "123"}, "named as a machine"),
+            ({"count": 2}, "one VPS"),
+            ({"arguments": ["x"]}, "no arguments"),
+            ({"command": "-----BEGIN OPENSSH PRIVATE KEY-----"}, "private key"),
+            ({"command": "nonsense"}, "no type of public key"),
+        ],
+    )
+    def test_requests(self, lab: Cluster, ada: Person, fields: dict[str, object], words: str) -> None:
+        body = {"task_type": "vps", "command": "-", "required_cores": 0, **fields}
+        answer = lab.api_as(ada.environment["HAKURIVER_TOKEN"]).call("POST", "/api/submit", json=body)
+        assert answer.status_code == 400, answer.text
+        assert words in answer.text
+
+    def test_of_vps_that_are_not(self, ada: Person) -> None:
+        ada.run("ssh", "nosuch").assert_refused(NOT_FOUND, "there is no VPS nosuch")
+        ada.run("vps", "kill", "nosuch").assert_refused(NOT_FOUND, "there is no VPS nosuch")
+        ada.run("vps", "status", "1").assert_refused(NOT_FOUND, "there is no VPS 1")
+
+
+def person_without_key(lab: Cluster, folder: Path) -> Commands:
+    name = f"keyless{time.time_ns() % 10**6}"
+    assert lab.run("user", "create", name).code == 0
+    token = lab.run("token", "create", "--user", name).stdout.strip()
+    return Commands({"HAKURIVER_CONFIG": str(lab.config), "HAKURIVER_TOKEN": token, "HOME": str(folder)})
