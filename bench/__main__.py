@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m bench [containers] [processes] [scale] [idle] [environments] [deploy]`."""
+"""`make bench`, or `python -m bench [containers] [processes] [scale] [idle] [environments] [vps] [deploy]`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 # The daemons, links and waits of the tests serve here too.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from bench import containers, deploy, environments, idle, processes, scale
+from bench import containers, deploy, environments, idle, processes, scale, vps
 from bench.report import show
 
-MEASUREMENTS = (containers, processes, scale, idle, environments, deploy)
+MEASUREMENTS = (containers, processes, scale, idle, environments, vps, deploy)
 
 
 def main() -> int:

@@ -183,16 +183,18 @@ class Driver:
         attempt.started = True
         attempt.settled.set()
         started = adopted.started
+        # Of a container that was started again meanwhile the engine knows the last start only.
+        at = attempt.report.started_at or started.at
         self._tell(
             attempt,
             status=TaskState.PAUSED if adopted.paused else TaskState.RUNNING,
             message=None,
-            started_at=started.at,
+            started_at=at,
             unit_name=started.unit_name,
             image=started.image,
         )
         if spec.time_limit_seconds is not None:
-            left = time_left(started.at, spec.time_limit_seconds, datetime.now(UTC))
+            left = time_left(at, spec.time_limit_seconds, datetime.now(UTC))
             loop = asyncio.get_running_loop()
             attempt.timer = loop.call_later(max(0.0, left), self._time_is_up, attempt)
         if attempt.kill_requested:

@@ -7,11 +7,13 @@ before asyncssh's own, so that the client, which has no SSH of its own, need not
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 from hakuriver.exchange import GoneError
 
+_LOOK_SECONDS = 0.02
 _HELD = 1 << 20
 """Bytes that may wait here before the peer is held up."""
 
@@ -76,10 +78,24 @@ class ChannelBytes:
             GoneError: the channel is closed.
         """
         await self._writable.wait()
-        if self.lost.is_set():
+        if self.lost.is_set() or self.channel is None:
             raise GoneError
-        self.channel.write(data, datatype)
+        try:
+            self.channel.write(data, datatype)
+        except OSError:
+            raise GoneError from None  # It is being closed.
+        # What a peer with a large window does not take waits in the connection, of which asyncssh does not tell.
+        while not self.lost.is_set() and _unsent(self.channel) > _HELD:
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def write_eof(self) -> None:
-        if not self.lost.is_set():
-            self.channel.write_eof()
+        if not self.lost.is_set() and self.channel is not None:
+            with contextlib.suppress(OSError):
+                self.channel.write_eof()
+
+
+def _unsent(channel: Any) -> int:
+    """Bytes that wait in the transport of the channel's connection."""
+    connection = channel.get_extra_info("connection")
+    transport = getattr(connection, "_transport", None)
+    return 0 if transport is None else int(transport.get_write_buffer_size())

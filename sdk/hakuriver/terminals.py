@@ -115,7 +115,13 @@ async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
         raw.setblocking(False)
         return exec_id, raw, _read_ahead(connection), connection
 
-    exec_id, raw, begun, connection = await start_thread(work)
+    starting = asyncio.ensure_future(start_thread(work))
+    try:
+        exec_id, raw, begun, connection = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # It starts all the same: then its input and output end.
+        starting.add_done_callback(_let_go)
+        raise
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     reader.feed_data(begun)
@@ -124,8 +130,17 @@ async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     running = Exec(engine, exec_id, reader, writer, connection, tty=wanted.tty)
     if wanted.tty:
-        await running.resize(wanted.rows, wanted.columns)
+        try:
+            await running.resize(wanted.rows, wanted.columns)
+        except BaseException:
+            await asyncio.shield(running.hang_up())
+            raise
     return running
+
+
+def _let_go(started: asyncio.Future[tuple[str, socket.socket, bytes, Any]]) -> None:
+    if not started.cancelled() and started.exception() is None:
+        started.result()[1].close()
 
 
 class Exec:

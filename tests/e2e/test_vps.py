@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -142,10 +143,16 @@ class TestSessions:
         done = ada.ssh(vps, "echo out; echo err >&2; exit 7")
         assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
 
+    def test_a_program_that_says_all_before_it_ends(self, ada: Person, vps: int) -> None:
+        done = ada.ssh(vps, "exec >&- 2>&-; sleep 4; exit 9")
+        assert done.returncode == 9
+
     def test_by_name_with_the_command(self, ada: Person, vps: int) -> None:
         del vps
         done = ada.run("ssh", "lab", "-i", str(ada.key), "--", "id", "-un; exit 3")
         assert (done.code, done.stdout) == (3, "root\n")
+        done = ada.run("ssh", "lab", "-i", str(ada.key), "-o", "SendEnv=X", "ls", "-d", "-h", "/tmp")
+        assert (done.code, done.stdout) == (0, "/tmp\n"), done.stderr
 
     def test_by_the_name_of_the_reference(self, ada: Person, vps: int) -> None:
         done = ada.run(str(vps), "-i", str(ada.key), "echo $((6*7))", program="hakuriver.ssh")
@@ -310,6 +317,9 @@ class TestForwards:
             agent.kill()
             agent.wait()
         assert ada.ssh(vps, "echo $SSH_AUTH_SOCK; ls /run/hakuriver/sockets").stdout == "\n"
+        # Nobody puts a link where the Runner, which is root on the node, makes and changes files.
+        for folder in ("sockets", "tools"):
+            assert "Read-only" in ada.ssh(vps, f"touch /run/hakuriver/{folder}/mine").stderr
 
 
 class TestConfigurations:
@@ -472,8 +482,34 @@ class TestGateway:
             )
             assert done.stdout == "in\n", done.stderr
             assert f"there is no VPS {vps} of yours" in self.lead(lab, guest, f"{vps}:22")
+            # Also for somebody who has registered it for VPS of their own.
+            added = eve.run("key", "add", f"{guest.key}.pub", "-o", "name")
+            assert added.code == 0, added.stderr
+            again = subprocess.run(done.args, capture_output=True, text=True, timeout=60, check=False)
+            assert again.stdout == "in\n", again.stderr
+            assert eve.run("key", "remove", added.stdout.strip()).code == 0
             # Its owner's registered keys open it too.
             assert ada.ssh(task_id, "echo mine").stdout == "mine\n"
+
+    def test_keys_are_not_tried_without_end(
+        self, lab: Cluster, ada: Person, tmp_path: Path, vps: int
+    ) -> None:
+        del vps
+        keys = [new_key(tmp_path / f"id{number}") for number in range(25)]
+        words = [word for key in [*keys, ada.key] for word in ("-i", str(key))]
+        done = subprocess.run(
+            [
+                *("ssh", "-F", "none", *words, "-o", "StrictHostKeyChecking=no"),
+                *("-o", "UserKnownHostsFile=/dev/null", "-p", str(lab.ssh_port), "me@127.0.0.1"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode == SSH_FAILED
+        assert "the gateway has no shell" not in done.stderr
 
     def test_garbage_and_silence_disturb_nobody(self, lab: Cluster, ada: Person, vps: int) -> None:
         session = subprocess.Popen(
@@ -594,6 +630,16 @@ class TestLife:
             engine.client().containers.get(container_of(task_id)).kill()
             until(lambda: ada.ssh(task_id, "cat /root/data").stdout == "kept\n", lambda: "it runs again")
             assert lab.api.task(task_id).status is TaskState.RUNNING
+
+    def test_one_whose_node_loses_what_is_temporary(self, lab: Cluster, ada: Person) -> None:
+        """As when a machine restarts that empties /tmp."""
+        with created(lab, ada) as task_id:
+            shutil.rmtree(lab.folder / f"{lab.node.name}-temp" / f"{task_id}-1")
+            engine.client().containers.get(container_of(task_id)).kill()
+            until(
+                lambda: ada.ssh(task_id, "ls -d /local_temp").stdout == "/local_temp\n",
+                lambda: "it runs again",
+            )
 
     def test_its_time_limit(self, lab: Cluster, ada: Person) -> None:
         with created(lab, ada, "--time-limit", "3s") as task_id:

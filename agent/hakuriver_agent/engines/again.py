@@ -17,13 +17,16 @@ class Again:
     """Of one container, since it was last started by the Runner or found running."""
 
     quick: int = 0
+    seen: datetime | None = None
 
     def pause(self, started: datetime, ended: datetime) -> float | None:
         """Seconds to wait before it is started once more; none when it is given up.
 
-        At once after it ran well; else twice as long each time.
+        At once after it ran well; else twice as long each time. An end that was seen before means that the start after it
+        has failed.
         """
-        if (ended - started).total_seconds() >= STEADY_SECONDS:
+        anew, self.seen = ended != self.seen, ended
+        if anew and (ended - started).total_seconds() >= STEADY_SECONDS:
             self.quick = 0
             return 0.0
         self.quick += 1

@@ -221,12 +221,12 @@ class DockerEngine(Engine):
 
     async def run_beside(self, key: Key, wanted: TerminalStart) -> Exec:
         name = container_name(key)
-        if wanted.user is not None:
-            info = await self._door.call(lambda: self._door.inspect(name))
-            if info is not None and info["Config"]["User"]:
-                # It runs as its owner, who is to be nobody else in it.
-                wanted = wanted.model_copy(update={"user": None})
+        wanted = wanted.model_copy(update={"user": self.enters_as(wanted.user)})
         return await start_exec(ContainerExecs(self._door.client, name, in_words), wanted)
+
+    def enters_as(self, user: str | None) -> str | None:
+        """Where containers run as their owners, nobody is to be anybody else in one."""
+        return None if self._settings.run_as_owner else user
 
     async def connect(self, key: Key, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         name = container_name(key)
@@ -315,7 +315,12 @@ class DockerEngine(Engine):
         sockets = folders.vps_sockets(spec.task_id)
         sockets.mkdir(parents=True, exist_ok=True)
         folders.vps_tools.mkdir(parents=True, exist_ok=True)
-        return [Bind(folders.vps_tools, VPS_TOOLS, read_only=True), Bind(sockets, VPS_SOCKETS)]
+        # Read-only, the sockets too: connecting takes the right to write to the socket, not to its folder, and what the
+        # Runner makes there nobody in the VPS may put a link in place of.
+        return [
+            Bind(folders.vps_tools, VPS_TOOLS, read_only=True),
+            Bind(sockets, VPS_SOCKETS, read_only=True),
+        ]
 
     def _output(self, spec: AttemptSpec) -> ContainerOutput:
         files, owner = [], _ids(spec)
@@ -393,36 +398,55 @@ class DockerEngine(Engine):
                 output.abandon()
                 return Ended(None, datetime.now(UTC), message=_GONE)
             if not info["State"]["Running"] and not info["State"]["Restarting"]:
-                if again and key not in self._stopping and self._start_again(spec, info["State"], again):
-                    output, hiccup = self._outputs[key], False
-                    continue
+                if again and key not in self._stopping:
+                    output.finish(hiccup)
+                    if self._start_again(spec, info["State"], again):
+                        output, hiccup = self._outputs[key], False
+                        continue
                 lost = output.finish(hiccup) or (_AWAY if hiccup else None)
                 return ended(info["State"], lost, oom=oom)
         return None
 
     def _start_again(self, spec: AttemptSpec, state: dict[str, Any], again: Again) -> bool:
         """In a thread: starts a container that has ended once more; False when it is given up, or stopped meanwhile."""
+        folders = self._settings.folders
+        while not self._closed.is_set() and not folders.marker.exists():
+            # Its mounts are on the share, which may come after the Runner when the machine starts.
+            self._rest(spec.key, RETRY_SECONDS)
+            if spec.key in self._stopping:
+                return False
         pause = again.pause(moment(state["StartedAt"]), moment(state["FinishedAt"]))
         if pause is None:
             return False
         log.warning("a VPS has ended unasked; starting it again", task=spec.task_id, seconds=pause)
-        until = time.monotonic() + pause
-        while (left := until - time.monotonic()) > 0 and spec.key not in self._stopping:
-            if self._closed.wait(min(left, _LOOK_SECONDS)):
-                return True
+        self._rest(spec.key, pause)
+        if self._closed.is_set():
+            return True
         name = container_name(spec.key)
-        place = self._settings.folders.held_sources / f"{spec.task_id}-{spec.attempt}"
+        place = folders.held_sources / f"{spec.task_id}-{spec.attempt}"
         try:
+            spec = self._with_user(spec)
+            # A folder for what is temporary may have been emptied when the machine started.
+            make_scratch(folders.scratch(*spec.key), _ids(spec))
+            self._vps_binds(spec)
             with HeldSources(place) as held:
                 for bind in self._binds(spec):
                     held.hold(bind.source)
                 if spec.key in self._stopping:
                     return False
-                self._output(self._with_user(spec)).attach()
+                self._output(spec).attach()
                 self._start(self._door.client(), spec, name)
-        except (StartFailedError, ForbiddenPathError, OSError) as error:
+        except (StartFailedError, EngineUnavailableError, ForbiddenPathError, OSError) as error:
             log.warning("a VPS could not be started again", task=spec.task_id, cause=str(error))
+            self._outputs[spec.key].abandon()
         return True
+
+    def _rest(self, key: Key, seconds: float) -> None:
+        """In a thread: waits, unless the end of that container is asked for or the Runner ends."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and key not in self._stopping:
+            if self._closed.wait(min(left, _LOOK_SECONDS)):
+                return
 
     def _out_of_memory(self, info: dict[str, Any], kills: int | None) -> bool:
         """In a thread. Whether the kernel killed one of an ended container's processes for want of memory."""

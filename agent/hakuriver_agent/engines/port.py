@@ -186,6 +186,10 @@ class Engine(ABC):
         del wanted
         raise ConflictError(f"task {key[0]} runs without container", _NO_DOORS)
 
+    def enters_as(self, user: str | None) -> str | None:
+        """Whom a program runs as that is run beside as `user`; none is whom the unit runs as."""
+        return user
+
     async def connect(self, key: Key, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection to what listens in a running unit, on its own loopback too.
 

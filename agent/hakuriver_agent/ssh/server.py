@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import secrets
 import socket
+import stat
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
@@ -39,13 +41,14 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STDERR = 2
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", ""})  # noqa: S104 - names that a client gives
 _NO_PROGRAM = 127
+_LOOK_SECONDS = 0.5
 
 _HOME = f'cd 2>/dev/null || cd /; PATH="$PATH:{VPS_TOOLS}/bin"; export PATH; '
 _SHELL = (
     _HOME + "[ -t 0 ] && how=-il || how=-l; command -v bash >/dev/null 2>&1 && exec bash $how; exec sh $how"
 )
 _COMMAND = _HOME + 'command -v bash >/dev/null 2>&1 && exec bash -c "$0"; exec sh -c "$0"'
-_IS_USER = 'while IFS=: read -r name _; do [ "$name" = "$0" ] && exit 0; done </etc/passwd; exit 1'
+_USER_ID = 'while IFS=: read -r name _ id _; do [ "$name" = "$0" ] && echo "$id" && exit 0; done </etc/passwd; exit 1'
 _SFTP = (
     _HOME
     + f"for each in {VPS_TOOLS}/bin/sftp-server {' '.join(PLACES['sftp-server'])}; do "
@@ -118,9 +121,14 @@ class _Server(asyncssh.SSHServer):
     ) -> None:
         self._authorized, self.engine, self.spec, self.folders = authorized, engine, spec, folders
         self._connection: asyncssh.SSHServerConnection | None = None
+        self._gone = False
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._gone = True
 
     def begin_auth(self, username: str) -> bool:
         del username
@@ -156,6 +164,9 @@ class _Server(asyncssh.SSHServer):
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_CONNECT_FAILED, f"{error.message}; {error.hint}"
             ) from None
+        if self._gone:
+            writer.transport.abort()
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the connection is lost")
         return _Forward(reader, writer)
 
 
@@ -171,26 +182,34 @@ class _Forward(ChannelBytes, asyncssh.SSHTCPSession[bytes]):
         self._carrying = asyncio.create_task(self._carry())
 
     async def _carry(self) -> None:
-        async def inward() -> None:
-            async for data in self.incoming():
-                self._writer.write(data)
-                await self._writer.drain()
-            with contextlib.suppress(OSError, RuntimeError):
-                self._writer.write_eof()
-
-        writing = asyncio.create_task(inward())
+        """Until both ways have ended; or all that came is written, when the person's end is closed."""
+        reading, writing = asyncio.create_task(self._outward()), asyncio.create_task(self._inward())
+        closed = asyncio.create_task(self.lost.wait())
         try:
-            while data := await self._reader.read(_PIECE):
-                await self.write(data)
-            self.write_eof()
+            await asyncio.wait({reading, closed}, return_when=asyncio.FIRST_COMPLETED)
             await writing
+            if reading.done():
+                reading.result()
+            self._writer.close()
         except (OSError, RuntimeError, GoneError):
-            pass
-        finally:
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
             self._writer.transport.abort()
+        finally:
+            for task in (reading, writing, closed):
+                task.cancel()
+            await asyncio.gather(reading, writing, closed, return_exceptions=True)
             self.channel.close()
+
+    async def _outward(self) -> None:
+        while data := await self._reader.read(_PIECE):
+            await self.write(data)
+        self.write_eof()
+
+    async def _inward(self) -> None:
+        async for data in self.incoming():
+            self._writer.write(data)
+            await self._writer.drain()
+        with contextlib.suppress(OSError, RuntimeError):
+            self._writer.write_eof()
 
 
 class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
@@ -260,13 +279,14 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
 
     async def _serve(self) -> None:
         try:
-            async with self._agent() as variables:
+            user = self._server.engine.enters_as(self._user)
+            ids = await self._ids_of(user)
+            async with self._agent(ids) as variables:
                 told: dict[str, str] = dict(self.channel.get_environment())
                 known = {name: value for name, value in told.items() if _VARIABLE.fullmatch(name)}
                 wanted = self._wanted.model_copy(
-                    update={"user": self._user, "env_vars": {**self._variables, **known, **variables}}
+                    update={"user": user, "env_vars": {**self._variables, **known, **variables}}
                 )
-                await self._check_user()
                 self._program = await self._server.engine.run_beside(self._server.spec.key, wanted)
                 code = await self._carry(self._program)
         except HakuRiverError as error:
@@ -280,17 +300,20 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
         if not self.lost.is_set():
             self.channel.exit(code)
 
-    async def _check_user(self) -> None:
-        """The engine's own words about a user whom the image does not have would come as the program's output."""
-        if self._user == "root":
-            return
-        looking = TerminalStart(argv=["/bin/sh", "-c", _IS_USER, self._user], tty=False, stdin=False)
+    async def _ids_of(self, user: str | None) -> int | None:
+        """The number of a user of the image; none where it is the owner's, whom the node knows.
+
+        The engine's own words about a user whom the image does not have would come as the program's output.
+        """
+        if user in {None, "root"}:
+            return None if user is None else 0
+        looking = TerminalStart(argv=["/bin/sh", "-c", _USER_ID, str(user)], tty=False, stdin=False)
         looked = await self._server.engine.run_beside(self._server.spec.key, looking)
-        async for _ in looked.output():
-            continue
+        said = b"".join([data[1:] async for data in looked.output()]).strip()
         looked.close()
-        if await looked.exit_code() != 0:
-            raise NotFoundError(f"the VPS has no user {self._user}", "log in as root, or make the user there")
+        if await looked.exit_code() != 0 or not said.isdigit():
+            raise NotFoundError(f"the VPS has no user {user}", "log in as root, or make the user there")
+        return int(said)
 
     async def _carry(self, program: Exec) -> int:
         """From the program's start to its exit code; who goes away ends it."""
@@ -308,10 +331,14 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
                     await self.write(data)
                 else:
                     await self.write(data[1:], asyncssh.EXTENDED_DATA_STDERR if data[0] == _STDERR else None)
-            return (await program.exit_code()) or 0
+            while (code := await program.exit_code()) is None:  # noqa: ASYNC110 - its engine tells nobody of its end
+                # It has said all, and goes on; its engine tells nobody of its end.
+                await asyncio.sleep(_LOOK_SECONDS)
         except BaseException:
             await asyncio.shield(program.hang_up())
             raise
+        else:
+            return code
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -322,7 +349,7 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
             await self.write(text.encode(), asyncssh.EXTENDED_DATA_STDERR)
 
     @contextlib.asynccontextmanager
-    async def _agent(self) -> AsyncIterator[dict[str, str]]:
+    async def _agent(self, uid: int | None) -> AsyncIterator[dict[str, str]]:
         """The variables by which a program finds the person's own agent, when it is forwarded."""
         path = self.channel.get_agent_path()
         if path is None:
@@ -330,7 +357,13 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
             return
         name = f"agent-{secrets.token_hex(6)}"
         folder = self._server.folders.vps_sockets(self._server.spec.task_id)
-        server = await asyncio.start_unix_server(_Agent(path).carry, sock=_listener(folder, name))
+        try:
+            listener = _listener(folder, name, uid)
+        except OSError as error:
+            log.warning("an agent cannot be forwarded", task=self._server.spec.task_id, cause=str(error))
+            yield {}
+            return
+        server = await asyncio.start_unix_server(_Agent(path).carry, sock=listener)
         try:
             yield {"SSH_AUTH_SOCK": f"{VPS_SOCKETS}/{name}"}
         finally:
@@ -360,16 +393,34 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-def _listener(folder: Path, name: str) -> socket.socket:
-    """A socket there. Its folder is named by a number, since a socket's whole path has 107 bytes at most (unix(7))."""
+def _listener(folder: Path, name: str, uid: int | None) -> socket.socket:
+    """A socket there, for a user of the VPS alone where the Runner may give it away, else for all of them.
+
+    Its folder is named by a number, since a socket's whole path has 107 bytes at most (unix(7)).
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     made = socket.socket(socket.AF_UNIX)
     try:
         made.bind(f"/proc/self/fd/{descriptor}/{name}")
-        (folder / name).chmod(0o666)
+        _give(descriptor, name, uid)
     except OSError:
         made.close()
         raise
     finally:
         os.close(descriptor)
     return made
+
+
+def _give(folder: int, name: str, uid: int | None) -> None:
+    """Never follows a link: somebody in a privileged VPS may have put one there."""
+    found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if not stat.S_ISSOCK(os.fstat(found).st_mode):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        path = f"/proc/self/fd/{found}"
+        alone = uid is not None and os.geteuid() == 0
+        Path(path).chmod(0o600 if alone else 0o666)
+        if alone:
+            os.chown(path, uid or 0, -1)
+    finally:
+        os.close(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import hmac
 import secrets
@@ -44,6 +45,10 @@ class Keys:
         self._core = core
         self._secret = secret
         self._keys = {row.key_id: row for row in keys}
+        self._by_key = {parse_public_key(row.public_key).bare: row for row in self._keys.values()}
+        self._vps: dict[int, Task] = {}
+        for task in core.cluster.tasks.values():
+            self.note(task)
         self._changing = asyncio.Lock()
 
     def seen_by(self, caller: Principal) -> list[KeyInfo]:
@@ -59,12 +64,11 @@ class Keys:
         """
         key = parse_public_key(body.public_key)
         async with self._changing:
-            for row in self._keys.values():
-                if parse_public_key(row.public_key).blob == key.blob:
-                    raise ConflictError(
-                        f"the key {key.fingerprint} is registered already, for {row.user_name}",
-                        "a key tells one user from another: make one of your own with `ssh-keygen -t ed25519`",
-                    )
+            if known := self._by_key.get(key.bare):
+                raise ConflictError(
+                    f"the key {key.fingerprint} is registered already, for {known.user_name}",
+                    "a key tells one user from another: make one of your own with `ssh-keygen -t ed25519`",
+                )
             if sum(row.user_name == caller.name for row in self._keys.values()) >= _MOST:
                 raise ConflictError(f"you have {_MOST} keys already", "remove some: `hakuriver key list`")
             row = PublicKeyRow(
@@ -75,7 +79,7 @@ class Keys:
                 created_at=millis(self._core.now().wall) or 0,
             )
             await self._write(lambda connection: connection.execute(insert(_KEYS), [row.model_dump()]))
-            self._keys[row.key_id] = row
+            self._keys[row.key_id] = self._by_key[key.bare] = row
         return _info(row)
 
     async def delete(self, key_id: str, caller: Principal) -> None:
@@ -91,33 +95,36 @@ class Keys:
             lambda connection: connection.execute(delete(_KEYS).where(_KEYS.c.key_id == key_id))
         )
         self._keys.pop(key_id, None)
+        self._by_key.pop(parse_public_key(row.public_key).bare, None)
 
     def strike(self, name: str) -> Callable[[Connection], object]:
         """What strikes the keys of a user from the record; `forget` them when that is done."""
         return lambda connection: connection.execute(delete(_KEYS).where(_KEYS.c.user_name == name))
 
     def forget(self, name: str) -> None:
+        self._by_key = {key: row for key, row in self._by_key.items() if row.user_name != name}
         self._keys = {key_id: row for key_id, row in self._keys.items() if row.user_name != name}
 
     def of_user(self, name: str) -> list[str]:
         """The public keys of a user, without comments."""
-        return [parse_public_key(row.public_key).bare for row in self._keys.values() if row.user_name == name]
+        return [key for key, row in self._by_key.items() if row.user_name == name]
 
     def holder(self, bare: str) -> Holder | None:
         """What a key (without comment) opens; none when it opens nothing."""
-        for row in self._keys.values():
-            if parse_public_key(row.public_key).bare == bare:
-                return Holder(row.user_name, frozenset())
+        row = self._by_key.get(bare)
         vps = frozenset(task.task_id for task in self.live() if bare in keys_of(task))
-        return Holder(None, vps) if vps else None
+        return Holder(row.user_name if row else None, vps) if row or vps else None
 
     def live(self) -> list[Task]:
         """The VPS that have not ended."""
-        return [
-            task
-            for task in self._core.cluster.tasks.values()
-            if task.batch.spec.task_type == "vps" and task.state is not TaskState.LOST
-        ]
+        tasks = self._core.cluster.tasks
+        self._vps = {task_id: task for task_id, task in self._vps.items() if tasks.get(task_id) is task}
+        return [task for task in self._vps.values() if task.state is not TaskState.LOST]
+
+    def note(self, task: Task) -> None:
+        """A task that is on the record now: kept here if it is a VPS, so that a login looks at those alone."""
+        if task.batch.spec.task_type == "vps":
+            self._vps[task.task_id] = task
 
     def opening(self, task: Task) -> list[str]:
         """The public keys that open a VPS now, without comments."""
@@ -135,10 +142,14 @@ class Keys:
         await self._core.writer.write(Changes(actions=[action]), firm=False)  # type: ignore[list-item]
 
 
-def keys_of(task: Task) -> list[str]:
+def keys_of(task: Task) -> frozenset[str]:
     """The public keys that a VPS was submitted with, without comments."""
-    command = task.batch.spec.command
-    return [] if command == OWN_KEYS else [key.bare for key in parse_public_keys(command)]
+    return _keys_in(task.batch.spec.command)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _keys_in(command: str) -> frozenset[str]:
+    return frozenset() if command == OWN_KEYS else frozenset(key.bare for key in parse_public_keys(command))
 
 
 def _info(row: PublicKeyRow) -> KeyInfo:

@@ -29,6 +29,11 @@ _KEEP_ALIVE_SECONDS = 60
 _MOST_AT_ONCE = 1_000
 _MOST_STRANGERS = 32
 """Connections of one address that have not logged in."""
+_MOST_STRANGERS_IN_ALL = 500
+_MOST_OF_ONE = 200
+"""Connections of one user, or with one key."""
+_MOST_TRIES = 20
+"""Keys that one connection may offer; the agents of people hold several."""
 _MOST_CHANNELS = 64
 """Connections to VPS over one connection to the gateway."""
 
@@ -42,6 +47,7 @@ class Gateway:
         self._keys, self._desk, self._address, self._port = keys, desk, address, port
         self._listener: asyncssh.SSHAcceptor | None = None
         self.strangers: Counter[str] = Counter()
+        self.known: Counter[Holder] = Counter()
         self.connections: set[asyncssh.SSHServerConnection] = set()
 
     async def __aenter__(self) -> Self:
@@ -83,7 +89,11 @@ class Gateway:
             await self._listener.wait_closed()
 
     def is_full(self, address: str) -> bool:
-        return len(self.connections) >= _MOST_AT_ONCE or self.strangers[address] >= _MOST_STRANGERS
+        return (
+            len(self.connections) >= _MOST_AT_ONCE
+            or self.strangers[address] >= _MOST_STRANGERS
+            or self.strangers.total() >= _MOST_STRANGERS_IN_ALL
+        )
 
 
 class _Server(asyncssh.SSHServer):
@@ -95,7 +105,8 @@ class _Server(asyncssh.SSHServer):
         self._address = ""
         self._is_stranger = False
         self._holder: Holder | None = None
-        self._channels = 0
+        self._entered: Holder | None = None
+        self._channels = self._tries = 0
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
@@ -112,6 +123,10 @@ class _Server(asyncssh.SSHServer):
         self._known()
         if self._connection is not None:
             self._gateway.connections.discard(self._connection)
+        if self._entered is not None:
+            self._gateway.known[self._entered] -= 1
+            self._gateway.known += Counter()  # Without those that are at zero.
+            self._entered = None
 
     def begin_auth(self, username: str) -> bool:
         del username
@@ -123,11 +138,21 @@ class _Server(asyncssh.SSHServer):
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Whoever holds a key is who it is registered for: the name that a client gives says nothing."""
         del username
+        self._tries += 1
+        if self._tries > _MOST_TRIES and self._connection is not None:
+            self._connection.abort()
+            return False
         self._holder = self._keys.holder(" ".join(key.export_public_key().decode().split()[:2]))
         return self._holder is not None
 
     def auth_completed(self) -> None:
         self._known()
+        if self._holder is not None and self._connection is not None:
+            if self._gateway.known[self._holder] >= _MOST_OF_ONE:
+                self._connection.abort()
+                return
+            self._entered = self._holder
+            self._gateway.known[self._holder] += 1
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         return _NoShell()
@@ -225,6 +250,10 @@ class _Way(ChannelBytes, asyncssh.SSHTCPSession[bytes]):
             if not self._ready.done():
                 raise
             log.info("a connection to a VPS was broken off", task=self._task.task_id, cause=error.message)
+        except Exception:
+            if not self._ready.done():
+                raise
+            log.exception("a connection to a VPS failed by a defect", task=self._task.task_id)
         finally:
             self._server.opened(-1)
             if self.channel is not None:

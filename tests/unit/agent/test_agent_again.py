@@ -21,6 +21,11 @@ def test_pauses_double_to_the_longest_and_then_it_is_given_up() -> None:
     assert after(again, 1) is None
 
 
+def test_a_start_that_fails_leaves_the_end_before_it_and_counts() -> None:
+    again = Again()
+    assert [after(again, STEADY_SECONDS) for _ in range(4)] == [0, 1, 2, 4]
+
+
 def test_one_that_ran_well_is_started_at_once_and_begins_anew() -> None:
     again = Again()
     for _ in range(MOST):

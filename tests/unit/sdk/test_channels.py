@@ -23,6 +23,9 @@ class Channel:
     def resume_reading(self) -> None:
         self.reading = True
 
+    def get_extra_info(self, name: str) -> None:
+        """There is no connection below it."""
+
     def write(self, data: bytes, datatype: int | None) -> None:
         self.written.append((data, datatype))
 

@@ -1,0 +1,195 @@
+"""VPS: what the way through gateway and Runner costs, beside an OpenSSH server on this machine, in one run.
+
+Transfers have no disk at either end. The server beside it runs in a mount namespace of its own, on a free port of the
+loopback, with keys that are made for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.report import Figure, at_least, at_most, median, percentile, say, spread
+from support import engine
+from support.cluster import Cluster, running
+from support.commands import Commands
+from support.ports import free_port
+from support.waiting import until
+
+NAME = "vps"
+TITLE = "VPS: SSH through gateway and Runner, beside an OpenSSH server on this machine"
+
+_ROUNDS = 5
+_MEGABYTES = 200
+_IDLE_SESSIONS = 30
+_TRANSFER_AIM, _SHELL_AIM, _CREATE_AIM = 0.6, 1.5, 1.5
+_SSHD_CONFIG = """Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/id.pub
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin yes
+"""
+_SSHD_START = """set -e
+cp /etc/passwd {folder}/passwd
+grep -q '^sshd:' {folder}/passwd || echo 'sshd:x:1999:1999::/run/sshd:/usr/sbin/nologin' >> {folder}/passwd
+mount --bind {folder}/passwd /etc/passwd
+mkdir -p /run/sshd
+exec /usr/sbin/sshd -D -f {folder}/sshd_config
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to a shell."""
+
+    words: list[str]
+
+    def run(self, command: str, **options: object) -> float:
+        """Seconds that the command took."""
+        start = time.perf_counter()
+        subprocess.run([*self.words, command], check=True, **{"stdin": subprocess.DEVNULL, **options})  # type: ignore[call-overload]
+        return time.perf_counter() - start
+
+    def up(self) -> float:
+        source = subprocess.Popen(["head", "-c", str(_MEGABYTES << 20), "/dev/zero"], stdout=subprocess.PIPE)
+        taken = self.run("cat > /dev/null", stdin=source.stdout)
+        source.wait()
+        return taken
+
+    def down(self) -> float:
+        return self.run(f"head -c {_MEGABYTES << 20} /dev/zero", stdout=subprocess.DEVNULL)
+
+
+def measure(folder: Path) -> list[Figure]:
+    if reason := engine.why_not():
+        return [Figure("VPS", "-", note=f"left out: {reason}")]
+    if not Path("/usr/sbin/sshd").exists() or os.geteuid() != 0:
+        return [
+            Figure("VPS", "-", note="left out: it takes root and an sshd to compare with (openssh-server)")
+        ]
+    key = folder / "id"
+    for name in ("id", "host"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    with running(Cluster(folder / "cluster", containers=True)) as cluster, _sshd(folder) as port:
+        run = Commands({"HAKURIVER_CONFIG": str(cluster.config), "HOME": str(folder)})
+        assert run("key", "add", f"{key}.pub").code == 0
+        vps = _create(run, key)
+        assert run("ssh", vps, "-i", str(key), "true").code == 0
+        config = folder / "cluster/ssh" / f"config-{vps}"
+        ours = _Way(["ssh", "-F", str(config), f"{vps}.hakuriver"])
+        trusting = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+        options = [word for each in trusting for word in ("-o", each)]
+        theirs = _Way(["ssh", "-F", "none", "-i", str(key), "-p", str(port), *options, "root@127.0.0.1"])
+        return [*_transfers(ours, theirs), _shells(ours, theirs), _memory(cluster, ours), _creation(run, key)]
+
+
+def _transfers(ours: _Way, theirs: _Way) -> list[Figure]:
+    figures = []
+    for what in ("up", "down"):
+        say(f"transfers: {what}")
+        pairs = [(getattr(ours, what)(), getattr(theirs, what)()) for _ in range(_ROUNDS)]
+        ratio = median([their / our for our, their in pairs])
+        speeds = [_MEGABYTES / median([pair[side] for pair in pairs]) for side in (0, 1)]
+        note = f"{speeds[0]:.0f} and {speeds[1]:.0f} MiB/s"
+        figures.append(at_least(f"transfer {what}, of sshd's speed", ratio, _TRANSFER_AIM, note=note))
+    return figures
+
+
+def _shells(ours: _Way, theirs: _Way) -> Figure:
+    say("shells")
+    pairs = [(ours.run("true"), theirs.run("true")) for _ in range(4 * _ROUNDS)]
+    ratio = median([our / their for our, their in pairs])
+    return at_most(
+        "time to a shell, of sshd's", ratio, _SHELL_AIM, note=spread([our for our, _ in pairs], "ms", 1000)
+    )
+
+
+def _memory(cluster: Cluster, ours: _Way) -> Figure:
+    say("idle sessions")
+    host = psutil.Process(cluster.host.pid)
+    before = host.memory_info().rss
+    sessions = [
+        subprocess.Popen([*ours.words, "echo in; cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(_IDLE_SESSIONS)
+    ]
+    try:
+        for each in sessions:
+            assert each.stdout is not None
+            each.stdout.readline()
+        used = (host.memory_info().rss - before) / _IDLE_SESSIONS
+    finally:
+        for each in sessions:
+            each.kill()
+            each.wait()
+    return Figure(
+        "gateway's memory for an idle session, kB", f"{used / 1000:.0f}", note=f"n={_IDLE_SESSIONS}"
+    )
+
+
+def _creation(run: Commands, key: Path) -> Figure:
+    say("creation")
+    ours, theirs = [], []
+    for _ in range(_ROUNDS):
+        start = time.perf_counter()
+        made = _create(run, key)
+        ours.append(time.perf_counter() - start)
+        assert run("vps", "kill", made).code == 0
+        theirs.append(_docker_run())
+    ratio = median(ours) / median(theirs)
+    note = f"{spread(ours, 'ms', 1000)}; docker run {1000 * percentile(theirs, 0.5):.0f} ms, and the first word of an sshd"
+    return at_most("vps create --wait, of docker run", ratio, _CREATE_AIM, note=note)
+
+
+def _create(run: Commands, key: Path) -> str:
+    made = run("vps", "create", "--wait", "--public-key-file", f"{key}.pub")
+    assert made.code == 0, made.stderr
+    return made.stdout.strip()
+
+
+def _docker_run() -> float:
+    """A container of the same image, and a word from a program that listens in it."""
+    image = next(
+        tag for found in engine.client().images.list() for tag in found.tags if engine.ENVIRONMENT in tag
+    )
+    program = shutil.which("docker") or "docker"
+    start = time.perf_counter()
+    told = subprocess.run(
+        [program, "run", "--rm", "--init", "--entrypoint", "/bin/sh", image, "-c", "echo SSH-2.0-x"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.startswith("SSH-2.0-")
+    return time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def _sshd(folder: Path) -> Iterator[int]:
+    port = free_port()
+    (folder / "sshd_config").write_text(_SSHD_CONFIG.format(port=port, folder=folder), "utf-8")
+    server = subprocess.Popen(["unshare", "-m", "sh", "-c", _SSHD_START.format(folder=folder)])
+
+    def listens() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    try:
+        until(listens, "sshd listens")
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
