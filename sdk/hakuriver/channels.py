@@ -85,7 +85,7 @@ class ChannelBytes:
         except OSError:
             raise GoneError from None  # It is being closed.
         # What a peer with a large window does not take waits in the connection, of which asyncssh does not tell.
-        while not self.lost.is_set() and _unsent(self.channel) > _HELD:
+        while not self.lost.is_set() and _unsent(self.channel) > _HELD:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_SECONDS)
 
     def write_eof(self) -> None:

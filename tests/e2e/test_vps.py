@@ -513,11 +513,13 @@ class TestGateway:
 
     def test_garbage_and_silence_disturb_nobody(self, lab: Cluster, ada: Person, vps: int) -> None:
         session = subprocess.Popen(
-            ["ssh", "-F", ada.config(vps), f"{vps}.hakuriver", "read line; echo got $line"],
+            ["ssh", "-F", ada.config(vps), f"{vps}.hakuriver", "echo begun; read line; echo got $line"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert session.stdout is not None
+        assert session.stdout.readline() == "begun\n"
         with contextlib.ExitStack() as stack:
             strangers = [
                 stack.enter_context(socket.create_connection(("127.0.0.1", lab.ssh_port))) for _ in range(60)
@@ -634,6 +636,7 @@ class TestLife:
     def test_one_whose_node_loses_what_is_temporary(self, lab: Cluster, ada: Person) -> None:
         """As when a machine restarts that empties /tmp."""
         with created(lab, ada) as task_id:
+            assert ada.ssh(task_id, "true").returncode == 0
             shutil.rmtree(lab.folder / f"{lab.node.name}-temp" / f"{task_id}-1")
             engine.client().containers.get(container_of(task_id)).kill()
             until(

@@ -1,0 +1,208 @@
+"""One connection to the gateway: who it is, and the ways to VPS that it opens. Loaded with the first connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+import structlog
+
+from hakuriver.channels import ChannelBytes
+from hakuriver.errors import ConflictError, HakuRiverError
+from hakuriver.exchange import Exchange, GoneError
+from hakuriver_host.domain.model import Task
+from hakuriver_host.services.keys import Holder, Keys
+from hakuriver_host.ssh.host_keys import private_pem
+from hakuriver_host.ssh.vps import GATEWAY, VpsDesk
+
+if TYPE_CHECKING:
+    from hakuriver_host.ssh.gateway import Gateway
+
+_SSH_PORT = 22
+_SUFFIX = ".hakuriver"
+_LOGIN_SECONDS = 30
+_KEEP_ALIVE_SECONDS = 60
+_MOST_OF_ONE = 200
+"""Connections of one user, or with one key."""
+_MOST_TRIES = 20
+"""Keys that one connection may offer; the agents of people hold several."""
+_MOST_CHANNELS = 64
+"""Connections to VPS over one connection to the gateway."""
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(connection: socket.socket, gateway: Gateway, keys: Keys, desk: VpsDesk) -> None:
+    """Serves one connection to its end."""
+    try:
+        served = await asyncssh.run_server(
+            connection,
+            server_factory=lambda: _Server(gateway, keys, desk),
+            server_host_keys=[asyncssh.import_private_key(private_pem(keys.host_seed(GATEWAY)))],
+            encoding=None,
+            password_auth=False,
+            kbdint_auth=False,
+            gss_host=None,
+            agent_forwarding=False,
+            x11_forwarding=False,
+            login_timeout=_LOGIN_SECONDS,
+            keepalive_interval=_KEEP_ALIVE_SECONDS,
+            compression_algs=None,
+            server_version="HakuRiver",
+        )
+        await served.wait_closed()
+    except (asyncssh.Error, OSError) as error:
+        log.debug("a connection to the gateway ended", cause=str(error))
+
+
+class _Server(asyncssh.SSHServer):
+    """One connection of a person's."""
+
+    def __init__(self, gateway: Gateway, keys: Keys, desk: VpsDesk) -> None:
+        self._gateway, self._keys, self._desk = gateway, keys, desk
+        self._connection: asyncssh.SSHServerConnection | None = None
+        self._address = ""
+        self._holder: Holder | None = None
+        self._entered: Holder | None = None
+        self._channels = self._tries = 0
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+        self._address = str((conn.get_extra_info("peername") or ("",))[0])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        if self._entered is not None:
+            self._gateway.left(self._address, self._entered)
+            self._entered = None
+
+    def begin_auth(self, username: str) -> bool:
+        del username
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Whoever holds a key is who it is registered for: the name that a client gives says nothing."""
+        del username
+        self._tries += 1
+        if self._tries > _MOST_TRIES and self._connection is not None:
+            self._connection.abort()
+            return False
+        self._holder = self._keys.holder(" ".join(key.export_public_key().decode().split()[:2]))
+        return self._holder is not None
+
+    def auth_completed(self) -> None:
+        if self._holder is not None and self._connection is not None:
+            if self._gateway.known[self._holder] >= _MOST_OF_ONE:
+                self._connection.abort()
+                return
+            self._entered = self._holder
+            self._gateway.entered(self._address, self._holder)
+
+    def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
+        return _NoShell()
+
+    def connection_requested(
+        self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
+    ) -> Awaitable[asyncssh.SSHTCPSession[bytes]]:
+        del orig_host, orig_port
+        return self._lead(dest_host, dest_port)
+
+    async def _lead(self, name: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
+        assert self._holder is not None  # noqa: S101 - no channel is opened before the login
+        try:
+            if port != _SSH_PORT:
+                raise ConflictError(
+                    f"port {port} is not opened here", "log in to the VPS and forward from there: `ssh -L`"
+                )
+            if self._channels >= _MOST_CHANNELS:
+                raise ConflictError("too many connections over this one", "open another")
+            # As `hakuriver ssh-config` names them: a name that is a number would be taken for an address.
+            task = self._desk.reached(name.removesuffix(_SUFFIX), self._holder)
+            session = _Way(self, task)
+            await session.open(self._desk)
+        except HakuRiverError as error:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_CONNECT_FAILED, f"{error.message}; {error.hint}"
+            ) from None
+        return session
+
+    def opened(self, number: int) -> None:
+        self._channels += number
+
+
+class _NoShell(asyncssh.SSHServerSession[bytes]):
+    """What somebody gets who logs in to the gateway itself: words, and an end."""
+
+    def __init__(self) -> None:
+        self._channel: asyncssh.SSHServerChannel[bytes] | None = None
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._channel = chan
+
+    def pty_requested(self, *_: object) -> bool:
+        return True
+
+    def shell_requested(self) -> bool:
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        del command
+        return True
+
+    def session_started(self) -> None:
+        assert self._channel is not None  # noqa: S101 - asyncssh's order
+        self._channel.write_stderr(
+            b"error: the gateway has no shell\r\nhint: go through it: ssh -J GATEWAY root@VPS, or `hakuriver ssh VPS`\r\n"
+        )
+        self._channel.exit(1)
+
+
+class _Way(ChannelBytes, asyncssh.SSHTCPSession[bytes]):
+    """One way to a VPS."""
+
+    def __init__(self, server: _Server, task: Task) -> None:
+        super().__init__()
+        self._server, self._task = server, task
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._carrying: asyncio.Task[None] | None = None
+
+    async def open(self, desk: VpsDesk) -> None:
+        """Until the Runner has opened its door, or has said why not."""
+        self._server.opened(1)
+        self._carrying = asyncio.create_task(self._carry(desk))
+        await asyncio.wait({self._ready, self._carrying}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._ready.done():
+            self._carrying.result()
+
+    async def _carry(self, desk: VpsDesk) -> None:
+        try:
+            async with desk.open(self._task) as runner:
+                self._ready.set_result(None)
+                await Exchange(runner).run(
+                    self.incoming(), self.write, self.write_eof, _take, both=True, patient=True
+                )
+        except GoneError:
+            pass
+        except HakuRiverError as error:
+            if not self._ready.done():
+                raise
+            log.info("a connection to a VPS was broken off", task=self._task.task_id, cause=error.message)
+        except Exception:
+            if not self._ready.done():
+                raise
+            log.exception("a connection to a VPS failed by a defect", task=self._task.task_id)
+        finally:
+            self._server.opened(-1)
+            if self.channel is not None:
+                self.channel.close()
+
+
+async def _take(order: dict[str, Any]) -> None:
+    """What the Runner says beside the bytes is for later versions."""
+    del order
