@@ -71,7 +71,7 @@ def remove_users(
 ) -> int:
     """Remove users and their tokens."""
     session = Session(common)
-    return _for_names(session, names, session.client.remove_user)
+    return for_names(session, names, session.client.remove_user)
 
 
 @tokens.command(name="create")
@@ -112,7 +112,7 @@ def revoke_tokens(
 ) -> int:
     """Make tokens invalid at once."""
     session = Session(common)
-    return _for_names(session, token_ids, session.client.revoke_token)
+    return for_names(session, token_ids, session.client.revoke_token)
 
 
 @keys.command(name="add")
@@ -152,10 +152,11 @@ def remove_keys(
 ) -> int:
     """Remove public keys: they open nothing any more. Connections that they opened go on."""
     session = Session(common)
-    return _for_names(session, key_ids, session.client.remove_key)
+    return for_names(session, key_ids, session.client.remove_key)
 
 
-def _for_names(session: Session, names: list[str], act: Callable[[str], Message]) -> int:
+def for_names(session: Session, names: list[str], act: Callable[[str], Message]) -> int:
+    """Does it for all of them, reports each failure, and gives the exit code of the first."""
     code = 0
     done = []
     for name in dict.fromkeys(names):

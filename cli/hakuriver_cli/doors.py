@@ -103,7 +103,8 @@ def forward(
     task_id = session.task_id(reference)
     task = session.client.task(task_id)
     me = session.client.whoami()
-    if task.owner != me.name and me.role is not Role.ADMIN:
+    shared = session.client.vps(str(task_id)).shared_with if task.task_type == "vps" else []
+    if me.name not in {task.owner, *shared} and me.role is not Role.ADMIN:
         raise DeniedError(f"task {task_id} belongs to {task.owner}", "ask its owner or an admin")
     if task.status is not TaskState.RUNNING:
         raise ConflictError(f"task {task_id} is {task.status}", f"see `hakuriver task explain {task_id}`")

@@ -112,7 +112,7 @@ def ssh_config(
     session = Session(common)
     place = _place(session)
     mine = session.client.whoami().name
-    found = [vps for vps in session.client.every_vps() if vps.owner == mine]
+    found = [vps for vps in session.client.every_vps() if mine in {vps.owner, *vps.shared_with}]
     config = place.folder / "config"
     text = _text(place, found)
     _write(place, found, config, text)

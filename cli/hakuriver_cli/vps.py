@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter
 from hakuriver.errors import ConflictError, UnreachableError, UsageError
 from hakuriver.states import FINAL, TaskState
 from hakuriver_cli import task_views as views
+from hakuriver_cli.access import for_names
 from hakuriver_cli.options import COMMON, Common, Duration, Size, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.public_keys import checked, default_files, read
@@ -267,6 +268,23 @@ def resume(references: References, /, *, common: Common = COMMON) -> int:
     """Let paused VPS go on."""
     session = Session(common)
     return _act(session, references, session.client.resume)
+
+
+Users = Annotated[list[str], Parameter(name="USER", help="Names of users; several may be given.")]
+
+
+@app.command
+def share(reference: Reference, users: Users, /, *, common: Common = COMMON) -> int:
+    """Let other users in, by ssh, terminal, forward and cp. Killing it stays yours."""
+    session = Session(common)
+    return for_names(session, users, lambda user: session.client.share_vps(reference, user))
+
+
+@app.command
+def unshare(reference: Reference, users: Users, /, *, common: Common = COMMON) -> int:
+    """Let users in no more; their connections end."""
+    session = Session(common)
+    return for_names(session, users, lambda user: session.client.unshare_vps(reference, user))
 
 
 def _act(session: Session, references: list[str], act: Callable[[int], Message]) -> int:

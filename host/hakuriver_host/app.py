@@ -174,14 +174,14 @@ def _assemble(
     secret = load_secret(settings.paths.state_dir)
     access = Access(core, loaded.users, loaded.tokens, secret)
     nodes = Nodes(core, access, runners.client, share.share_id)
-    keys = Keys(core, loaded.keys, secret)
+    keys = Keys(core, loaded.keys, loaded.shares, secret)
     submissions = Submissions(core, access, keys)
     monitor, dispatcher, seeder = Monitor(core), Dispatcher(core, nodes), Seeder(settings)
     environments = Environments(core, nodes, share.share_id)
     tasks = Tasks(core, nodes, submissions)
-    doors = Doors(core, nodes, tasks)
+    doors = Doors(core, nodes, tasks, keys)
     network = settings.network
-    desk = VpsDesk(keys, tasks, doors, network.host_ssh_proxy_port)
+    desk = VpsDesk(keys, access, tasks, doors, network.host_ssh_proxy_port)
     gateway = Gateway(keys, desk, network.host_bind_ip, network.host_ssh_proxy_port)
     endpoints = [
         *task_endpoints(tasks, submissions, Logs(core, nodes)),

@@ -579,6 +579,41 @@ class TestOthers:
         assert "ada" not in eve.run("key", "list").stdout
 
 
+class TestSharing:
+    def test_in_and_out(self, lab: Cluster, ada: Person, eve: Person, tmp_path: Path) -> None:
+        with created(lab, ada, "--name", "ours") as task_id:
+            eve.run("vps", "share", "ours", "eve").assert_refused(DENIED, "belongs to ada")
+            ada.run("vps", "share", "ours", "nosuch").assert_refused(NOT_FOUND, "no user nosuch")
+            assert ada.run("vps", "share", "ours", "eve").code == 0
+            assert ada.run("vps", "share", "ours", "eve").code == 0, "again changes nothing"
+            assert eve.ssh(task_id, "echo in").stdout == "in\n"
+            assert eve.run("task", "exec", str(task_id), "--", "echo", "in").stdout == "in\n"
+            assert eve.run("cp", f"{task_id}:/etc/passwd", str(tmp_path)).code == 0
+            assert "ours.hakuriver" in eve.run("ssh-config").stdout
+            eve.run("vps", "kill", "ours").assert_refused(DENIED, "belongs to ada")
+            lab.host.kill()
+            lab.start_host()
+            lab.wait_online()
+            session = subprocess.Popen(
+                ["ssh", "-F", eve.config(task_id), f"{task_id}.hakuriver", "echo in; sleep 600"],
+                stdout=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+            )
+            assert session.stdout is not None
+            assert session.stdout.readline() == b"in\n"
+            shell = eve.run.start("task", "exec", str(task_id), "--", "sh", "-c", "echo in; sleep 600")
+            assert shell.stdout is not None
+            assert shell.stdout.readline() == b"in\n"
+            assert ada.run("vps", "unshare", "ours", "eve").code == 0
+            assert session.wait(30) != 0
+            _, errors = shell.communicate(timeout=30)
+            assert b"shared with you no more" in errors
+            done = eve.ssh(task_id, "true")
+            assert "there is no VPS" in done.stderr
+            eve.run("task", "exec", str(task_id), "--", "true").assert_refused(DENIED, "belongs to ada")
+            assert ada.ssh(task_id, "true").returncode == 0
+
+
 class TestLife:
     def test_the_list(self, ada: Person, vps: int) -> None:
         for words, program in ((("vps", "list"), "hakuriver"), (("status",), "hakuriver.vps")):

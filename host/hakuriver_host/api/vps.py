@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hakuriver.errors import ConflictError, NotFoundError
+from hakuriver.models.tasks import Message
 from hakuriver.models.vps import GatewayInfo, VpsSummary
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.services.access import Permission
@@ -18,6 +19,16 @@ def vps_endpoints(desk: VpsDesk) -> list[Endpoint]:
 
     async def one(call: Call) -> VpsSummary:
         return await desk.find(call.path["vps"], call.principal)
+
+    async def share(call: Call) -> Message:
+        user = call.path["user"]
+        task_id = await desk.share(call.path["vps"], user, call.principal)
+        return Message(message=f"VPS {task_id} is shared with {user}")
+
+    async def unshare(call: Call) -> Message:
+        user = call.path["user"]
+        task_id = await desk.unshare(call.path["vps"], user, call.principal)
+        return Message(message=f"VPS {task_id} is not shared with {user}")
 
     async def gateway(call: Call) -> GatewayInfo:
         del call
@@ -41,6 +52,24 @@ def vps_endpoints(desk: VpsDesk) -> list[Endpoint]:
             "Show the VPS of an id, or the live one of a name",
             VpsSummary,
             errors=(NotFoundError,),
+        ),
+        Endpoint(
+            "PUT",
+            "/api/vps/{vps}/users/{user}",
+            share,
+            Permission.OWN,
+            "Let another user into a VPS",
+            Message,
+            errors=(NotFoundError, ConflictError),
+        ),
+        Endpoint(
+            "DELETE",
+            "/api/vps/{vps}/users/{user}",
+            unshare,
+            Permission.OWN,
+            "Let a user into a VPS no more, and end their connections",
+            Message,
+            errors=(NotFoundError, ConflictError),
         ),
         Endpoint(
             "GET",

@@ -19,6 +19,7 @@ from hakuriver_host.db.tables import (
     MetaRow,
     NodeRow,
     PublicKeyRow,
+    ShareRow,
     TaskRow,
     TokenRow,
     UserRow,
@@ -59,6 +60,7 @@ class LoadedState:
     users: list[UserRow] = field(default_factory=list)
     tokens: list[TokenRow] = field(default_factory=list)
     keys: list[PublicKeyRow] = field(default_factory=list)
+    shares: list[ShareRow] = field(default_factory=list)
 
 
 class Repository:
@@ -83,6 +85,7 @@ class Repository:
             state.users = list(session.exec(select(UserRow)).all())
             state.tokens = list(session.exec(select(TokenRow)).all())
             state.keys = list(session.exec(select(PublicKeyRow)).all())
+            state.shares = list(session.exec(select(ShareRow)).all())
             nodes = session.exec(select(NodeRow).order_by(col(NodeRow.name))).all()
         for row in nodes:
             node, record = rows.node_of(row)

@@ -146,6 +146,15 @@ class PublicKeyRow(SQLModel, table=True):
     created_at: int = Field(sa_column=_big())
 
 
+class ShareRow(SQLModel, table=True):
+    """A user who may enter another's VPS."""
+
+    __tablename__ = "vps_share"
+
+    task_id: int = Field(sa_column=_big(primary_key=True))
+    user_name: str = Field(primary_key=True)
+
+
 class MetaRow(SQLModel, table=True):
     """Single facts: the share's id."""
 

@@ -148,6 +148,15 @@ class Access:
     def users(self) -> list[UserInfo]:
         return [_user_info(user) for user in sorted(self._users.values(), key=lambda user: user.name)]
 
+    def check_user(self, name: str) -> None:
+        """That there is such a user.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        if name not in self._users:
+            raise NotFoundError(f"there is no user {name}", "an admin lists them with `hakuriver user list`")
+
     def uid_of(self, name: str) -> str | None:
         """`uid:gid` of a user, where an admin has set them."""
         user = self._users.get(name)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
 
-from hakuriver.errors import ConflictError
+from hakuriver.errors import ConflictError, DeniedError
 from hakuriver.states import TaskState
 from hakuriver_host.domain.model import Task
 from hakuriver_host.runners import RunnerTalker
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core
+from hakuriver_host.services.keys import Keys
 from hakuriver_host.services.nodes import Nodes
 from hakuriver_host.services.tasks import Tasks
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 
 class Doors:
-    def __init__(self, core: Core, nodes: Nodes, tasks: Tasks) -> None:
-        self._core, self._nodes, self._tasks = core, nodes, tasks
+    def __init__(self, core: Core, nodes: Nodes, tasks: Tasks, keys: Keys) -> None:
+        self._core, self._nodes, self._tasks, self._keys = core, nodes, tasks, keys
+        self._guests: dict[tuple[int, str], set[asyncio.Event]] = {}
+        """By task and user, what tells those who are in it that they are shut out."""
 
     async def relay(self, task_id: int, door: str, person: Talker, principal: Principal) -> None:
         """Lets a person talk with a door of the Runner that runs the task, until either end closes.
@@ -33,9 +36,40 @@ class Doors:
             ConflictError: it does not run, or the Runner opens no such door to it.
             UnreachableError: the Runner does not answer, or was lost.
         """
-        await self._tasks.check_owns(task_id, principal)
-        async with self.open(self._core.cluster.tasks[task_id], door) as runner:
-            await relay(person, runner)
+        task = await self.entered(task_id, principal)
+        with self.guest(task, principal.name) as shut_out:
+            async with self.open(task, door) as runner:
+                await until_shut_out(relay(person, runner), shut_out)
+
+    async def entered(self, task_id: int, principal: Principal) -> Task:
+        """The live task of this id, for its owner, whoever it is shared with, and admins.
+
+        Raises:
+            NotFoundError: there is no such task.
+            DeniedError: it is another's.
+            ConflictError: it has ended.
+        """
+        task = self._core.cluster.tasks.get(task_id)
+        if task is None or not self._keys.may_enter(task, principal.name):
+            await self._tasks.check_owns(task_id, principal)
+        return self._core.cluster.tasks[task_id]
+
+    @contextlib.contextmanager
+    def guest(self, task: Task, user: str | None) -> Iterator[asyncio.Event]:
+        """While somebody is in a task: an event that is set when they are shut out."""
+        event, place = asyncio.Event(), (task.task_id, user or "")
+        self._guests.setdefault(place, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._guests[place].discard(event)
+            if not self._guests[place]:
+                del self._guests[place]
+
+    def shut_out(self, task_id: int, user: str) -> None:
+        """Ends the connections of a user with a task."""
+        for event in self._guests.get((task_id, user), ()):
+            event.set()
 
     @contextlib.asynccontextmanager
     async def open(self, task: Task, door: str) -> AsyncIterator[RunnerTalker]:
@@ -54,6 +88,24 @@ class Doors:
         client = self._nodes.client_of(task.node)
         async with client.open(f"{door}/{task_id}/{task.attempt}") as connection:
             yield RunnerTalker(connection, task.node or "")
+
+
+async def until_shut_out(work: Coroutine[Any, Any, None], shut_out: asyncio.Event) -> None:
+    """Does it to its end.
+
+    Raises:
+        DeniedError: the event was set before.
+    """
+    doing, waiting = asyncio.ensure_future(work), asyncio.create_task(shut_out.wait())
+    try:
+        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise DeniedError("it is shared with you no more", "ask its owner")
+        doing.result()
+    finally:
+        for task in (doing, waiting):
+            task.cancel()
+        await asyncio.gather(doing, waiting, return_exceptions=True)
 
 
 async def relay(person: Talker, runner: RunnerTalker) -> None:

@@ -19,13 +19,13 @@ from hakuriver.models.tasks import OWN_KEYS
 from hakuriver.models.vps import KeyCreate, KeyInfo
 from hakuriver.states import TaskState
 from hakuriver_host.db.rows import millis
-from hakuriver_host.db.tables import PublicKeyRow
+from hakuriver_host.db.tables import PublicKeyRow, ShareRow
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain.model import Task
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core, moment
 
-_KEYS = SQLModel.metadata.tables[str(PublicKeyRow.__tablename__)]
+_KEYS, _SHARES = (SQLModel.metadata.tables[str(model.__tablename__)] for model in (PublicKeyRow, ShareRow))
 _MOST = 100
 """Keys of one user."""
 
@@ -41,11 +41,16 @@ class Holder:
 class Keys:
     """In memory and on the record, as tokens are."""
 
-    def __init__(self, core: Core, keys: Iterable[PublicKeyRow], secret: bytes) -> None:
+    def __init__(
+        self, core: Core, keys: Iterable[PublicKeyRow], shares: Iterable[ShareRow], secret: bytes
+    ) -> None:
         self._core = core
         self._secret = secret
         self._keys = {row.key_id: row for row in keys}
         self._by_key = {parse_public_key(row.public_key).bare: row for row in self._keys.values()}
+        self._shares: dict[int, set[str]] = {}
+        for share in shares:
+            self._shares.setdefault(share.task_id, set()).add(share.user_name)
         self._vps: dict[int, Task] = {}
         for task in core.cluster.tasks.values():
             self.note(task)
@@ -98,11 +103,18 @@ class Keys:
         self._by_key.pop(parse_public_key(row.public_key).bare, None)
 
     def strike(self, name: str) -> Callable[[Connection], object]:
-        """What strikes the keys of a user from the record; `forget` them when that is done."""
-        return lambda connection: connection.execute(delete(_KEYS).where(_KEYS.c.user_name == name))
+        """What strikes the keys of a user, and what is shared with them, from the record; `forget` when that is done."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(_KEYS).where(_KEYS.c.user_name == name))
+            connection.execute(delete(_SHARES).where(_SHARES.c.user_name == name))
+
+        return work
 
     def forget(self, name: str) -> None:
         self._by_key = {key: row for key, row in self._by_key.items() if row.user_name != name}
+        for users in self._shares.values():
+            users.discard(name)
         self._keys = {key_id: row for key_id, row in self._keys.items() if row.user_name != name}
 
     def of_user(self, name: str) -> list[str]:
@@ -128,7 +140,31 @@ class Keys:
 
     def opening(self, task: Task) -> list[str]:
         """The public keys that open a VPS now, without comments."""
-        return sorted({*keys_of(task), *self.of_user(task.batch.owner)})
+        users = (task.batch.owner, *self.shared_with(task.task_id))
+        return sorted({*keys_of(task), *(key for user in users for key in self.of_user(user))})
+
+    def shared_with(self, task_id: int) -> list[str]:
+        """The users who may enter a VPS beside its owner."""
+        return sorted(self._shares.get(task_id, ()))
+
+    def may_enter(self, task: Task, user: str | None) -> bool:
+        """Whether it is the user's own VPS, or is shared with them."""
+        return user is not None and (task.batch.owner == user or user in self._shares.get(task.task_id, ()))
+
+    async def share(self, task_id: int, user: str) -> None:
+        """Lets a user into a VPS; one who is let in already stays so."""
+        async with self._changing:
+            if user not in self._shares.get(task_id, ()):
+                row = {"task_id": task_id, "user_name": user}
+                await self._write(lambda connection: connection.execute(insert(_SHARES), [row]))
+                self._shares.setdefault(task_id, set()).add(user)
+
+    async def unshare(self, task_id: int, user: str) -> None:
+        """Lets a user into a VPS no more."""
+        mine = (_SHARES.c.task_id == task_id) & (_SHARES.c.user_name == user)
+        async with self._changing:
+            await self._write(lambda connection: connection.execute(delete(_SHARES).where(mine)))
+            self._shares.get(task_id, set()).discard(user)
 
     def host_seed(self, what: str) -> bytes:
         """The seed (32 bytes) of the host key of the gateway or of a VPS.

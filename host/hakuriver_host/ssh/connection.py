@@ -14,6 +14,7 @@ from hakuriver.channels import ChannelBytes
 from hakuriver.errors import ConflictError, HakuRiverError
 from hakuriver.exchange import Exchange, GoneError
 from hakuriver_host.domain.model import Task
+from hakuriver_host.services.doors import until_shut_out
 from hakuriver_host.services.keys import Holder, Keys
 from hakuriver_host.ssh.host_keys import private_pem
 from hakuriver_host.ssh.vps import GATEWAY, VpsDesk
@@ -132,6 +133,11 @@ class _Server(asyncssh.SSHServer):
             ) from None
         return session
 
+    @property
+    def user(self) -> str | None:
+        """Who has logged in; none with a key that is no user's."""
+        return self._holder.user if self._holder else None
+
     def opened(self, number: int) -> None:
         self._channels += number
 
@@ -182,11 +188,13 @@ class _Way(ChannelBytes, asyncssh.SSHTCPSession[bytes]):
 
     async def _carry(self, desk: VpsDesk) -> None:
         try:
-            async with desk.open(self._task) as runner:
-                self._ready.set_result(None)
-                await Exchange(runner).run(
-                    self.incoming(), self.write, self.write_eof, _take, both=True, patient=True
-                )
+            with desk.doors.guest(self._task, self._server.user) as shut_out:
+                async with desk.open(self._task) as runner:
+                    self._ready.set_result(None)
+                    exchange = Exchange(runner).run(
+                        self.incoming(), self.write, self.write_eof, _take, both=True, patient=True
+                    )
+                    await until_shut_out(exchange, shut_out)
         except GoneError:
             pass
         except HakuRiverError as error:

@@ -14,8 +14,8 @@ from hakuriver.states import FINAL, TaskState
 from hakuriver_host.db.repository import TaskFilter
 from hakuriver_host.domain.model import Task
 from hakuriver_host.runners import RunnerTalker
-from hakuriver_host.services.access import Principal
-from hakuriver_host.services.doors import Doors, relay
+from hakuriver_host.services.access import Access, Principal
+from hakuriver_host.services.doors import Doors, relay, until_shut_out
 from hakuriver_host.services.keys import Holder, Keys
 from hakuriver_host.services.tasks import Tasks
 from hakuriver_host.ssh.host_keys import private_pem, public_line
@@ -25,8 +25,8 @@ _ACTIVE = tuple(state for state in TaskState if state not in FINAL)
 
 
 class VpsDesk:
-    def __init__(self, keys: Keys, tasks: Tasks, doors: Doors, port: int) -> None:
-        self._keys, self._tasks, self._doors, self._port = keys, tasks, doors, port
+    def __init__(self, keys: Keys, access: Access, tasks: Tasks, doors: Doors, port: int) -> None:
+        self._keys, self._access, self._tasks, self.doors, self._port = keys, access, tasks, doors, port
         self.problem: HakuRiverError | None = None
         """Why the gateway does not serve."""
 
@@ -67,7 +67,7 @@ class VpsDesk:
         with contextlib.suppress(NotFoundError):
             task_id = self._id_of(reference)
             for task in self._keys.live():
-                mine = task.batch.owner == holder.user or task_id in holder.vps
+                mine = self._keys.may_enter(task, holder.user) or task_id in holder.vps
                 if task.task_id == task_id and mine:
                     return task
         raise _unknown(reference)
@@ -80,7 +80,7 @@ class VpsDesk:
             ConflictError: it does not run.
             UnreachableError: its Runner does not answer.
         """
-        async with self._doors.open(task, "ssh") as talker:
+        async with self.doors.open(task, "ssh") as talker:
             start = SshStart(
                 host_key=private_pem(self._keys.host_seed(str(task.task_id))),
                 authorized_keys=self._keys.opening(task),
@@ -98,12 +98,43 @@ class VpsDesk:
             ConflictError: it does not run.
             UnreachableError: its Runner does not answer.
         """
-        await self._tasks.check_owns(task_id, principal)
-        task = next((task for task in self._keys.live() if task.task_id == task_id), None)
-        if task is None:
+        task = await self.doors.entered(task_id, principal)
+        if task.batch.spec.task_type != "vps":
             raise ConflictError(f"task {task_id} is no VPS", "enter it with `hakuriver task shell`")
-        async with self.open(task) as runner:
-            await relay(person, runner)
+        with self.doors.guest(task, principal.name) as shut_out:
+            async with self.open(task) as runner:
+                await until_shut_out(relay(person, runner), shut_out)
+
+    async def share(self, reference: str, user: str, principal: Principal) -> int:
+        """Lets another user into a VPS; its id.
+
+        Raises:
+            NotFoundError: there is no such live VPS, or no such user.
+            DeniedError: it is another's.
+        """
+        task_id = await self._own(reference, principal)
+        self._access.check_user(user)
+        await self._keys.share(task_id, user)
+        return task_id
+
+    async def unshare(self, reference: str, user: str, principal: Principal) -> int:
+        """Lets a user in no more, and ends their connections; its id.
+
+        Raises:
+            NotFoundError: there is no such live VPS.
+            DeniedError: it is another's.
+        """
+        task_id = await self._own(reference, principal)
+        await self._keys.unshare(task_id, user)
+        self.doors.shut_out(task_id, user)
+        return task_id
+
+    async def _own(self, reference: str, principal: Principal) -> int:
+        task_id = self._id_of(reference)
+        if task_id not in {task.task_id for task in self._keys.live()}:
+            raise _unknown(reference)
+        await self._tasks.check_owns(task_id, principal)
+        return task_id
 
     def _id_of(self, reference: str) -> int:
         if reference.isdecimal():
@@ -121,6 +152,7 @@ class VpsDesk:
             VpsSummary(
                 **{**summary.model_dump(), "command": ""},
                 host_key=public_line(self._keys.host_seed(str(summary.task_id))),
+                shared_with=self._keys.shared_with(summary.task_id),
             )
             for summary in found
         ]

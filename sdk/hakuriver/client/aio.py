@@ -281,6 +281,14 @@ class AsyncClient:
         """By its id, or the live one by its name."""
         return await self._send(calls.vps(reference))
 
+    async def share_vps(self, reference: str, user: str) -> Message:
+        """Lets a user into a VPS, given by its id or name."""
+        return await self._send(calls.share_vps(reference, user))
+
+    async def unshare_vps(self, reference: str, user: str) -> Message:
+        """Lets a user in no more, and ends their connections."""
+        return await self._send(calls.unshare_vps(reference, user))
+
     async def gateway(self) -> GatewayInfo:
         return await self._send(calls.gateway())
 

@@ -279,6 +279,14 @@ class Client:
         """By its id, or the live one by its name."""
         return self._send(calls.vps(reference))
 
+    def share_vps(self, reference: str, user: str) -> Message:
+        """Lets a user into a VPS, given by its id or name."""
+        return self._send(calls.share_vps(reference, user))
+
+    def unshare_vps(self, reference: str, user: str) -> Message:
+        """Lets a user in no more, and ends their connections."""
+        return self._send(calls.unshare_vps(reference, user))
+
     def gateway(self) -> GatewayInfo:
         return self._send(calls.gateway())
 

@@ -371,6 +371,18 @@ def vps(reference: str) -> Call[VpsSummary]:
     return _get(f"/api/vps/{quote(reference, safe='')}", VpsSummary)
 
 
+def share_vps(reference: str, user: str) -> Call[Message]:
+    return Call("PUT", _vps_user(reference, user), _model(Message), repeatable=True)
+
+
+def unshare_vps(reference: str, user: str) -> Call[Message]:
+    return Call("DELETE", _vps_user(reference, user), _model(Message), repeatable=True)
+
+
+def _vps_user(reference: str, user: str) -> str:
+    return f"/api/vps/{quote(reference, safe='')}/users/{quote(user, safe='')}"
+
+
 def gateway() -> Call[GatewayInfo]:
     return _get("/api/ssh", GatewayInfo)
 

@@ -60,6 +60,8 @@ class VpsSummary(TaskSummary):
 
     host_key: str
     """The public host key of its SSH server; the same for its whole life."""
+    shared_with: list[str] = []
+    """Users who may enter it beside its owner."""
 
 
 class SshStart(PeerModel):

@@ -39,6 +39,8 @@ VERBS = [
     "vps kill",
     "vps pause",
     "vps resume",
+    "vps share",
+    "vps unshare",
     "ssh",
     "ssh-config",
     "key add",

@@ -1,4 +1,4 @@
-"""VPS beside commands, and the public keys of users."""
+"""VPS beside commands, whom they are shared with, and the public keys of users."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ def upgrade() -> None:
         sa.Column("label", sa.String(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
     )
+    op.create_table(
+        "vps_share",
+        sa.Column("task_id", sa.BigInteger(), primary_key=True, autoincrement=False),
+        sa.Column("user_name", sa.String(), primary_key=True),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("vps_share")
     op.drop_table("public_key")
     with op.batch_alter_table("task") as batch:
         batch.drop_column("task_type")
