@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -166,7 +167,7 @@ def _place(session: Session, address: str | None = None, port: int | None = None
     beside = config_path(session.common.config).absolute().parent
     # A configuration that is for everybody on this machine lies where few can write.
     folder = (beside if os.access(beside, os.W_OK) else DEFAULT_PATH.expanduser().parent) / "ssh"
-    return Place(address or session.settings.network.host_reachable_address, gateway, folder)
+    return Place(address or urlsplit(session.settings.host_url).hostname or "", gateway, folder)
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:

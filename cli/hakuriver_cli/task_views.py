@@ -65,6 +65,8 @@ def _state(task: TaskSummary) -> str:
 
 
 def _command(task: TaskSummary) -> str:
+    if task.task_type == "vps":
+        return "(VPS)"
     return shlex.join([task.command, *task.arguments]).replace("\n", "\\n")
 
 

@@ -99,7 +99,7 @@ def person(lab: Cluster, folder: Path, name: str) -> Person:
     key = new_key(folder / "id")
     config = folder / "config.toml"
     config.write_text(
-        f'[network]\nhost_reachable_address = "127.0.0.1"\nhost_port = {lab.port}\n[client]\nurl = "{lab.url}"\n',
+        f'[client]\nurl = "{lab.url}"\n',
         "utf-8",
     )
     environment = {"HAKURIVER_CONFIG": str(config), "HAKURIVER_TOKEN": token, "HOME": str(folder)}

@@ -185,7 +185,7 @@ class Tasks:
             owner=row.owner,
             status=TaskState(row.state),
             attempt=row.attempt,
-            command=spec.command,
+            command=spec.command if spec.task_type == "command" else "",  # Of a VPS these are keys.
             arguments=spec.arguments if mine else [],
             container_name=spec.container_name,
             required_cores=spec.required_cores,

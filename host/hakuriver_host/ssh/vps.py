@@ -150,7 +150,7 @@ class VpsDesk:
     def _with_keys(self, found: Sequence[TaskSummary]) -> list[VpsSummary]:
         return [
             VpsSummary(
-                **{**summary.model_dump(), "command": ""},
+                **summary.model_dump(),
                 host_key=public_line(self._keys.host_seed(str(summary.task_id))),
                 shared_with=self._keys.shared_with(summary.task_id),
             )
