@@ -186,9 +186,9 @@ class TestSessions:
 
     def test_variables(self, ada: Person, vps: int) -> None:
         done = ada.tool(
-            "ssh", vps, "-o", "SetEnv=LC_MINE=ab", f"{vps}.hakuriver", "echo $LC_MINE; echo $HOME"
+            "ssh", vps, "-o", "SetEnv=LC_MINE=ab", f"{vps}.hakuriver", "echo $LC_MINE; echo $HOME $USER"
         )
-        assert done.stdout == "ab\n/root\n"
+        assert done.stdout == "ab\n/root root\n"
 
     def test_another_user_of_the_image_and_one_that_is_not(self, ada: Person, vps: int) -> None:
         ada.ssh(vps, "grep -q ^somebody: /etc/passwd || echo somebody:x:77:77::/tmp:/bin/sh >> /etc/passwd")

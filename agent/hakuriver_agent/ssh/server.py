@@ -282,10 +282,11 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
             user = self._server.engine.enters_as(self._user)
             ids = await self._ids_of(user)
             async with self._agent(ids) as variables:
+                who = {"USER": user, "LOGNAME": user} if user else {}
                 told: dict[str, str] = dict(self.channel.get_environment())
                 known = {name: value for name, value in told.items() if _VARIABLE.fullmatch(name)}
                 wanted = self._wanted.model_copy(
-                    update={"user": user, "env_vars": {**self._variables, **known, **variables}}
+                    update={"user": user, "env_vars": {**who, **self._variables, **known, **variables}}
                 )
                 self._program = await self._server.engine.run_beside(self._server.spec.key, wanted)
                 code = await self._carry(self._program)
@@ -332,7 +333,7 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
                 else:
                     await self.write(data[1:], asyncssh.EXTENDED_DATA_STDERR if data[0] == _STDERR else None)
             while (code := await program.exit_code()) is None:  # noqa: ASYNC110 - its engine tells nobody of its end
-                # It has said all, and goes on; its engine tells nobody of its end.
+                # It has said all, and goes on.
                 await asyncio.sleep(_LOOK_SECONDS)
         except BaseException:
             await asyncio.shield(program.hang_up())
