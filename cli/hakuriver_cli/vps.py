@@ -13,19 +13,17 @@ from cyclopts import Group, Parameter
 from hakuriver.errors import ConflictError, UnreachableError, UsageError
 from hakuriver.states import FINAL, TaskState
 from hakuriver_cli import task_views as views
+from hakuriver_cli import tasks
 from hakuriver_cli.access import for_names
 from hakuriver_cli.options import COMMON, Common, Duration, Size, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.public_keys import checked, default_files, read
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import FLAGS, variables
-from hakuriver_cli.tasks import report_made
 from hakuriver_cli.tree import new_app
 
 if TYPE_CHECKING:
     from hakuriver.client import AsyncClient
-    from hakuriver.models.tasks import Message
-    from hakuriver.models.vps import VpsSummary
 
 app = new_app("vps", "Make and control VPS: machines of your own, reached by SSH.")
 
@@ -138,7 +136,7 @@ def create(
     made = session.client.submit(submit_request(fields, FLAGS))
     session.printer.record(made, views.SUBMITTED)
     session.printer.out.flush()
-    code = report_made(session, made)
+    code = tasks.report_made(session, made)
     if not wait or code:
         return code
     asyncio.run(until_ssh_answers(session, made.task_ids[0]))
@@ -241,33 +239,25 @@ def status_of_all(*, common: Common = COMMON) -> None:
 @app.command
 def status(references: References, /, *, common: Common = COMMON) -> int:
     """Show all that is known of VPS, their history included."""
-    from hakuriver_cli.tasks import status as status_of_tasks  # noqa: PLC0415  (one manner for both)
-
-    session = Session(common)
-    found: list[int] = []
-    code = session.for_each(references, lambda text: found.append(session.client.vps(text).task_id))
-    return (status_of_tasks(found, common=common) if found else 0) or code
+    return _as_tasks(tasks.status, references, common)
 
 
 @app.command
 def kill(references: References, /, *, common: Common = COMMON) -> int:
     """End VPS, and what is in them."""
-    session = Session(common)
-    return _act(session, references, session.client.kill)
+    return _as_tasks(tasks.kill, references, common)
 
 
 @app.command
 def pause(references: References, /, *, common: Common = COMMON) -> int:
     """Freeze VPS; they keep what they hold, and connections wait."""
-    session = Session(common)
-    return _act(session, references, session.client.pause)
+    return _as_tasks(tasks.pause, references, common)
 
 
 @app.command
 def resume(references: References, /, *, common: Common = COMMON) -> int:
     """Let paused VPS go on."""
-    session = Session(common)
-    return _act(session, references, session.client.resume)
+    return _as_tasks(tasks.resume, references, common)
 
 
 Users = Annotated[list[str], Parameter(name="USER", help="Names of users; several may be given.")]
@@ -287,15 +277,9 @@ def unshare(reference: Reference, users: Users, /, *, common: Common = COMMON) -
     return for_names(session, users, lambda user: session.client.unshare_vps(reference, user))
 
 
-def _act(session: Session, references: list[str], act: Callable[[int], Message]) -> int:
-    done: list[views.Done] = []
-
-    def each(reference: str) -> None:
-        found: VpsSummary = session.client.vps(reference)
-        done.append(views.Done(task_id=found.task_id, message=act(found.task_id).message))
-
-    try:
-        return session.for_each(references, each)
-    finally:
-        if done:
-            session.printer.rows(done, views.DONE)
+def _as_tasks(act: Callable[..., int], references: list[str], common: Common) -> int:
+    """What a command for tasks does, for the VPS that are there; the others are told of."""
+    session = Session(common)
+    found: list[int] = []
+    code = session.for_each(references, lambda text: found.append(session.client.vps(text).task_id))
+    return (act(found, common=common) if found else 0) or code

@@ -1,13 +1,14 @@
-"""The bytes of an SSH channel, both ways, each held up by nobody but its own reader.
+"""What the gateway and the SSH servers of VPS have in common: logins by key, and the bytes of a channel.
 
-`ChannelBytes` is what asyncssh calls a session, for the gateway and for the SSH servers of VPS: a base class to put
-before asyncssh's own, so that the client, which has no SSH of its own, need not install it.
+`KeyLogin` is for what asyncssh calls a server, `ChannelBytes` for what it calls a session: base classes to put before
+asyncssh's own, so that the client, which has no SSH of its own, need not install it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,26 @@ from hakuriver.exchange import GoneError
 _LOOK_SECONDS = 0.02
 _HELD = 1 << 20
 """Bytes that may wait here before the peer is held up."""
+
+
+class KeyLogin(ABC):
+    """A server where one logs in with a public key, and in no other way."""
+
+    @abstractmethod
+    def opens(self, key: str) -> bool:
+        """Whether a public key, as `authorized_keys` has it and without comment, may log in."""
+
+    def begin_auth(self, username: str) -> bool:
+        del username
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: Any) -> bool:
+        """Whoever holds a key is who it says: the name that a client gives says nothing."""
+        del username
+        return self.opens(" ".join(key.export_public_key().decode().split()[:2]))
 
 
 class ChannelBytes:

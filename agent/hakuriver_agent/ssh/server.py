@@ -21,7 +21,7 @@ import asyncssh
 import structlog
 from pydantic import ValidationError
 
-from hakuriver.channels import ChannelBytes
+from hakuriver.channels import ChannelBytes, KeyLogin
 from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
 from hakuriver.exchange import GoneError, Talker
 from hakuriver.forwards import carry
@@ -113,7 +113,7 @@ async def _serve(
         inner.close()
 
 
-class _Server(asyncssh.SSHServer):
+class _Server(KeyLogin, asyncssh.SSHServer):
     """One connection of a person's."""
 
     def __init__(
@@ -130,16 +130,8 @@ class _Server(asyncssh.SSHServer):
         del exc
         self._gone = True
 
-    def begin_auth(self, username: str) -> bool:
-        del username
-        return True
-
-    def public_key_auth_supported(self) -> bool:
-        return True
-
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        del username
-        return " ".join(key.export_public_key().decode().split()[:2]) in self._authorized
+    def opens(self, key: str) -> bool:
+        return key in self._authorized
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         return _Session(

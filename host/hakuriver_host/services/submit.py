@@ -186,8 +186,7 @@ class Submissions:
         await core.writer.write(changes, firm=False)
         notices = [] if core.bus.idle else [Notice(event_of_row(row)) for row in changes.events]
         core.tell(reactor.on_submit(core.cluster, tasks), notices)
-        if tasks and tasks[0].batch.spec.task_type == "vps":
-            self._keys.note(tasks[0])
+        self._keys.note(tasks[0])  # A VPS is alone in its batch.
 
     async def _first_answer(self, row: BatchRow, digest: str) -> SubmitResponse:
         _check_same(row.request_digest, digest)

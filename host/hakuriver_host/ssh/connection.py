@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import structlog
 
-from hakuriver.channels import ChannelBytes
+from hakuriver.channels import ChannelBytes, KeyLogin
 from hakuriver.errors import ConflictError, HakuRiverError
 from hakuriver.exchange import Exchange, GoneError
 from hakuriver_host.domain.model import Task
@@ -59,7 +59,7 @@ async def serve(connection: socket.socket, gateway: Gateway, keys: Keys, desk: V
         log.debug("a connection to the gateway ended", cause=str(error))
 
 
-class _Server(asyncssh.SSHServer):
+class _Server(KeyLogin, asyncssh.SSHServer):
     """One connection of a person's."""
 
     def __init__(self, gateway: Gateway, keys: Keys, desk: VpsDesk) -> None:
@@ -80,21 +80,12 @@ class _Server(asyncssh.SSHServer):
             self._gateway.left(self._address, self._entered)
             self._entered = None
 
-    def begin_auth(self, username: str) -> bool:
-        del username
-        return True
-
-    def public_key_auth_supported(self) -> bool:
-        return True
-
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Whoever holds a key is who it is registered for: the name that a client gives says nothing."""
-        del username
+    def opens(self, key: str) -> bool:
         self._tries += 1
         if self._tries > _MOST_TRIES and self._connection is not None:
             self._connection.abort()
             return False
-        self._holder = self._keys.holder(" ".join(key.export_public_key().decode().split()[:2]))
+        self._holder = self._keys.holder(key)
         return self._holder is not None
 
     def auth_completed(self) -> None:
