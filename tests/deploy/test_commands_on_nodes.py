@@ -93,7 +93,8 @@ def test_a_clusters_life(admin: Admin) -> None:
 
     admin.machines.run("node1", "systemctl", "stop", "hakuriver-runner")
     assert "node1" in admin("check").stderr
-    assert admin("status").code == 1
+    # The Host hears of it by the silence.
+    until(lambda: admin("status").code == 1, "node1 is found to be away", within=120)
     admin.does("logs")
     collected = [*(admin.inventory / ".hakuriver/logs").rglob("*")]
     assert [path for path in collected if "node1" in path.name], collected
