@@ -23,10 +23,14 @@ class Attempt:
     """The least number for its next report."""
     launch: Launch = field(default_factory=Launch)
     kill_requested: bool = False
+    stop_requested: bool = False
+    """It is to end and to be kept."""
     over_time: bool = False
     started: bool = False
     finishing: bool = False
     """Its end is being written: nothing changes it any more."""
+    starting: bool = False
+    """That it is to run again is being written."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Its unit has ended."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -43,6 +47,16 @@ class Attempt:
     @property
     def final(self) -> bool:
         return self.report.status in FINAL
+
+    @property
+    def at_rest(self) -> bool:
+        """It is stopped, and nothing is under way with it."""
+        return self.report.status is TaskState.STOPPED and not (self.finishing or self.starting)
+
+    def renew(self) -> None:
+        """Nothing of it runs any more, and it may be started again."""
+        self.started = self.stop_requested = False
+        self.launch, self.ended, self.stopper = Launch(), asyncio.Event(), None
 
     def next_report(self, **changes: Any) -> AttemptReport:
         """The report that follows the present one."""

@@ -16,6 +16,7 @@ from hakuriver.states import TaskState
 from hakuriver_agent.attempts import Attempt, failed, one_line, outcome, time_left
 from hakuriver_agent.engines.port import (
     Adopted,
+    Ended,
     Engine,
     EngineUnavailableError,
     Key,
@@ -26,6 +27,7 @@ from hakuriver_agent.engines.port import (
 from hakuriver_agent.journal import Journal
 from hakuriver_agent.share import ShareAwayError
 
+_UP = frozenset({TaskState.RUNNING, TaskState.PAUSED})
 RETRY_SECONDS = 1.0
 """Between tries at an engine or a journal that does not answer."""
 KILL_AGAIN_SECONDS = 2.0
@@ -77,9 +79,46 @@ class Driver:
 
     def stop(self, attempt: Attempt) -> None:
         """Ends an attempt, whatever it is doing. Called again, it does nothing more."""
+        if attempt.at_rest:
+            self._end_at_rest(attempt)
+            return
         attempt.launch.cancel()
         if attempt.started and attempt.stopper is None and attempt.spec is not None:
             attempt.stopper = self.spawn(self._end(self._engines[attempt.spec.engine], attempt))
+
+    async def stop_for_now(self, attempt: Attempt, spec: AttemptSpec) -> str | None:
+        """Ends a VPS that runs and keeps what is in it; tells why it could not, if it could not."""
+        async with attempt.lock:
+            if attempt.at_rest or attempt.stop_requested:
+                return None
+            if attempt.report.status not in _UP or attempt.kill_requested or attempt.finishing:
+                state = "being killed" if attempt.kill_requested else str(attempt.report.status)
+                return f"it is {state}"
+            if spec.task_type != "vps":
+                return "it is no VPS"
+            try:
+                await self._journal.request_stop(spec.key)
+            except StorageError as error:
+                return error.message
+            attempt.stop_requested = True
+            self.stop(attempt)
+        return None
+
+    def rest(self, attempt: Attempt) -> None:
+        """One that is stopped stays so until it is to end."""
+        attempt.settled.set()
+        if attempt.kill_requested:
+            self._end_at_rest(attempt)
+        elif attempt.spec is not None and attempt.report.started_at is not None:
+            self._limit(attempt, attempt.spec, attempt.report.started_at)
+
+    def _end_at_rest(self, attempt: Attempt) -> None:
+        """Ends one that is stopped: nothing of it runs."""
+        attempt.finishing = True
+        limit = attempt.spec.time_limit_seconds if attempt.spec and attempt.over_time else None
+        now = Ended(attempt.report.exit_code, datetime.now(UTC))
+        changes = outcome(now, kill_requested=attempt.kill_requested, time_limit=limit)
+        self.spawn(self._finish(attempt, changes))
 
     async def freeze(
         self, attempt: Attempt, spec: AttemptSpec, before: TaskState, after: TaskState
@@ -142,11 +181,18 @@ class Driver:
             started = await self._started(engine, attempt, spec, resumed)
             self._begun(attempt, spec, started)
             ended = await engine.wait(spec.key)
+            if attempt.stop_requested and not attempt.kill_requested:
+                await self._come_to_rest(attempt, ended.exit_code)
+                return
             limit = spec.time_limit_seconds if attempt.over_time else None
             changes = outcome(ended, kill_requested=attempt.kill_requested, time_limit=limit)
         except StartCancelledError:
             changes = failed(TaskState.KILLED)
         except StartFailedError as error:
+            if spec.run and not attempt.kill_requested and not attempt.started:
+                # What is in it is kept: a person may mend what keeps it from starting.
+                await self._come_to_rest(attempt, error.exit_code, f"cannot start: {error.message}")
+                return
             status = TaskState.KILLED if attempt.kill_requested else TaskState.FAILED
             changes = failed(status, error.message, error.exit_code)
         except Exception as error:
@@ -156,7 +202,8 @@ class Driver:
 
     async def _started(self, engine: Engine, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> Adopted:
         if resumed:
-            adopted = await self.patiently(lambda: engine.adopt(spec))
+            ending = attempt.kill_requested or attempt.stop_requested
+            adopted = await self.patiently(lambda: engine.adopt(spec, ending=ending))
             if adopted is not None:
                 return adopted
             if attempt.report.status is not TaskState.ASSIGNING:
@@ -193,15 +240,25 @@ class Driver:
             unit_name=started.unit_name,
             image=started.image,
         )
-        if spec.time_limit_seconds is not None:
-            left = time_left(at, spec.time_limit_seconds, datetime.now(UTC))
-            loop = asyncio.get_running_loop()
-            attempt.timer = loop.call_later(max(0.0, left), self._time_is_up, attempt)
-        if attempt.kill_requested:
+        self._limit(attempt, spec, at)
+        if attempt.kill_requested or attempt.stop_requested:
             self.stop(attempt)
 
+    def _limit(self, attempt: Attempt, spec: AttemptSpec, started_at: datetime) -> None:
+        """Has it end when its time is up, which a VPS spends while it is stopped, too."""
+        if attempt.timer:
+            attempt.timer.cancel()
+            attempt.timer = None
+        if spec.time_limit_seconds is not None:
+            left = time_left(started_at, spec.time_limit_seconds, datetime.now(UTC))
+            loop = asyncio.get_running_loop()
+            attempt.timer = loop.call_later(max(0.0, left), self._time_is_up, attempt)
+
     def _time_is_up(self, attempt: Attempt) -> None:
-        if not attempt.ended.is_set() and not attempt.finishing:
+        if attempt.at_rest:
+            attempt.over_time = True
+            self._end_at_rest(attempt)
+        elif not attempt.ended.is_set() and not attempt.finishing:
             attempt.over_time = True
             self.stop(attempt)
 
@@ -212,6 +269,20 @@ class Driver:
         while not await _within(attempt.ended, pause):
             await self.once(lambda: engine.kill(attempt.key))
             pause = KILL_AGAIN_SECONDS
+
+    async def _come_to_rest(
+        self, attempt: Attempt, exit_code: int | None, message: str | None = None
+    ) -> None:
+        """Writes that it is stopped, then reports it; unless it was to end for good meanwhile."""
+        attempt.ended.set()
+        attempt.settled.set()
+        report = attempt.next_report(status=TaskState.STOPPED, exit_code=exit_code, message=one_line(message))
+        await self.patiently(lambda: self._journal.stopped(report))
+        attempt.report = report
+        if not attempt.kill_requested:
+            attempt.renew()
+            self._reports.put(report)
+        self.rest(attempt)
 
     async def _finish(self, attempt: Attempt, changes: dict[str, Any]) -> None:
         """Writes the end, then reports it."""

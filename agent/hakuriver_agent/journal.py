@@ -43,18 +43,24 @@ CREATE TABLE IF NOT EXISTS attempt (
     report TEXT NOT NULL,
     final INTEGER NOT NULL,
     kill_requested INTEGER NOT NULL DEFAULT 0,
+    stop_requested INTEGER NOT NULL DEFAULT 0,
     acknowledged_at REAL,  -- seconds since 1970
     PRIMARY KEY (task_id, attempt)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS attempt_acknowledged ON attempt (acknowledged_at);
 """
+_ADD_STOP = "ALTER TABLE attempt ADD COLUMN stop_requested INTEGER NOT NULL DEFAULT 0"
+"""For a journal of before there was one. A version that does not know the column reads and writes it all the same."""
 _FIND = "SELECT report FROM attempt WHERE task_id = ? AND attempt = ?"
 _INSERT = """INSERT INTO attempt (task_id, attempt, spec, report, final, kill_requested) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING"""
 _REPORT = "UPDATE attempt SET report = ?, final = ? WHERE task_id = ? AND attempt = ?"
 _KILL = "UPDATE attempt SET kill_requested = 1 WHERE task_id = ? AND attempt = ?"
+_STOP = "UPDATE attempt SET stop_requested = 1 WHERE task_id = ? AND attempt = ?"
+_STOPPED = "UPDATE attempt SET report = ?, stop_requested = 0 WHERE task_id = ? AND attempt = ?"
+_START_AGAIN = "UPDATE attempt SET spec = ?, report = ?, stop_requested = 0 WHERE task_id = ? AND attempt = ?"
 _ACKNOWLEDGE = "UPDATE attempt SET acknowledged_at = ? WHERE task_id = ? AND attempt = ?"
-_LOAD = "SELECT spec, report, kill_requested FROM attempt WHERE acknowledged_at IS NULL"
+_LOAD = "SELECT spec, report, kill_requested, stop_requested FROM attempt WHERE acknowledged_at IS NULL"
 _PRUNE = "DELETE FROM attempt WHERE acknowledged_at < ?"
 
 T = TypeVar("T")
@@ -69,6 +75,7 @@ class Known:
     spec: AttemptSpec | None
     report: AttemptReport
     kill_requested: bool
+    stop_requested: bool = False
 
 
 @dataclass(slots=True)
@@ -116,6 +123,9 @@ class Journal:
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000"):
                 connection.execute(f"PRAGMA {pragma}")
             connection.executescript(_SCHEMA)
+            columns = {row[1] for row in connection.execute("PRAGMA table_info(attempt)")}
+            if "stop_requested" not in columns:
+                connection.execute(_ADD_STOP)
             meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
             same_boot = meta.get("boot_id", boot_id) == boot_id
             life = int(meta.get("life", 0)) + 1
@@ -151,6 +161,19 @@ class Journal:
     async def request_kill(self, keys: Iterable[Key]) -> None:
         rows = list(keys)
         await self._write(lambda connection: _many(connection, _KILL, rows))
+
+    async def request_stop(self, key: Key) -> None:
+        await self._write(lambda connection: _many(connection, _STOP, [key]))
+
+    async def stopped(self, report: AttemptReport) -> None:
+        """Writes that an attempt is at rest, as it was asked to be."""
+        row = (report.model_dump_json(), *report.key)
+        await self._write(lambda connection: _many(connection, _STOPPED, [row]))
+
+    async def start_again(self, spec: AttemptSpec, report: AttemptReport) -> None:
+        """Writes that a stopped attempt is to run again."""
+        row = (spec.model_dump_json(), report.model_dump_json(), *report.key)
+        await self._write(lambda connection: _many(connection, _START_AGAIN, [row]))
 
     async def finish(self, report: AttemptReport) -> None:
         """Writes the end of an attempt. After this its content never changes."""
@@ -271,9 +294,9 @@ def _insert(connection: Connection, rows: list[Row]) -> dict[Key, AttemptReport]
 
 def _load(connection: Connection) -> list[Known]:
     known = []
-    for spec, report, kill_requested in connection.execute(_LOAD).fetchall():
+    for spec, report, *requested in connection.execute(_LOAD).fetchall():
         parsed = AttemptSpec.model_validate_json(spec) if spec else None
-        known.append(Known(parsed, AttemptReport.model_validate_json(report), bool(kill_requested)))
+        known.append(Known(parsed, AttemptReport.model_validate_json(report), *map(bool, requested)))
     return known
 
 

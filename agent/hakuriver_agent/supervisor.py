@@ -107,7 +107,7 @@ class Supervisor:
             StorageError: the journal cannot be written; nothing was accepted.
         """
         await self._until_released()
-        unknown = [spec for spec in specs if self.report(spec.key) is None]
+        unknown = [spec for spec in specs if self.report(spec.key) is None or self._at_rest(spec)]
         # All at once, so that one whose mounts hang holds up no other.
         reasons = await asyncio.gather(*map(self._refusal, unknown))
         refusals = {spec.key: reason for spec, reason in zip(unknown, reasons, strict=True)}
@@ -138,6 +138,17 @@ class Supervisor:
                 log.warning("a kill is not in the journal; going on", error=error.message)
         for attempt in stopping:
             self._driver.stop(attempt)
+        return results
+
+    async def stop(self, ids: Iterable[AttemptId]) -> list[ActionResult]:
+        """Has VPS end and be kept; their rest comes as a report."""
+        results = []
+        for named in ids:
+            attempt = self._attempts.get(named.key)
+            if attempt is None or attempt.spec is None:
+                results.append(_action(named, "it does not run on this node"))
+            else:
+                results.append(_action(named, await self._driver.stop_for_now(attempt, attempt.spec)))
         return results
 
     async def pause(self, ids: Iterable[AttemptId]) -> list[ActionResult]:
@@ -188,7 +199,12 @@ class Supervisor:
 
     @property
     def running(self) -> list[Key]:
-        return [key for key, attempt in self._attempts.items() if not attempt.final]
+        """Those that have not ended and are not stopped."""
+        return [
+            key
+            for key, attempt in self._attempts.items()
+            if not attempt.final and attempt.report.status is not TaskState.STOPPED
+        ]
 
     async def close(self) -> None:
         """Lets go of everything; units go on running."""
@@ -211,10 +227,15 @@ class Supervisor:
         results: dict[Key, StartResult] = {}
         new: dict[Key, Attempt] = {}
         for spec in specs:
-            if report := self.report(spec.key):
+            again = self._at_rest(spec)
+            if (report := self.report(spec.key)) and not again:
                 results[spec.key] = _result(spec, "known", report)
             elif reason := refusals.get(spec.key):
                 results[spec.key] = _result(spec, "refused", reason=reason)
+            elif again:
+                results[spec.key] = await self._start_again(spec)
+            elif spec.run:
+                results[spec.key] = _result(spec, "refused", reason="what was in it is here no more")
             else:
                 new[spec.key] = self._attempts[spec.key] = Attempt(spec, accepted(spec))
         known = await self._accept(new)
@@ -227,6 +248,28 @@ class Supervisor:
                 self._driver.launch(attempt, spec, resumed=False)
                 results[key] = _result(spec, "accepted", attempt.report)
         return [results[spec.key] for spec in specs]
+
+    def _at_rest(self, spec: AttemptSpec) -> bool:
+        """Whether it is a stopped VPS that this start has run again."""
+        attempt = self._attempts.get(spec.key)
+        return attempt is not None and attempt.at_rest and spec.run > attempt.report.run
+
+    async def _start_again(self, spec: AttemptSpec) -> StartResult:
+        attempt = self._attempts[spec.key]
+        changes = {"status": TaskState.ASSIGNING, "run": spec.run, "exit_code": None, "message": None}
+        report = attempt.next_report(**changes)
+        attempt.starting = True
+        if attempt.timer:
+            attempt.timer.cancel()
+        try:
+            await self._journal.start_again(spec, report)
+        except StorageError:
+            attempt.starting = False
+            self._driver.rest(attempt)
+            raise
+        attempt.spec, attempt.report, attempt.starting = spec, report, False
+        self._driver.launch(attempt, spec, resumed=False)
+        return _result(spec, "accepted", report)
 
     async def _accept(self, new: dict[Key, Attempt]) -> dict[Key, AttemptReport]:
         """Writes new attempts, which a kill finds from now on."""
@@ -247,12 +290,20 @@ class Supervisor:
 
     def _take_up(self, entry: Known) -> None:
         first = self._journal.first_sequence
-        attempt = Attempt(entry.spec, entry.report, first, kill_requested=entry.kill_requested)
+        attempt = Attempt(
+            entry.spec,
+            entry.report,
+            first,
+            kill_requested=entry.kill_requested,
+            stop_requested=entry.stop_requested,
+        )
         self._attempts[attempt.key] = attempt
         if attempt.final:
             attempt.finishing = True
             attempt.settled.set()
             self._reports.put(attempt.report)
+        elif attempt.at_rest:
+            self._driver.rest(attempt)
         elif entry.spec is not None:
             if attempt.kill_requested:
                 attempt.launch.cancel()

@@ -27,6 +27,7 @@ _STYLES = {
     TaskState.ASSIGNING: "cyan",
     TaskState.RUNNING: "cyan",
     TaskState.PAUSED: "magenta",
+    TaskState.STOPPED: "dim",
     TaskState.COMPLETED: "green",
     TaskState.FAILED: "red",
     TaskState.KILLED: "red",

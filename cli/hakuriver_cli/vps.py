@@ -171,20 +171,25 @@ async def until_ssh_answers(session: Session, task_id: int) -> None:
         UnreachableError: its SSH server does not answer.
     """
     async with session.async_client() as client:
-        await _until_running(client, task_id)
+        await _until(client, task_id, TaskState.RUNNING)
     await _hear_banner(session, task_id)
 
 
-async def _until_running(client: AsyncClient, task_id: int) -> None:
+async def _until_stopped(session: Session, task_id: int) -> None:
+    async with session.async_client() as client:
+        await _until(client, task_id, TaskState.STOPPED)
+
+
+async def _until(client: AsyncClient, task_id: int, wanted: TaskState) -> None:
     known = await client.task(task_id)
     state, cause = known.status, known.error_message or ""
     last = known.history[-1].sequence if known.history else None
     events = client.events(last, task_id=task_id)
     try:
-        while state is not TaskState.RUNNING:
-            if state in FINAL:
+        while state is not wanted:
+            if state in FINAL or state is TaskState.STOPPED:
                 raise ConflictError(
-                    f"the VPS {task_id} {state}{f': {cause}' if cause else ''}",
+                    f"the VPS {task_id} is {state}{f': {cause}' if cause else ''}",
                     f"see `hakuriver task status {task_id}`",
                 )
             event = await anext(events)
@@ -249,6 +254,76 @@ def kill(references: References, /, *, common: Common = COMMON) -> int:
 
 
 @app.command
+def stop(
+    references: References,
+    /,
+    *,
+    wait: Annotated[bool, Parameter(negative="--no-wait", help="Return when it is stopped.")] = True,
+    common: Common = COMMON,
+) -> int:
+    """Stop VPS: they hold nothing any more, and their nodes keep what is in them until they are started again.
+
+    A VPS that waits to be started again stays stopped.
+    """
+
+    def act(session: Session, task_id: int) -> str:
+        message = session.client.stop_vps(str(task_id)).message
+        if not wait:
+            return message
+        asyncio.run(_until_stopped(session, task_id))
+        return f"VPS {task_id} is stopped"
+
+    return _each(references, common, act)
+
+
+Answers = Annotated[bool, Parameter(name="--wait", help="Return when SSH answers.")]
+
+
+@app.command
+def start(references: References, /, *, wait: Answers = False, common: Common = COMMON) -> int:
+    """Start stopped VPS again, each on its node, as soon as there is room."""
+    return _each(references, common, lambda session, task_id: _start(session, task_id, wait=wait))
+
+
+@app.command
+def restart(references: References, /, *, wait: Answers = False, common: Common = COMMON) -> int:
+    """Stop VPS and start them again."""
+
+    def act(session: Session, task_id: int) -> str:
+        session.client.stop_vps(str(task_id))
+        asyncio.run(_until_stopped(session, task_id))
+        return _start(session, task_id, wait=wait)
+
+    return _each(references, common, act)
+
+
+def _start(session: Session, task_id: int, *, wait: bool) -> str:
+    message = session.client.start_vps(str(task_id)).message
+    if not wait:
+        return message
+    asyncio.run(until_ssh_answers(session, task_id))
+    return f"VPS {task_id} is running"
+
+
+@app.command
+def logs(
+    references: References,
+    /,
+    *,
+    follow: Annotated[bool, Parameter(name=("--follow", "-f"), help="Go on as it is written.")] = False,
+    tail: Annotated[int | None, Parameter(name=("--tail", "-n"), help="Only the last so many lines.")] = None,
+    common: Common = COMMON,
+) -> int:
+    """Print what the first program of VPS wrote, and why its start failed where it did."""
+    from hakuriver_cli import logs as of_tasks  # noqa: PLC0415  (loads the client for asyncio)
+
+    def act(found: list[int], *, common: Common) -> int:
+        return of_tasks.logs(found, follow=follow, tail=tail, common=common)
+
+    return _as_tasks(act, references, common)
+
+
+@app.command
 def pause(references: References, /, *, common: Common = COMMON) -> int:
     """Freeze VPS; they keep what they hold, and connections wait."""
     return _as_tasks(tasks.pause, references, common)
@@ -275,6 +350,22 @@ def unshare(reference: Reference, users: Users, /, *, common: Common = COMMON) -
     """Let users in no more; their connections end."""
     session = Session(common)
     return for_names(session, users, lambda user: session.client.unshare_vps(reference, user))
+
+
+def _each(references: list[str], common: Common, act: Callable[[Session, int], str]) -> int:
+    """Does it for each, and says what became of it."""
+    session = Session(common)
+    done: list[views.Done] = []
+
+    def one(reference: str) -> None:
+        task_id = session.client.vps(reference).task_id
+        done.append(views.Done(task_id=task_id, message=act(session, task_id)))
+
+    try:
+        return session.for_each(references, one)
+    finally:
+        if done:
+            session.printer.rows(done, views.DONE)
 
 
 def _as_tasks(act: Callable[..., int], references: list[str], common: Common) -> int:

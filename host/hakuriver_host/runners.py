@@ -54,7 +54,7 @@ class RunnerClient:
         return await self._post("start", StartRequest(attempts=list(specs)), StartResponse)
 
     async def act(self, action: str, attempts: Sequence[AttemptId]) -> ActionResponse:
-        """`kill`, `pause` or `resume`."""
+        """`kill`, `pause`, `resume` or `stop`."""
         return await self._post(action, AttemptsRequest(attempts=list(attempts)), ActionResponse)
 
     async def health(self) -> RunnerHealth:

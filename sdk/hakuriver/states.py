@@ -6,7 +6,10 @@ from enum import StrEnum
 
 
 class TaskState(StrEnum):
-    """`pending → assigning → running ⇄ paused → completed | failed | killed | killed_oom | lost`."""
+    """`pending → assigning → running ⇄ paused → completed | failed | killed | killed_oom | lost`.
+
+    A VPS may also go from `running` or `paused` to `stopped`, and from there to `pending` again.
+    """
 
     PENDING = "pending"
     """Waits in the queue."""
@@ -14,6 +17,8 @@ class TaskState(StrEnum):
     """Resources are held on a node; the Runner prepares the start (image sync included)."""
     RUNNING = "running"
     PAUSED = "paused"
+    STOPPED = "stopped"
+    """A VPS that was stopped: it holds no resources, and its node keeps what is in it until it is started again."""
     COMPLETED = "completed"
     """Ended by itself with exit code 0."""
     FAILED = "failed"

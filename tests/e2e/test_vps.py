@@ -130,6 +130,19 @@ def created(lab: Cluster, who: Person, *options: str) -> Iterator[int]:
         lab.api.wait_final(task_id)
 
 
+def begun(who: Person, task_id: int, command: str) -> subprocess.Popen[str]:
+    """A session in which that command runs."""
+    session = subprocess.Popen(
+        ["ssh", "-F", who.config(task_id), f"{task_id}.hakuriver", f"echo begun; {command}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert session.stdout is not None
+    assert session.stdout.readline() == "begun\n"
+    return session
+
+
 def container_of(task_id: int) -> str:
     return container_name((task_id, 1))
 
@@ -512,14 +525,7 @@ class TestGateway:
         assert "the gateway has no shell" not in done.stderr
 
     def test_garbage_and_silence_disturb_nobody(self, lab: Cluster, ada: Person, vps: int) -> None:
-        session = subprocess.Popen(
-            ["ssh", "-F", ada.config(vps), f"{vps}.hakuriver", "echo begun; read line; echo got $line"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert session.stdout is not None
-        assert session.stdout.readline() == "begun\n"
+        session = begun(ada, vps, "read line; echo got $line")
         with contextlib.ExitStack() as stack:
             strangers = [
                 stack.enter_context(socket.create_connection(("127.0.0.1", lab.ssh_port))) for _ in range(60)
@@ -648,13 +654,7 @@ class TestLife:
 
     def test_a_killed_one_takes_its_sessions_along(self, lab: Cluster, ada: Person) -> None:
         with created(lab, ada) as task_id:
-            session = subprocess.Popen(
-                ["ssh", "-F", ada.config(task_id), f"{task_id}.hakuriver", "echo begun; sleep 600"],
-                stdout=subprocess.PIPE,
-                stdin=subprocess.DEVNULL,
-            )
-            assert session.stdout is not None
-            assert session.stdout.readline() == b"begun\n"
+            session = begun(ada, task_id, "sleep 600")
             assert ada.run("vps", "kill", str(task_id)).code == 0
             assert session.wait(60) != 0
             assert lab.api.wait_final(task_id).status is TaskState.KILLED
@@ -684,6 +684,119 @@ class TestLife:
             ended = lab.api.wait_final(task_id)
             assert ended.status is TaskState.FAILED
             assert "time limit" in (ended.error_message or "")
+
+
+class TestStopping:
+    """A VPS at rest: what is in it is kept, and what it held others may have."""
+
+    def test_its_data_and_host_key_outlive_stop_and_start(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada, "--name", "rests", "--cores", "2") as task_id:
+            assert ada.ssh(task_id, "echo kept > /root/file").returncode == 0
+            stopped = ada.run("vps", "stop", "rests")
+            assert (stopped.code, "is stopped" in stopped.stdout) == (0, True), stopped.stderr
+            state = json.loads(ada.run("vps", "status", "rests", "-o", "json").stdout)
+            assert state["status"] == "stopped"
+            held = lab.api.nodes()[lab.node.name].cores_in_use
+            refused = ada.ssh(task_id, "true")
+            assert (refused.returncode, "is stopped" in refused.stderr) == (SSH_FAILED, True), refused.stderr
+            assert "vps start" in refused.stderr
+
+            started = ada.run("vps", "start", "rests", "--wait")
+            assert started.code == 0, started.stderr
+            # The host key is the one that the configuration knows.
+            assert ada.ssh(task_id, "cat /root/file").stdout == "kept\n"
+            now_held = lab.api.nodes()[lab.node.name].cores_in_use
+            assert now_held == held + 2
+
+    def test_it_takes_its_sessions_along(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            session = begun(ada, task_id, "sleep 600")
+            assert ada.run("vps", "stop", str(task_id)).code == 0
+            assert session.wait(60) != 0
+
+    def test_restarted_and_stopped_twice(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            before = ada.ssh(task_id, "echo 1 > /root/file; stat -c %Z /proc/1").stdout
+            again = ada.run("vps", "restart", str(task_id), "--wait")
+            assert again.code == 0, again.stderr
+            after = ada.ssh(task_id, "cat /root/file; stat -c %Z /proc/1").stdout
+            assert after.startswith("1\n")
+            assert after.splitlines()[1] != before.strip()
+            for _ in range(2):
+                assert ada.run("vps", "stop", str(task_id)).code == 0
+            known = ada.run("vps", "start", str(task_id), "--wait")
+            assert known.code == 0, known.stderr
+            assert "is running already" in ada.run("vps", "start", str(task_id)).stdout
+
+    def test_a_paused_one_is_stopped(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            assert ada.run("vps", "pause", str(task_id)).code == 0
+            stopped = ada.run("vps", "stop", str(task_id))
+            assert stopped.code == 0, stopped.stderr
+
+    def test_a_killed_one_is_gone(self, lab: Cluster, ada: Person) -> None:
+        task_id = create(ada)
+        assert ada.run("vps", "stop", str(task_id)).code == 0
+        assert container_of(task_id) in names(lab)
+        assert ada.run("vps", "kill", str(task_id)).code == 0
+        lab.api.wait_final(task_id)
+        until(lambda: container_of(task_id) not in names(lab), lambda: "its container is removed")
+
+    def test_it_waits_for_room_and_may_stay(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada, "--cores", "20") as first:
+            assert ada.run("vps", "stop", str(first)).code == 0
+            with created(lab, ada, "--cores", "20"):
+                assert ada.run("vps", "start", str(first)).code == 0
+                explained = ada.run("task", "explain", str(first)).stdout
+                assert "20" in explained, explained
+                assert ada.run("vps", "stop", str(first)).code == 0
+            assert lab.api.task(first).status is TaskState.STOPPED
+
+    @pytest.mark.parametrize("daemon", ["host", "runner"])
+    def test_it_stays_stopped_over_a_restart(self, lab: Cluster, ada: Person, daemon: str) -> None:
+        with created(lab, ada) as task_id:
+            assert ada.ssh(task_id, "echo kept > /root/file").returncode == 0
+            assert ada.run("vps", "stop", str(task_id)).code == 0
+            if daemon == "host":
+                lab.host.kill()
+                lab.start_host()
+            else:
+                lab.node.daemon.kill()
+                lab.node.daemon.start()
+            lab.wait_online()
+            assert lab.api.task(task_id).status is TaskState.STOPPED
+            started = ada.run("vps", "start", str(task_id), "--wait")
+            assert started.code == 0, started.stderr
+            assert ada.ssh(task_id, "cat /root/file").stdout == "kept\n"
+
+    def test_its_time_limit_ends_it_while_it_is_stopped(self, lab: Cluster, ada: Person) -> None:
+        task_id = create(ada, "--time-limit", "8s")
+        assert ada.run("vps", "stop", str(task_id)).code == 0
+        ended = lab.api.wait_final(task_id)
+        assert "time limit" in (ended.error_message or "")
+
+    def test_one_that_others_let_me_into_is_not_mine_to_stop(
+        self, lab: Cluster, ada: Person, eve: Person
+    ) -> None:
+        with created(lab, ada) as task_id:
+            assert ada.run("vps", "share", str(task_id), "eve").code == 0
+            for verb in ("stop", "start", "restart"):
+                refused = eve.run("vps", verb, str(task_id))
+                assert refused.code == DENIED, refused.stderr
+
+    def test_a_command_is_no_vps(self, lab: Cluster, ada: Person) -> None:
+        task_id = lab.api.submit_one("sleep", "1000")
+        refused = ada.run("vps", "stop", str(task_id))
+        assert refused.code == NOT_FOUND, refused.stderr
+        lab.api.kill(task_id)
+
+    def test_what_it_wrote(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            assert ada.ssh(task_id, "echo from within > /proc/1/fd/1").returncode == 0
+            until(
+                lambda: "from within" in ada.run("vps", "logs", str(task_id)).stdout,
+                lambda: "it is in the log",
+            )
 
 
 class TestRestarts:

@@ -29,12 +29,14 @@ class SimAttempt:
     status: TaskState = TaskState.ASSIGNING
     sequence: int = 0
     exit_code: int | None = None
+    run: int = 0
 
     def report(self) -> AttemptReport:
         return AttemptReport(
             task_id=self.key[0],
             attempt=self.key[1],
             sequence=self.sequence,
+            run=self.run,
             status=self.status,
             exit_code=self.exit_code,
             completed_at=datetime.fromtimestamp(T0, UTC) if self.status in FINAL else None,
@@ -55,26 +57,48 @@ class SimRunner:
     """From when it has looked at what it has for a registration, until the Host has answered."""
     attempts: dict[Key, SimAttempt] = field(default_factory=dict)
     acknowledged: set[Key] = field(default_factory=set)
-    started: dict[Key, int] = field(default_factory=dict)
+    started: dict[tuple[Key, int], int] = field(default_factory=dict)
+    """By attempt and run."""
 
-    def start(self, key: Key) -> StartResult | None:
+    def start(self, key: Key, run: int) -> StartResult | None:
         if self.holds_starts:
             return None
+        kept = self.attempts.get(key)
+        if kept is not None and kept.status is TaskState.STOPPED and run > kept.run:
+            return self._start_again(kept, run)
         if key in self.attempts:
             return StartResult(
                 task_id=key[0], attempt=key[1], outcome="known", report=self.attempts[key].report()
             )
         if key in self.acknowledged:
             return StartResult(task_id=key[0], attempt=key[1], outcome="known")
-        if self.refuses:
+        if self.refuses or run:
             return StartResult(task_id=key[0], attempt=key[1], outcome="refused", reason="not here")
         self.attempts[key] = SimAttempt(key)
-        self.started[key] = self.started.get(key, 0) + 1
+        self._count(key, run)
         return StartResult(task_id=key[0], attempt=key[1], outcome="accepted")
+
+    def _start_again(self, kept: SimAttempt, run: int) -> StartResult:
+        task_id, attempt = kept.key
+        if self.refuses:
+            return StartResult(task_id=task_id, attempt=attempt, outcome="refused", reason="not here")
+        kept.run, kept.status, kept.sequence = run, TaskState.ASSIGNING, kept.sequence + 1
+        self._count(kept.key, run)
+        return StartResult(task_id=task_id, attempt=attempt, outcome="accepted", report=kept.report())
+
+    def _count(self, key: Key, run: int) -> None:
+        self.started[key, run] = self.started.get((key, run), 0) + 1
+
+    def stop(self, key: Key) -> AttemptReport | None:
+        attempt = self.attempts.get(key)
+        running = attempt is not None and attempt.status in {TaskState.RUNNING, TaskState.PAUSED}
+        return self.change(key, TaskState.STOPPED) if running else None
 
     def change(self, key: Key, status: TaskState, exit_code: int | None = None) -> AttemptReport | None:
         attempt = self.attempts.get(key)
         if attempt is None or attempt.status in FINAL:
+            return None
+        if attempt.status is TaskState.STOPPED and status not in FINAL:
             return None
         attempt.status, attempt.exit_code = status, exit_code
         attempt.sequence += 1
@@ -124,7 +148,7 @@ class Simulation:
     cluster: reactor.Cluster = field(default_factory=reactor.Cluster)
     runners: dict[str, SimRunner] = field(default_factory=dict)
     reports: list[tuple[str, AttemptReport]] = field(default_factory=list)
-    starts: list[tuple[str, Key]] = field(default_factory=list)
+    starts: list[tuple[str, Key, int]] = field(default_factory=list)
     registering: list[SimRegistering] = field(default_factory=list)
     history: dict[int, list[Event]] = field(default_factory=dict)
     outcomes: dict[Key, tuple[TaskState, int | None]] = field(default_factory=dict)
@@ -209,7 +233,10 @@ class Simulation:
         for task_id, attempt in runner.live():
             task = self.cluster.tasks[task_id]
             assert task.attempt == attempt, "of an older attempt nothing is left"
-            assert task.state in HOLDING, "what runs on is adopted"
+            if runner.attempts[task_id, attempt].status is not TaskState.STOPPED:
+                assert task.state in HOLDING, "what runs on is adopted"
+            else:
+                assert task.kept or task.state is TaskState.ASSIGNING, "what is kept is known to be"
 
     def heartbeat(self, name: str) -> None:
         runner = self.runners[name]
@@ -218,9 +245,13 @@ class Simulation:
         ):
             self.register(name)
 
-    def submit(self, cores: int, retries: int, target: str | None) -> int:
+    def submit(self, cores: int, retries: int, target: str | None, *, vps: bool = False) -> int:
         spec = SubmitRequest(
-            command="x", required_cores=cores, max_retries=retries, targets=[target] if target else []
+            task_type="vps" if vps else "command",
+            command="x",
+            required_cores=cores,
+            max_retries=0 if vps else retries,
+            targets=[target] if target else [],
         )
         task_id, self.next_id = self.next_id, self.next_id + 1
         batch = Batch(task_id, "ada", self.now.wall, spec, "base", "1")
@@ -245,13 +276,13 @@ class Simulation:
         """Puts every wanted start on the wire."""
         node = self.cluster.nodes.get(name)
         if node is not None and node.reconciled and self.runners[name].connected:
-            self.starts += [(name, task.key) for task in node.to_start.values()]
+            self.starts += [(name, task.key, task.run) for task in node.to_start.values()]
 
-    def deliver_start(self, name: str, key: Key, *, answer_lost: bool) -> None:
+    def deliver_start(self, name: str, key: Key, run: int, *, answer_lost: bool) -> None:
         runner = self.runners[name]
         if not runner.connected:
             return
-        result = runner.start(key)
+        result = runner.start(key, run)
         if result is not None and not answer_lost:
             self.commit(reactor.on_start_results(self.cluster, name, [result], self.now))
 
@@ -280,8 +311,8 @@ class Simulation:
     def deliver_all(self) -> None:
         """Everything under way arrives, once."""
         starts, self.starts = self.starts, []
-        for name, key in starts:
-            self.deliver_start(name, key, answer_lost=False)
+        for name, key, run in starts:
+            self.deliver_start(name, key, run, answer_lost=False)
         reports, self.reports = self.reports, []
         for name, report in reports:
             self.deliver_report(name, report)
@@ -294,7 +325,7 @@ class Simulation:
         runner.attempts.clear()
         runner.acknowledged.clear()
         self.reports = [(node, report) for node, report in self.reports if node != name]
-        self.starts = [(node, key) for node, key in self.starts if node != name]
+        self.starts = [start for start in self.starts if start[0] != name]
         self.registering = [one for one in self.registering if one.registration.name != name]
         runner.registered, runner.holds_starts = False, True
         self.heartbeat(name)
@@ -331,7 +362,8 @@ class Simulation:
         node = self.cluster.nodes.get(name)
         if node is None:
             return
-        used = node.state is NodeState.ONLINE or bool(self.cluster.ledger.holders(name))
+        kept = any(task.kept and task.node == name for task in self.cluster.tasks.values())
+        used = node.state is NodeState.ONLINE or kept or bool(self.cluster.ledger.holders(name))
         try:
             effects = reactor.on_remove(self.cluster, name, self.now, force=force)
         except ConflictError:
@@ -347,6 +379,25 @@ class Simulation:
         if task is not None and task.state is not TaskState.LOST:
             self.commit(reactor.on_kill(self.cluster, task_id, "ada", self.now))
 
+    def stop(self, task_id: int) -> None:
+        """As a person does: the Runner is asked at once, or cannot be."""
+        task = self.cluster.tasks.get(task_id)
+        can = task is not None and (
+            task.kept or task.state in {TaskState.RUNNING, TaskState.PAUSED, TaskState.STOPPED}
+        )
+        if task is None or not can or task.batch.spec.task_type != "vps":
+            return
+        effects, wanted = reactor.on_stop(self.cluster, task_id, self.now)
+        self.commit(effects)
+        runner = self.runners[task.node or ""]
+        if wanted is not None and runner.connected:
+            self._queue(runner.name, runner.stop(wanted.key))
+
+    def start_again(self, task_id: int) -> None:
+        task = self.cluster.tasks.get(task_id)
+        if task is not None and task.kept and not task.kill_requested:
+            self.commit(reactor.on_start_again(self.cluster, task_id, "ada", self.now))
+
     def settle(self) -> None:
         """Mends everything, lets everything end, and delivers what is under way, until nothing changes."""
         for runner in self.runners.values():
@@ -361,6 +412,8 @@ class Simulation:
 
     def _settle_once(self) -> None:
         self.tick(1.0)
+        for task_id in list(self.cluster.tasks):
+            self.start_again(task_id)
         self.schedule()
         for name, runner in self.runners.items():
             self.send_starts(name)

@@ -18,7 +18,7 @@ from hakuriver_agent.supervisor import Supervisor
 
 
 def routes(supervisor: Supervisor) -> list[Route]:
-    """`POST /api/start|kill|pause|resume` and `GET /api/attempts`."""
+    """`POST /api/start|kill|pause|resume|stop` and `GET /api/attempts`."""
 
     async def start(request: Request) -> Response:
         body = await read(request, StartRequest)
@@ -36,6 +36,10 @@ def routes(supervisor: Supervisor) -> list[Route]:
         body = await read(request, AttemptsRequest)
         return answer(ActionResponse(results=await supervisor.resume(body.attempts)))
 
+    async def stop(request: Request) -> Response:
+        body = await read(request, AttemptsRequest)
+        return answer(ActionResponse(results=await supervisor.stop(body.attempts)))
+
     async def attempts(_: Request) -> Response:
         return answer(AttemptList(attempts=supervisor.reports()))
 
@@ -44,5 +48,6 @@ def routes(supervisor: Supervisor) -> list[Route]:
         Route("/api/kill", kill, methods=["POST"]),
         Route("/api/pause", pause, methods=["POST"]),
         Route("/api/resume", resume, methods=["POST"]),
+        Route("/api/stop", stop, methods=["POST"]),
         Route("/api/attempts", attempts, methods=["GET"]),
     ]

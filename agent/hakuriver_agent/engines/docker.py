@@ -153,6 +153,8 @@ class DockerEngine(Engine):
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
         spec = self._with_user(spec)
+        if spec.run:
+            return await self._start_kept(spec, launch)
         with self.environments.wanted(spec):
             _, image = await self.environments.image(spec, launch)
             try:
@@ -174,7 +176,19 @@ class DockerEngine(Engine):
         self._watch(spec, kills, look=spec.memory_bytes is not None)
         return Started(started, container_name(spec.key), image)
 
-    async def adopt(self, spec: AttemptSpec) -> Adopted | None:
+    async def _start_kept(self, spec: AttemptSpec, launch: Launch) -> Started:
+        """Starts a container that was stopped, or finds it started."""
+        async with self._starting:
+            launch.check()
+            kills = kernel_kills()
+            self._stopping.discard(spec.key)
+            started, image = await self._door.call(lambda: self._start_what_is_there(spec, launch))
+        self._watch(spec, kills)
+        return Started(started, container_name(spec.key), image)
+
+    async def adopt(self, spec: AttemptSpec, *, ending: bool = False) -> Adopted | None:
+        if ending:
+            self._stopping.add(spec.key)
         name, kills = container_name(spec.key), kernel_kills()
         info = await self._door.call(lambda: self._door.inspect(name))
         if info is None or info["Config"]["Labels"].get(LABEL_RUNNER) != self._place.runner:
@@ -268,6 +282,38 @@ class DockerEngine(Engine):
             self._output(spec).attach()
             self._start(client, spec, name)
         return datetime.now(UTC)
+
+    def _start_what_is_there(self, spec: AttemptSpec, launch: Launch) -> tuple[datetime, str]:
+        """In a thread; when it started, and its image."""
+        name = container_name(spec.key)
+        info = self._door.inspect(name)
+        if info is None:
+            raise StartFailedError(_GONE)
+        if info["State"]["Running"]:
+            self._output(spec).follow()
+            return moment(info["State"]["StartedAt"]), info["Image"]
+        launch.check()
+        try:
+            self._start_ended(spec)
+        except ForbiddenPathError as error:
+            raise StartFailedError(str(error)) from None
+        except OSError as error:
+            raise StartFailedError(f"cannot prepare {error.filename}: {error.strerror}") from None
+        return datetime.now(UTC), info["Image"]
+
+    def _start_ended(self, spec: AttemptSpec) -> None:
+        """In a thread: starts a container that has ended, with its mounts as they are now."""
+        folders = self._settings.folders
+        # A folder for what is temporary may have been emptied when the machine started.
+        make_scratch(folders.scratch(*spec.key), _ids(spec))
+        self._vps_binds(spec)
+        with HeldSources(folders.held_sources / f"{spec.task_id}-{spec.attempt}") as held:
+            for bind in self._binds(spec):
+                held.hold(bind.source)
+            if spec.key in self._stopping:
+                return
+            self._output(spec).attach()
+            self._start(self._door.client(), spec, container_name(spec.key))
 
     def _create(self, spec: AttemptSpec, image: str, name: str, held: HeldSources) -> bool:
         """Creates the container; False when an earlier life did."""
@@ -422,20 +468,8 @@ class DockerEngine(Engine):
         self._rest(spec.key, pause)
         if self._closed.is_set():
             return True
-        name = container_name(spec.key)
-        place = folders.held_sources / f"{spec.task_id}-{spec.attempt}"
         try:
-            spec = self._with_user(spec)
-            # A folder for what is temporary may have been emptied when the machine started.
-            make_scratch(folders.scratch(*spec.key), _ids(spec))
-            self._vps_binds(spec)
-            with HeldSources(place) as held:
-                for bind in self._binds(spec):
-                    held.hold(bind.source)
-                if spec.key in self._stopping:
-                    return False
-                self._output(spec).attach()
-                self._start(self._door.client(), spec, name)
+            self._start_ended(self._with_user(spec))
         except (StartFailedError, EngineUnavailableError, ForbiddenPathError, OSError) as error:
             log.warning("a VPS could not be started again", task=spec.task_id, cause=str(error))
             self._outputs[spec.key].abandon()

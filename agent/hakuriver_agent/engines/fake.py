@@ -123,10 +123,15 @@ class FakeEngine(Engine):
         await self._prepare(launch)
         launch.check()
         async with self._gated("start"):
-            unit = self.world.units.get(spec.key) or self.world.begin(spec)
+            unit = self.world.units.get(spec.key)
+            if spec.run and unit is None:
+                raise StartFailedError("it is gone")
+            if unit is None or (spec.run > unit.spec.run and unit.ended is not None):
+                unit = self.world.begin(spec)
         return Started(unit.started_at, f"fake-{spec.task_id}-{spec.attempt}", "sha256:fake")
 
-    async def adopt(self, spec: AttemptSpec) -> Adopted | None:
+    async def adopt(self, spec: AttemptSpec, *, ending: bool = False) -> Adopted | None:
+        del ending  # Nothing is started again unasked here.
         async with self._gated("adopt"):
             unit = self.world.units.get(spec.key)
             if unit is None or unit.state is UnitState.CREATED:

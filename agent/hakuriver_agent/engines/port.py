@@ -3,7 +3,7 @@
 An engine runs units: a container, or a process with its children. A unit is named by the key of its attempt and
 outlives the Runner. The verbs promise:
 
-- `start` starts a unit at most once per key, also when an earlier life of the Runner had begun to;
+- `start` starts a unit at most once per key and run, also when an earlier life of the Runner had begun to;
 - `adopt` takes up a unit that an earlier life started, its output included;
 - `wait` tells how it ended, after its output has been written;
 - `remove` leaves nothing of it behind, and is called only when the Host knows the end.
@@ -140,7 +140,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
-        """Starts the unit, or finds it started.
+        """Starts the unit, or finds it started. From the second run on, what is there of it is started.
 
         Raises:
             StartFailedError: it cannot be started.
@@ -148,8 +148,11 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    async def adopt(self, spec: AttemptSpec) -> Adopted | None:
-        """Takes up a unit of an earlier life, running or ended; none when nothing of it was started."""
+    async def adopt(self, spec: AttemptSpec, *, ending: bool = False) -> Adopted | None:
+        """Takes up a unit of an earlier life, running or ended; none when nothing of it was started.
+
+        One that is `ending` was told to end: where it has, it is not started again.
+        """
 
     @abstractmethod
     async def wait(self, key: Key) -> Ended:

@@ -109,7 +109,8 @@ class ProcessEngine(Engine):
             raise StartFailedError(ended["message"], ended["exit_code"])
         return _started(spec.key, answer)
 
-    async def adopt(self, spec: AttemptSpec) -> Adopted | None:
+    async def adopt(self, spec: AttemptSpec, *, ending: bool = False) -> Adopted | None:
+        del ending  # Nothing is started again unasked here.
         if not self._link.exists:
             return None
         units = (await self._link.request({"do": "units"}))["units"]

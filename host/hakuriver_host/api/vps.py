@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hakuriver.errors import ConflictError, NotFoundError
+from hakuriver.errors import ConflictError, NotFoundError, UnreachableError
 from hakuriver.models.tasks import Message
 from hakuriver.models.vps import GatewayInfo, VpsSummary
 from hakuriver_host.api.endpoint import Call, Endpoint
@@ -19,6 +19,12 @@ def vps_endpoints(desk: VpsDesk) -> list[Endpoint]:
 
     async def one(call: Call) -> VpsSummary:
         return await desk.find(call.path["vps"], call.principal)
+
+    async def stop(call: Call) -> Message:
+        return await desk.stop(call.path["vps"], call.principal)
+
+    async def start(call: Call) -> Message:
+        return await desk.start_again(call.path["vps"], call.principal)
 
     async def share(call: Call) -> Message:
         user = call.path["user"]
@@ -52,6 +58,24 @@ def vps_endpoints(desk: VpsDesk) -> list[Endpoint]:
             "Show the VPS of an id, or the live one of a name",
             VpsSummary,
             errors=(NotFoundError,),
+        ),
+        Endpoint(
+            "POST",
+            "/api/vps/{vps}/stop",
+            stop,
+            Permission.OWN,
+            "Stop a VPS and keep what is in it",
+            Message,
+            errors=(NotFoundError, ConflictError, UnreachableError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/vps/{vps}/start",
+            start,
+            Permission.OWN,
+            "Start a stopped VPS again",
+            Message,
+            errors=(NotFoundError, ConflictError),
         ),
         Endpoint(
             "PUT",

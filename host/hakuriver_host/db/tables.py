@@ -51,6 +51,7 @@ class TaskRow(SQLModel, table=True):
     node: str | None = Field(default=None, index=True)
     sequence: int = -1
     closed: bool = True
+    run: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     retries: int = 0
     kill_requested: bool = False
     excluded: str = ""

@@ -13,7 +13,7 @@ from hakuriver.models.tasks import RetryCause
 from hakuriver.states import FINAL, HOLDING, TaskState
 from hakuriver_host.domain.cluster import Cluster
 from hakuriver_host.domain.machine import allowed
-from hakuriver_host.domain.model import Effects, Event, Node, Now, Task
+from hakuriver_host.domain.model import Effects, Event, Node, Now, Request, Task
 from hakuriver_host.domain.placement import impossible
 
 _RETRY_CAUSES = {
@@ -58,7 +58,10 @@ def take(
     task = cluster.tasks.get(report.task_id)
     if task is None or not _is_current(task, node_name, report):
         return _over(report)
-    given_up = returning and task.state not in HOLDING
+    if report.status not in FINAL and report.run < task.run and task.state is not TaskState.LOST:
+        _not_told_to_start(cluster, task, effects)
+        return VerdictAction.KEEP
+    given_up = returning and task.state not in HOLDING and task.state is not TaskState.STOPPED
     known = report.attempt == task.attempt and report.sequence <= task.sequence
     if (known and not given_up) or report.status in _NOT_A_RUNNERS:
         return VerdictAction.KEEP
@@ -69,13 +72,15 @@ def take(
         effects.tasks[task.task_id] = task
         return VerdictAction.FORGET
     _reopen(cluster, task, node_name, report)
-    task.sequence = report.sequence
+    task.sequence, task.run = report.sequence, report.run
     task.image, task.unit_name = report.image or task.image, report.unit_name or task.unit_name
     if report.started_at is not None:
         task.started_at = report.started_at.timestamp()
     if report.status in FINAL:
         _finish(cluster, task, report, now, effects)
         return VerdictAction.FORGET
+    if report.status is TaskState.STOPPED:
+        _at_rest(cluster, task, effects)
     if task.kill_requested:
         _told_to_kill(cluster, task, effects)
     task.reason = report.message or ""
@@ -101,7 +106,7 @@ def _retry_is_queued(task: Task, report: AttemptReport) -> bool:
     """A lost attempt turns out to have failed, and the task waits for its next try already: that stands."""
     return (
         task.state is TaskState.PENDING
-        and not task.closed
+        and not (task.closed or task.kept)
         and _RETRY_CAUSES.get(report.status) in task.batch.spec.retry_on
     )
 
@@ -117,8 +122,36 @@ def _reopen(cluster: Cluster, task: Task, node_name: str, report: AttemptReport)
     if task.state not in HOLDING:
         task.attempt, task.node, task.closed = report.attempt, node_name, False
         task.completed_at = task.exit_code = task.message = None
-        cluster.ledger.hold(node_name, task.task_id, task.request)
+        if report.status is not TaskState.STOPPED:
+            cluster.ledger.hold(node_name, task.task_id, task.request)
     struck(cluster, task)
+
+
+def _not_told_to_start(cluster: Cluster, task: Task, effects: Effects) -> None:
+    """The Runner speaks of the time before the start that it is to be told of, perhaps by a Host that has ended since."""
+    node = cluster.nodes.get(task.node or "")
+    if node is not None and task.state is TaskState.ASSIGNING and not task.kill_requested:
+        node.to_start[task.task_id] = task
+        effects.wake.add(node.name)
+
+
+def _at_rest(cluster: Cluster, task: Task, effects: Effects) -> None:
+    """It has been stopped: others may have what it held, and it can be started where it is alone."""
+    release(cluster, task, effects)
+    task.request = pinned(task)
+
+
+def pinned(task: Task) -> Request:
+    """What it asks for where it is kept."""
+    return replace(task.request, node=task.node)
+
+
+def stay(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -> None:
+    """A stopped VPS that was to be started stays stopped."""
+    cluster.queue.remove(task)
+    release(cluster, task, effects)
+    task.reason = cause
+    change(task, TaskState.STOPPED, now, effects, cause)
 
 
 def _finish(cluster: Cluster, task: Task, report: AttemptReport, now: Now, effects: Effects) -> None:
@@ -159,6 +192,11 @@ def _retry(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects)
 
 def refused(cluster: Cluster, task: Task, reason: str, now: Now, effects: Effects) -> None:
     node_name = task.node or ""
+    if task.run:
+        stay(cluster, task, f"{node_name} cannot start it: {reason}", now, effects)
+        if task.kill_requested:
+            _told_to_kill(cluster, task, effects)
+        return
     task.closed = True
     excluded = replace(task.request, excluded=task.request.excluded | {node_name})
     elsewhere = any(not impossible(node, excluded) for node in cluster.nodes.values())
@@ -181,7 +219,7 @@ def refused(cluster: Cluster, task: Task, reason: str, now: Now, effects: Effect
 
 def missing(cluster: Cluster, node: Node, task: Task, *, forgot: bool, now: Now, effects: Effects) -> None:
     """The Host counts on an attempt of which the Runner's journal says nothing."""
-    if task.closed or task.state is TaskState.PENDING:
+    if task.closed or (task.state is TaskState.PENDING and not task.kept):
         return
     arrived = task.sequence >= 0
     if forgot or arrived:
@@ -207,6 +245,7 @@ def lose(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -
     if task.may_retry(RetryCause.LOST):
         _retry(cluster, task, f"attempt {task.attempt} is lost: {cause}", now, effects)
         return
+    cluster.queue.remove(task)
     release(cluster, task, effects)
     task.message, task.completed_at, task.reason = cause, now.wall, ""
     change(task, TaskState.LOST, now, effects, cause)

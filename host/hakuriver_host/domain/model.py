@@ -82,6 +82,8 @@ class Task:
     """Of the last report of the latest attempt; -1 before any."""
     closed: bool = True
     """The latest attempt has ended for good: no report of it changes anything any more."""
+    run: int = 0
+    """How often the latest attempt was told to start again after it had been stopped."""
     retries: int = 0
     kill_requested: bool = False
     reason: str = ""
@@ -96,6 +98,12 @@ class Task:
     @property
     def key(self) -> AttemptKey:
         return AttemptKey(self.task_id, self.attempt)
+
+    @property
+    def kept(self) -> bool:
+        """It does not run, and its node keeps what is in it: it can be started there alone."""
+        waits = self.state is TaskState.PENDING and self.run > 0
+        return not self.closed and (waits or self.state is TaskState.STOPPED)
 
     def may_retry(self, cause: RetryCause) -> bool:
         spec = self.batch.spec

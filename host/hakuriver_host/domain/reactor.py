@@ -11,8 +11,20 @@ from dataclasses import dataclass
 
 from hakuriver.errors import ConflictError, NotFoundError
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict
-from hakuriver.states import HOLDING, NodeState, TaskState
-from hakuriver_host.domain.attempts import change, end, freed, lose, missing, refused, struck, take, take_all
+from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
+from hakuriver_host.domain.attempts import (
+    change,
+    end,
+    freed,
+    lose,
+    missing,
+    pinned,
+    refused,
+    stay,
+    struck,
+    take,
+    take_all,
+)
 from hakuriver_host.domain.cluster import Cluster
 from hakuriver_host.domain.model import AttemptKey, Effects, Node, Now, Registration, Task
 from hakuriver_host.domain.placement import place
@@ -33,10 +45,13 @@ def restore(cluster: Cluster, nodes: Iterable[Node], tasks: Iterable[Task], now:
         cluster.nodes[node.name] = node
     for task in tasks:
         cluster.tasks[task.task_id] = task
+        if task.kept:
+            task.request = pinned(task)
         if task.state is TaskState.PENDING:
             cluster.queue.add(task)
-        elif task.state in HOLDING and task.node:
-            cluster.ledger.hold(task.node, task.task_id, task.request)
+        elif (task.state in HOLDING or task.kept) and task.node:
+            if task.state in HOLDING:
+                cluster.ledger.hold(task.node, task.task_id, task.request)
             if task.kill_requested and task.node in cluster.nodes:
                 cluster.nodes[task.node].to_kill[task.key] = None
 
@@ -60,14 +75,13 @@ def on_schedule(cluster: Cluster, now: Now) -> Effects:
     cluster.claim, cluster.blocked = claim, set() if freed_claim else outcome.blocked
     effects.schedule = outcome.more or (freed_claim and bool(outcome.blocked))
     for task, node in outcome.placed:
-        task.attempt += 1
-        task.node, task.sequence, task.closed = node.name, -1, False
-        task.exit_code = task.started_at = task.completed_at = task.message = task.image = task.unit_name = (
-            None
-        )
+        again = task.kept
+        if not again:
+            _next_attempt(task, node.name)
         node.to_start[task.task_id] = task
         effects.wake.add(node.name)
-        change(task, TaskState.ASSIGNING, now, effects, f"placed on {node.name}")
+        cause = f"{'starts again' if again else 'placed'} on {node.name}"
+        change(task, TaskState.ASSIGNING, now, effects, cause)
     return effects
 
 
@@ -81,8 +95,9 @@ def on_start_results(cluster: Cluster, node_name: str, results: Iterable[StartRe
         if task is None or task.attempt != result.attempt or task.node != node_name:
             continue
         struck(cluster, task)
-        if result.outcome == "refused" and task.state is TaskState.ASSIGNING:
-            refused(cluster, task, result.reason or "no reason given", now, effects)
+        why = _why_not_started(task, result)
+        if why is not None and task.state is TaskState.ASSIGNING:
+            refused(cluster, task, why, now, effects)
             continue
         if result.report is not None:
             take(cluster, node_name, result.report, now, effects)
@@ -216,7 +231,8 @@ def on_remove(cluster: Cluster, name: str, now: Now, *, force: bool = False) -> 
 
     """
     node = _known(cluster, name)
-    held = sorted(cluster.ledger.holders(name))
+    kept = (task.task_id for task in cluster.tasks.values() if task.node == name and task.kept)
+    held = sorted({*cluster.ledger.holders(name), *kept})
     if not force:
         _check_unused(node, held)
     effects = Effects(removed={name})
@@ -242,7 +258,11 @@ def on_kill(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects:
     effects = Effects()
     task.kill_requested = True
     cause = f"killed by {by}"
-    if task.state is TaskState.PENDING:
+    if task.kept:
+        cluster.queue.remove(task)
+        if task.state is TaskState.PENDING:
+            change(task, TaskState.STOPPED, now, effects, cause)
+    elif task.state is TaskState.PENDING:
         cluster.queue.remove(task)
         end(cluster, task, TaskState.KILLED, now, effects, cause)
         return effects
@@ -265,6 +285,48 @@ def on_killed(cluster: Cluster, node_name: str, keys: Iterable[AttemptKey]) -> N
             node.to_kill.pop(key, None)
 
 
+def on_stop(cluster: Cluster, task_id: int, now: Now) -> tuple[Effects, Task | None]:
+    """A VPS is to hold nothing any more and to keep what is in it; the task whose Runner is to be told, if one is.
+
+    Raises:
+        ConflictError: it is no VPS, has not run yet, is being started, or is lost.
+        NotFoundError: no such task is live.
+
+    """
+    task = _live_vps(cluster, task_id)
+    effects = Effects()
+    if task.state in {TaskState.RUNNING, TaskState.PAUSED}:
+        return effects, task
+    if task.kept:
+        if task.state is TaskState.PENDING:
+            stay(cluster, task, "not started after all", now, effects)
+        return effects, None
+    raise ConflictError(
+        f"VPS {task_id} is {task.state}", "wait until it runs, or give it up: `hakuriver vps kill`"
+    )
+
+
+def on_start_again(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects:
+    """A stopped VPS is to run again, on its node; it waits until there is room. One that is not stopped is left alone.
+
+    Raises:
+        ConflictError: it is no VPS, is lost, or is being killed.
+        NotFoundError: no such task is live.
+
+    """
+    task = _live_vps(cluster, task_id)
+    effects = Effects()
+    if task.kill_requested:
+        raise ConflictError(f"VPS {task_id} is being killed", "make another: `hakuriver vps create`")
+    if task.state is TaskState.STOPPED:
+        task.run += 1
+        task.reason, task.exit_code = "", None
+        change(task, TaskState.PENDING, now, effects, f"started by {by}")
+        cluster.queue.add(task)
+        effects.schedule = True
+    return effects
+
+
 def check_signal(cluster: Cluster, task_id: int, action: str) -> Task:
     """The task to be paused or resumed.
 
@@ -278,6 +340,31 @@ def check_signal(cluster: Cluster, task_id: int, action: str) -> Task:
     if task.state is not wanted:
         raise ConflictError(
             f"task {task_id} is {task.state}, not {wanted}", f"only a {wanted} task can be {action}d"
+        )
+    return task
+
+
+def _next_attempt(task: Task, node: str) -> None:
+    task.attempt += 1
+    task.node, task.sequence, task.closed, task.run = node, -1, False, 0
+    task.exit_code = task.started_at = task.completed_at = task.message = task.image = task.unit_name = None
+
+
+def _why_not_started(task: Task, result: StartResult) -> str | None:
+    """What keeps the Runner from starting it; none when nothing does."""
+    if result.outcome == "refused":
+        return result.reason or "no reason given"
+    report = result.report
+    if report is not None and report.status not in FINAL and report.run < task.run:
+        return "its Runner is of a version that starts no stopped VPS"
+    return None
+
+
+def _live_vps(cluster: Cluster, task_id: int) -> Task:
+    task = _live(cluster, task_id)
+    if task.batch.spec.task_type != "vps":
+        raise ConflictError(
+            f"task {task_id} is no VPS", "a command can be paused, or killed and submitted again"
         )
     return task
 
@@ -337,7 +424,9 @@ __all__ = [
     "on_remove",
     "on_reports",
     "on_schedule",
+    "on_start_again",
     "on_start_results",
+    "on_stop",
     "on_submit",
     "on_tick",
     "on_uncordon",

@@ -153,6 +153,7 @@ def _spec(task: Task) -> AttemptSpec:
         index=task.index,
         owner=batch.owner,
         task_type=spec.task_type,
+        run=task.run,
         engine="docker" if task.request.engine == "docker" else "process",
         # Of a VPS these are keys, which come with each connection.
         command=spec.command if spec.task_type == "command" else _VPS_SHELL,

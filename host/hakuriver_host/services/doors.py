@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from hakuriver.exchange import Talker
 
 
+_HINTS = {
+    TaskState.PAUSED: "resume it: `hakuriver task resume {}`",
+    TaskState.STOPPED: "start it: `hakuriver vps start {}`",
+}
+
+
 class Doors:
     def __init__(self, core: Core, nodes: Nodes, tasks: Tasks, keys: Keys) -> None:
         self._core, self._nodes, self._tasks, self._keys = core, nodes, tasks, keys
@@ -81,10 +87,8 @@ class Doors:
         """
         task_id = task.task_id
         if task.state is not TaskState.RUNNING:
-            hint = "resume it" if task.state is TaskState.PAUSED else "wait until it runs"
-            raise ConflictError(
-                f"task {task_id} is {task.state}", f"{hint}: `hakuriver task status {task_id}`"
-            )
+            hint = _HINTS.get(task.state, "wait until it runs: `hakuriver task status {}`")
+            raise ConflictError(f"task {task_id} is {task.state}", hint.format(task_id))
         client = self._nodes.client_of(task.node)
         async with client.open(f"{door}/{task_id}/{task.attempt}") as connection:
             yield RunnerTalker(connection, task.node or "")

@@ -109,7 +109,7 @@ class Tasks:
             why = self._core.writer.problem or "the database is slow"
             return Message(message=f"task {task_id} is being killed, which is not on the record yet: {why}")
         writing.result()
-        if effects.events:
+        if task_id not in self._core.cluster.tasks:
             return Message(message=f"task {task_id} is killed")
         return Message(message=f"task {task_id} is being killed")
 
@@ -124,16 +124,49 @@ class Tasks:
         await self.check_owns(task_id, principal)
         cluster = self._core.cluster
         task = reactor.check_signal(cluster, task_id, action)
+        await self._act(task, action)
+        return Message(message=f"task {task_id} is {_PAST[action]}")
+
+    async def stop(self, task_id: int, principal: Principal) -> Message:
+        """Has a VPS hold nothing any more and keep what is in it; that it has ended comes a moment later.
+
+        Raises:
+            ConflictError: it is no VPS, has not run yet, or the Runner could not.
+            UnreachableError: the Runner does not answer.
+
+        """
+        await self.check_owns(task_id, principal)
+        effects, running = reactor.on_stop(self._core.cluster, task_id, self._core.now())
+        await self._core.apply(effects)
+        if running is None:
+            return Message(message=f"VPS {task_id} is stopped")
+        await self._act(running, "stop")
+        return Message(message=f"VPS {task_id} is being stopped")
+
+    async def start_again(self, task_id: int, principal: Principal) -> Message:
+        """Has a stopped VPS run again, on its node, as soon as there is room.
+
+        Raises:
+            ConflictError: it is no VPS, or is being killed.
+
+        """
+        await self.check_owns(task_id, principal)
+        cluster = self._core.cluster
+        effects = reactor.on_start_again(cluster, task_id, principal.name, self._core.now())
+        await self._core.apply(effects)
+        state = "is being started" if effects.events else f"is {cluster.tasks[task_id].state} already"
+        return Message(message=f"VPS {task_id} {state}")
+
+    async def _act(self, task: Task, action: str) -> None:
         runner = self._nodes.client_of(task.node)
-        wanted = AttemptId(task_id=task_id, attempt=task.attempt)
+        wanted = AttemptId(task_id=task.task_id, attempt=task.attempt)
         answer = await runner.act(action, [wanted])
         for result in answer.results:
             if not result.ok:
                 raise ConflictError(
-                    f"the Runner could not {action} task {task_id}: {result.reason}",
+                    f"the Runner could not {action} task {task.task_id}: {result.reason}",
                     "see `hakuriver task status`",
                 )
-        return Message(message=f"task {task_id} is {_PAST[action]}")
 
     async def retry(self, task_id: int, principal: Principal, key: str | None) -> SubmitResponse:
         """Submits the same again, as a new task.

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
 from hakuriver.exchange import Talker
 from hakuriver.ids import parse_id
-from hakuriver.models.tasks import TaskSummary
+from hakuriver.models.tasks import Message, TaskSummary
 from hakuriver.models.vps import GatewayInfo, SshStart, VpsSummary
 from hakuriver.states import FINAL, TaskState
 from hakuriver_host.db.repository import TaskFilter
@@ -104,6 +104,22 @@ class VpsDesk:
         with self.doors.guest(task, principal.name) as shut_out:
             async with self.open(task) as runner:
                 await until_shut_out(relay(person, runner), shut_out)
+
+    async def stop(self, reference: str, principal: Principal) -> Message:
+        """See `Tasks.stop`.
+
+        Raises:
+            NotFoundError: there is no such live VPS.
+        """
+        return await self._tasks.stop(await self._own(reference, principal), principal)
+
+    async def start_again(self, reference: str, principal: Principal) -> Message:
+        """See `Tasks.start_again`.
+
+        Raises:
+            NotFoundError: there is no such live VPS.
+        """
+        return await self._tasks.start_again(await self._own(reference, principal), principal)
 
     async def share(self, reference: str, user: str, principal: Principal) -> int:
         """Lets another user into a VPS; its id.

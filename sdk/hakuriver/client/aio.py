@@ -281,6 +281,14 @@ class AsyncClient:
         """By its id, or the live one by its name."""
         return await self._send(calls.vps(reference))
 
+    async def stop_vps(self, reference: str) -> Message:
+        """Has a VPS hold nothing any more; its node keeps what is in it. It is `stopped` a moment later."""
+        return await self._send(calls.stop_vps(reference))
+
+    async def start_vps(self, reference: str) -> Message:
+        """Has a stopped VPS run again, on its node, as soon as there is room."""
+        return await self._send(calls.start_vps(reference))
+
     async def share_vps(self, reference: str, user: str) -> Message:
         """Lets a user into a VPS, given by its id or name."""
         return await self._send(calls.share_vps(reference, user))

@@ -279,6 +279,14 @@ class Client:
         """By its id, or the live one by its name."""
         return self._send(calls.vps(reference))
 
+    def stop_vps(self, reference: str) -> Message:
+        """Has a VPS hold nothing any more; its node keeps what is in it. It is `stopped` a moment later."""
+        return self._send(calls.stop_vps(reference))
+
+    def start_vps(self, reference: str) -> Message:
+        """Has a stopped VPS run again, on its node, as soon as there is room."""
+        return self._send(calls.start_vps(reference))
+
     def share_vps(self, reference: str, user: str) -> Message:
         """Lets a user into a VPS, given by its id or name."""
         return self._send(calls.share_vps(reference, user))

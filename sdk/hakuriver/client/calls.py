@@ -371,6 +371,14 @@ def vps(reference: str) -> Call[VpsSummary]:
     return _get(f"/api/vps/{quote(reference, safe='')}", VpsSummary)
 
 
+def stop_vps(reference: str) -> Call[Message]:
+    return Call("POST", f"/api/vps/{quote(reference, safe='')}/stop", _model(Message), repeatable=True)
+
+
+def start_vps(reference: str) -> Call[Message]:
+    return Call("POST", f"/api/vps/{quote(reference, safe='')}/start", _model(Message), repeatable=True)
+
+
 def share_vps(reference: str, user: str) -> Call[Message]:
     return Call("PUT", _vps_user(reference, user), _model(Message), repeatable=True)
 

@@ -47,6 +47,8 @@ class AttemptSpec(AttemptId):
     index: int = 0
     owner: str
     task_type: Literal["command", "vps"] = "command"
+    run: int = Field(default=0, ge=0, le=MAX_COUNTER)
+    """How often it has been stopped and started again: from 1 on, what the node keeps of it is started."""
     engine: EngineName
     command: str
     arguments: list[str] = []
@@ -80,6 +82,8 @@ class AttemptReport(AttemptId):
 
     sequence: int = Field(ge=0, le=MAX_COUNTER)
     """Rises with each change of this attempt; 0 is the acceptance."""
+    run: int = Field(default=0, ge=0, le=MAX_COUNTER)
+    """The latest that the Runner was told to start."""
     status: TaskState
     exit_code: int | None = Field(default=None, ge=-MAX_COUNTER, le=MAX_COUNTER)
     message: PeerText | None = None
@@ -108,7 +112,7 @@ class StartResponse(PeerModel):
 
 
 class AttemptsRequest(PeerModel):
-    """For kill, pause and resume."""
+    """For kill, pause, resume and stop."""
 
     attempts: list[AttemptId]
 

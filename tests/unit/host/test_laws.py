@@ -26,6 +26,34 @@ class ClusterMachine(RuleBasedStateMachine):
     def submit(self, cores: int, retries: int, where: str | None) -> None:
         self.sim.submit(cores, retries, where)
 
+    @rule(cores=st.integers(0, 2), where=st.sampled_from([None, "b"]))
+    def submit_vps(self, cores: int, where: str | None) -> None:
+        self.sim.submit(cores, 0, where, vps=True)
+
+    @precondition(lambda self: self.sim.history)
+    @rule(index=indices)
+    def stop(self, index: int) -> None:
+        ids = sorted(self.sim.history)
+        self.sim.stop(ids[index % len(ids)])
+
+    @precondition(lambda self: self.sim.history)
+    @rule(index=indices)
+    def start_again(self, index: int) -> None:
+        ids = sorted(self.sim.history)
+        self.sim.start_again(ids[index % len(ids)])
+
+    @rule(name=st.sampled_from(NODES), index=indices)
+    def stops_and_starts(self, name: str, index: int) -> None:
+        """All of it at once, which a random walk rarely does."""
+        live = self.sim.runners[name].live()
+        if live:
+            key = live[index % len(live)]
+            self.sim.progress(name, key, TaskState.RUNNING)
+            self.sim.deliver_all()
+            self.sim.stop(key[0])
+            self.sim.deliver_all()
+            self.sim.start_again(key[0])
+
     @rule(crash=st.booleans())
     def schedule(self, crash: bool) -> None:
         self.sim.schedule(crash_before_commit=crash)
@@ -55,8 +83,8 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(index=indices, answer_lost=st.booleans(), again=st.booleans())
     def deliver_start(self, index: int, answer_lost: bool, again: bool) -> None:
         index %= len(self.sim.starts)
-        name, key = self.sim.starts[index] if again else self.sim.starts.pop(index)
-        self.sim.deliver_start(name, key, answer_lost=answer_lost)
+        name, key, run = self.sim.starts[index] if again else self.sim.starts.pop(index)
+        self.sim.deliver_start(name, key, run, answer_lost=answer_lost)
 
     @rule(
         name=st.sampled_from(NODES),
@@ -177,7 +205,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @invariant()
     def an_attempt_starts_at_most_once(self) -> None:
-        counts: dict[tuple[int, int], int] = {}
+        counts: dict[tuple[tuple[int, int], int], int] = {}
         for runner in self.sim.runners.values():
             for key, number in runner.started.items():
                 counts[key] = counts.get(key, 0) + number

@@ -349,9 +349,9 @@ def test_a_removed_node_that_comes_back_corrects_what_was_lost(sim: Simulation) 
 def test_what_a_removed_node_may_have_started_is_not_started_again(sim: Simulation) -> None:
     task_id = placed(sim)
     sim.send_starts("a")
-    ((name, key),) = sim.starts
+    ((name, key, run),) = sim.starts
     sim.starts.clear()
-    sim.deliver_start(name, key, answer_lost=True)
+    sim.deliver_start(name, key, run, answer_lost=True)
     sim.remove("a", force=True)
     sim.runners["a"].attempts.clear()  # Its disk is new: the journal that knew of it is gone.
     sim.register("a")
@@ -392,3 +392,125 @@ def test_control_of_what_is_not_there(sim: Simulation) -> None:
     sim.tick(331.0)
     with pytest.raises(ConflictError, match="lost"):
         reactor.on_kill(sim.cluster, task_id, "ada", sim.now)
+
+
+def vps_at_rest(sim: Simulation) -> int:
+    task_id = running(sim, vps=True)
+    sim.stop(task_id)
+    sim.deliver_all()
+    return task_id
+
+
+def test_a_stopped_vps_holds_nothing_and_starts_again_where_it_is(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.add_runner("b", 8)
+    assert sim.cluster.ledger.held("a", "cores") == 0
+    sim.start_again(task_id)
+    sim.schedule()
+    assert sim.cluster.ledger.held("a", "cores") == 1
+    sim.send_starts("a")
+    sim.deliver_all()
+    sim.progress("a", (task_id, 1), TaskState.RUNNING)
+    sim.deliver_all()
+    assert states(sim, task_id)[2:] == [
+        TaskState.STOPPED,
+        TaskState.PENDING,
+        TaskState.ASSIGNING,
+        TaskState.RUNNING,
+    ]
+    assert sim.cluster.tasks[task_id].attempt == 1
+
+
+def test_a_stopped_vps_waits_for_room_on_its_node_and_may_be_told_to_stay(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    other = running(sim, cores=2)
+    sim.start_again(task_id)
+    sim.schedule()
+    assert sim.cluster.tasks[task_id].state is TaskState.PENDING
+    sim.stop(task_id)
+    sim.progress("a", (other, 1), TaskState.COMPLETED, 0)
+    sim.deliver_all()
+    sim.schedule()
+    assert sim.cluster.tasks[task_id].state is TaskState.STOPPED
+    assert sim.cluster.ledger.held("a", "cores") == 0
+
+
+def test_a_stopped_vps_is_killed_by_its_runner(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.start_again(task_id)
+    sim.kill(task_id)
+    assert sim.cluster.tasks[task_id].state is TaskState.STOPPED, "it is the Runner's to remove it"
+    sim.send_kills("a")
+    sim.deliver_all()
+    assert states(sim, task_id)[-1] is TaskState.KILLED
+
+
+def test_a_vps_whose_node_cannot_start_it_stays_stopped(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.runners["a"].refuses = True
+    sim.start_again(task_id)
+    sim.schedule()
+    sim.send_starts("a")
+    sim.deliver_all()
+    task = sim.cluster.tasks[task_id]
+    assert (task.state, task.reason) == (TaskState.STOPPED, "a cannot start it: not here")
+    sim.runners["a"].refuses = False
+    sim.start_again(task_id)
+    sim.schedule()
+    sim.send_starts("a")
+    sim.deliver_all()
+    assert sim.runners["a"].attempts[task_id, 1].run == task.run
+
+
+def test_a_runner_of_an_older_version_starts_no_stopped_vps(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.start_again(task_id)
+    sim.schedule()
+    old = sim.runners["a"].attempts[task_id, 1].report()
+    known = StartResult(task_id=task_id, attempt=1, outcome="known", report=old)
+    sim.commit(reactor.on_start_results(sim.cluster, "a", [known], sim.now))
+    assert "of a version that starts no stopped VPS" in sim.cluster.tasks[task_id].reason
+    assert sim.cluster.tasks[task_id].state is TaskState.STOPPED
+
+
+def test_a_restarted_host_starts_what_it_was_about_to_start(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.start_again(task_id)
+    sim.schedule()
+    sim.restart_host()
+    sim.register("a")
+    sim.send_starts("a")
+    sim.deliver_all()
+    assert sim.runners["a"].attempts[task_id, 1].status is TaskState.ASSIGNING
+
+
+def test_the_node_of_a_stopped_vps_is_not_removed_unasked(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.runners["a"].connected = False
+    sim.tick(40)
+    with pytest.raises(ConflictError, match=f"still holds 1 of the tasks: {task_id}"):
+        reactor.on_remove(sim.cluster, "a", sim.now)
+    sim.remove("a", force=True)
+    assert states(sim, task_id)[-1] is TaskState.LOST
+
+
+def test_a_stopped_vps_outlives_the_silence_of_its_node(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.runners["a"].connected = False
+    sim.tick(40)
+    sim.tick(400)
+    assert sim.cluster.tasks[task_id].state is TaskState.STOPPED
+
+
+def test_a_command_is_not_stopped_nor_started_again(sim: Simulation) -> None:
+    task_id = running(sim)
+    with pytest.raises(ConflictError, match="is no VPS"):
+        reactor.on_stop(sim.cluster, task_id, sim.now)
+    with pytest.raises(ConflictError, match="is no VPS"):
+        reactor.on_start_again(sim.cluster, task_id, "ada", sim.now)
+
+
+def test_a_vps_that_is_being_started_is_not_stopped(sim: Simulation) -> None:
+    task_id = started(sim, vps=True)
+    with pytest.raises(ConflictError, match="is assigning"):
+        reactor.on_stop(sim.cluster, task_id, sim.now)
