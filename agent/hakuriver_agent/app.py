@@ -29,6 +29,7 @@ from hakuriver_agent.engines.port import Engine
 from hakuriver_agent.engines.process import ProcessEngine, ProcessSettings, scopes_tell_oom, systemd_runs
 from hakuriver_agent.folders import Folders
 from hakuriver_agent.host import HostClient
+from hakuriver_agent.idle import IdleWatch
 from hakuriver_agent.journal import Journal
 from hakuriver_agent.machine import Machine
 from hakuriver_agent.outbox import Outbox
@@ -58,6 +59,7 @@ class Parts:
     supervisor: Supervisor
     machine: Machine
     registrar: Registrar
+    guests: doors.Guests
 
 
 def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) -> Parts:
@@ -93,7 +95,18 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
         host, tokens, hooks, url, settings.runner.join_token_file, settings.timing.heartbeat_interval
     )
     return Parts(
-        settings, folders, tokens, journal, docker, engines, host, outbox, supervisor, machine, registrar
+        settings,
+        folders,
+        tokens,
+        journal,
+        docker,
+        engines,
+        host,
+        outbox,
+        supervisor,
+        machine,
+        registrar,
+        doors.Guests(),
     )
 
 
@@ -130,7 +143,7 @@ def application(parts: Parts) -> Guard:
         *logs.routes(parts.supervisor, parts.folders),
         *sync.routes(parts.docker, parts.settings.runner.name),
         *health.routes(state),
-        *doors.routes(parts.supervisor, parts.engines, parts.folders),
+        *doors.routes(parts.supervisor, parts.engines, parts.folders, parts.guests),
     ]
     handlers: dict[Any, Any] = dict.fromkeys((Exception, HakuRiverError, HTTPException), on_error)
     return Guard(
@@ -181,6 +194,7 @@ def _loops(parts: Parts) -> list[Any]:
         parts.machine.watch(),
         parts.registrar.run(),
         parts.docker.environments.run(parts.docker.problem),
+        IdleWatch(parts.supervisor, parts.engines, parts.guests).run(),
         _housekeeping(parts),
         _watchdog(),
     ]

@@ -25,6 +25,8 @@ class Attempt:
     kill_requested: bool = False
     stop_requested: bool = False
     """It is to end and to be kept."""
+    stop_cause: str | None = None
+    """Why, where nobody has asked for it."""
     over_time: bool = False
     started: bool = False
     finishing: bool = False

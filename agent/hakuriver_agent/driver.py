@@ -86,8 +86,11 @@ class Driver:
         if attempt.started and attempt.stopper is None and attempt.spec is not None:
             attempt.stopper = self.spawn(self._end(self._engines[attempt.spec.engine], attempt))
 
-    async def stop_for_now(self, attempt: Attempt, spec: AttemptSpec) -> str | None:
-        """Ends a VPS that runs and keeps what is in it; tells why it could not, if it could not."""
+    async def stop_for_now(self, attempt: Attempt, spec: AttemptSpec, why: str | None = None) -> str | None:
+        """Ends a VPS that runs and keeps what is in it; tells why it could not, if it could not.
+
+        `why` is for people, where nobody has asked for it.
+        """
         async with attempt.lock:
             if attempt.at_rest or attempt.stop_requested:
                 return None
@@ -100,7 +103,7 @@ class Driver:
                 await self._journal.request_stop(spec.key)
             except StorageError as error:
                 return error.message
-            attempt.stop_requested = True
+            attempt.stop_requested, attempt.stop_cause = True, why
             self.stop(attempt)
         return None
 
@@ -109,8 +112,8 @@ class Driver:
         attempt.settled.set()
         if attempt.kill_requested:
             self._end_at_rest(attempt)
-        elif attempt.spec is not None and attempt.report.started_at is not None:
-            self._limit(attempt, attempt.spec, attempt.report.started_at)
+        else:
+            self.limit(attempt)
 
     def _end_at_rest(self, attempt: Attempt) -> None:
         """Ends one that is stopped: nothing of it runs."""
@@ -179,11 +182,13 @@ class Driver:
         engine = self._engines[spec.engine]
         try:
             started = await self._started(engine, attempt, spec, resumed)
-            self._begun(attempt, spec, started)
+            self._begun(attempt, started)
             ended = await engine.wait(spec.key)
             if attempt.stop_requested and not attempt.kill_requested:
-                await self._come_to_rest(attempt, ended.exit_code)
+                await self._come_to_rest(attempt, ended.exit_code, attempt.stop_cause)
                 return
+            # Which may have been set anew meanwhile.
+            spec = attempt.spec or spec
             limit = spec.time_limit_seconds if attempt.over_time else None
             changes = outcome(ended, kill_requested=attempt.kill_requested, time_limit=limit)
         except StartCancelledError:
@@ -226,7 +231,7 @@ class Driver:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(attempt.launch.until_cancelled(), RETRY_SECONDS)
 
-    def _begun(self, attempt: Attempt, spec: AttemptSpec, adopted: Adopted) -> None:
+    def _begun(self, attempt: Attempt, adopted: Adopted) -> None:
         attempt.started = True
         attempt.settled.set()
         started = adopted.started
@@ -240,16 +245,17 @@ class Driver:
             unit_name=started.unit_name,
             image=started.image,
         )
-        self._limit(attempt, spec, at)
+        self.limit(attempt)
         if attempt.kill_requested or attempt.stop_requested:
             self.stop(attempt)
 
-    def _limit(self, attempt: Attempt, spec: AttemptSpec, started_at: datetime) -> None:
+    def limit(self, attempt: Attempt) -> None:
         """Has it end when its time is up, which a VPS spends while it is stopped, too."""
+        spec, started_at = attempt.spec, attempt.report.started_at
         if attempt.timer:
             attempt.timer.cancel()
             attempt.timer = None
-        if spec.time_limit_seconds is not None:
+        if spec is not None and spec.time_limit_seconds is not None and started_at is not None:
             left = time_left(started_at, spec.time_limit_seconds, datetime.now(UTC))
             loop = asyncio.get_running_loop()
             attempt.timer = loop.call_later(max(0.0, left), self._time_is_up, attempt)
@@ -301,6 +307,11 @@ class Driver:
         attempt.report = attempt.next_report(**changes)
         self._journal.note(attempt.report)
         self._reports.put(attempt.report)
+
+    def tell(self, attempt: Attempt, line: str | None) -> None:
+        """Has people read what is going on with an attempt that runs."""
+        if attempt.report.status in _UP and not attempt.finishing:
+            self._tell(attempt, message=one_line(line))
 
     def _progress(self, attempt: Attempt, line: str) -> None:
         message = one_line(line)

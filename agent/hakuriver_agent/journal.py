@@ -59,6 +59,7 @@ _KILL = "UPDATE attempt SET kill_requested = 1 WHERE task_id = ? AND attempt = ?
 _STOP = "UPDATE attempt SET stop_requested = 1 WHERE task_id = ? AND attempt = ?"
 _STOPPED = "UPDATE attempt SET report = ?, stop_requested = 0 WHERE task_id = ? AND attempt = ?"
 _START_AGAIN = "UPDATE attempt SET spec = ?, report = ?, stop_requested = 0 WHERE task_id = ? AND attempt = ?"
+_RESPECIFY = "UPDATE attempt SET spec = ? WHERE task_id = ? AND attempt = ?"
 _ACKNOWLEDGE = "UPDATE attempt SET acknowledged_at = ? WHERE task_id = ? AND attempt = ?"
 _LOAD = "SELECT spec, report, kill_requested, stop_requested FROM attempt WHERE acknowledged_at IS NULL"
 _PRUNE = "DELETE FROM attempt WHERE acknowledged_at < ?"
@@ -174,6 +175,11 @@ class Journal:
         """Writes that a stopped attempt is to run again."""
         row = (spec.model_dump_json(), report.model_dump_json(), *report.key)
         await self._write(lambda connection: _many(connection, _START_AGAIN, [row]))
+
+    async def respecify(self, spec: AttemptSpec) -> None:
+        """Writes what an attempt is to be from now on."""
+        row = (spec.model_dump_json(), *spec.key)
+        await self._write(lambda connection: _many(connection, _RESPECIFY, [row]))
 
     async def finish(self, report: AttemptReport) -> None:
         """Writes the end of an attempt. After this its content never changes."""

@@ -19,6 +19,7 @@ from hakuriver.errors import ConflictError, StorageError
 from hakuriver.models.runner import (
     ActionResult,
     AttemptId,
+    AttemptLimit,
     AttemptReport,
     AttemptSpec,
     EngineName,
@@ -149,6 +150,48 @@ class Supervisor:
                 results.append(_action(named, "it does not run on this node"))
             else:
                 results.append(_action(named, await self._driver.stop_for_now(attempt, attempt.spec)))
+        return results
+
+    def stopped_when_idle(self) -> list[AttemptSpec]:
+        """The running VPS that are to be stopped when nobody uses them."""
+        return [
+            attempt.spec
+            for attempt in self._attempts.values()
+            if attempt.spec is not None
+            and attempt.spec.idle_stop_seconds is not None
+            and attempt.report.status is TaskState.RUNNING
+        ]
+
+    async def stop_idle(self, key: Key, why: str) -> None:
+        """Has a VPS end and be kept."""
+        attempt = self._attempts.get(key)
+        if attempt is not None and attempt.spec is not None:
+            log.info("stopping a VPS", task=key[0], cause=why)
+            await self._driver.stop_for_now(attempt, attempt.spec, why)
+
+    def tell(self, key: Key, line: str | None) -> None:
+        """Has people read what is going on with an attempt."""
+        attempt = self._attempts.get(key)
+        if attempt is not None:
+            self._driver.tell(attempt, line)
+
+    async def limit(self, limits: Iterable[AttemptLimit]) -> list[ActionResult]:
+        """Sets time limits anew; each counts from the attempt's start."""
+        results = []
+        for named in limits:
+            attempt = self._attempts.get(named.key)
+            if attempt is None or attempt.spec is None or attempt.final or attempt.finishing:
+                results.append(_action(named, "it does not run on this node"))
+                continue
+            spec = attempt.spec.model_copy(update={"time_limit_seconds": named.time_limit_seconds})
+            try:
+                await self._journal.respecify(spec)
+            except StorageError as error:
+                results.append(_action(named, error.message))
+                continue
+            attempt.spec = spec
+            self._driver.limit(attempt)
+            results.append(_action(named))
         return results
 
     async def pause(self, ids: Iterable[AttemptId]) -> list[ActionResult]:

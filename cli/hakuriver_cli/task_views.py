@@ -121,6 +121,7 @@ VPS: View[VpsSummary] = View(
         Column("MEMORY", lambda vps: size(vps.required_memory_bytes), right=True),
         Column("RAN", _ran, right=True),
         Column("WHY", _why, limit=_REASON_WIDTH),
+        Column("ENDS", lambda vps: time(vps.ends_at), wide=True),
         Column("SHARED WITH", lambda vps: ", ".join(vps.shared_with), wide=True),
         Column("HOST KEY", lambda vps: vps.host_key, wide=True),
     ],

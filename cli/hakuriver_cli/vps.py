@@ -68,6 +68,14 @@ class VpsOptions:
     time_limit: Annotated[
         Duration, Parameter(group=_PLACE, help="End it, and what is in it, after so long, such as 12h or 7d.")
     ] = None
+    idle_stop: Annotated[
+        Duration,
+        Parameter(
+            group=_PLACE,
+            help="Stop it, and keep what is in it, when it was not used for so long: nobody connected, and next to no"
+            " processor time.",
+        ),
+    ] = None
     hold_for_node: Annotated[
         bool, Parameter(group=_PLACE, help="Queue it even if no node that is known now can ever run it.")
     ] = False
@@ -131,6 +139,7 @@ def create(
         "network": options.network,
         "shm_size_bytes": options.shm_size,
         "time_limit_seconds": options.time_limit,
+        "idle_stop_seconds": options.idle_stop,
         "hold_for_node": options.hold_for_node,
     }
     made = session.client.submit(submit_request(fields, FLAGS))
@@ -303,6 +312,23 @@ def _start(session: Session, task_id: int, *, wait: bool) -> str:
         return message
     asyncio.run(until_ssh_answers(session, task_id))
     return f"VPS {task_id} is running"
+
+
+@app.command
+def extend(
+    reference: Reference,
+    more: Annotated[Duration, Parameter(name="DURATION", help="How much longer, such as 4h or 2d.")],
+    /,
+    *,
+    common: Common = COMMON,
+) -> int:
+    """Give a VPS with a time limit more time."""
+    assert more is not None  # noqa: S101 - it is an argument that must be given
+    return _each(
+        [reference],
+        common,
+        lambda session, task_id: session.client.extend_vps(str(task_id), more).message,
+    )
 
 
 @app.command

@@ -18,8 +18,10 @@ from hakuriver.models.environments import SyncProgress, SyncRequest
 from hakuriver.models.runner import (
     ActionResponse,
     AttemptId,
+    AttemptLimit,
     AttemptSpec,
     AttemptsRequest,
+    LimitsRequest,
     RunnerHealth,
     StartRequest,
     StartResponse,
@@ -56,6 +58,10 @@ class RunnerClient:
     async def act(self, action: str, attempts: Sequence[AttemptId]) -> ActionResponse:
         """`kill`, `pause`, `resume` or `stop`."""
         return await self._post(action, AttemptsRequest(attempts=list(attempts)), ActionResponse)
+
+    async def limit(self, limits: Sequence[AttemptLimit]) -> ActionResponse:
+        """Sets time limits anew."""
+        return await self._post("limit", LimitsRequest(attempts=list(limits)), ActionResponse)
 
     async def health(self) -> RunnerHealth:
         response = await self._send("GET", "health", timeout=_PROBE_SECONDS)

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -774,6 +775,29 @@ class TestStopping:
         assert ada.run("vps", "stop", str(task_id)).code == 0
         ended = lab.api.wait_final(task_id)
         assert "time limit" in (ended.error_message or "")
+
+    def test_its_time_limit_is_extended(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada, "--time-limit", "60s") as task_id:
+            extended = ada.run("vps", "extend", str(task_id), "2h")
+            assert (extended.code, "2h01m" in extended.stdout) == (0, True), extended.stderr
+            listed = json.loads(ada.run("vps", "list", "-o", "json").stdout)
+            (mine,) = [each for each in listed if int(each["task_id"]) == task_id]
+            began, ends = (datetime.fromisoformat(mine[key]) for key in ("started_at", "ends_at"))
+            assert ends - began == timedelta(seconds=7260)
+            assert lab.api.task(task_id).time_limit_seconds == 7260
+
+    def test_one_without_time_limit_is_not_extended(self, ada: Person, vps: int) -> None:
+        ada.run("vps", "extend", str(vps), "2h").assert_refused(CONFLICT, "has no time limit")
+
+    def test_it_is_stopped_when_nobody_uses_it(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada, "--idle-stop", "8s") as task_id:
+            session = begun(ada, task_id, "read line")
+            assert session.stdin is not None
+            session.stdin.close()
+            assert session.wait(60) == 1
+            stopped = lab.api.wait_state(task_id, TaskState.STOPPED, within=60)
+            assert "nobody has used it for" in stopped.reason
+            assert ada.run("vps", "start", str(task_id), "--wait").code == 0
 
     def test_one_that_others_let_me_into_is_not_mine_to_stop(
         self, lab: Cluster, ada: Person, eve: Person

@@ -10,6 +10,7 @@ from hakuriver.models.runner import (
     ActionResponse,
     AttemptList,
     AttemptsRequest,
+    LimitsRequest,
     StartRequest,
     StartResponse,
 )
@@ -18,7 +19,7 @@ from hakuriver_agent.supervisor import Supervisor
 
 
 def routes(supervisor: Supervisor) -> list[Route]:
-    """`POST /api/start|kill|pause|resume|stop` and `GET /api/attempts`."""
+    """`POST /api/start|kill|pause|resume|stop|limit` and `GET /api/attempts`."""
 
     async def start(request: Request) -> Response:
         body = await read(request, StartRequest)
@@ -40,6 +41,10 @@ def routes(supervisor: Supervisor) -> list[Route]:
         body = await read(request, AttemptsRequest)
         return answer(ActionResponse(results=await supervisor.stop(body.attempts)))
 
+    async def limit(request: Request) -> Response:
+        body = await read(request, LimitsRequest)
+        return answer(ActionResponse(results=await supervisor.limit(body.attempts)))
+
     async def attempts(_: Request) -> Response:
         return answer(AttemptList(attempts=supervisor.reports()))
 
@@ -49,5 +54,6 @@ def routes(supervisor: Supervisor) -> list[Route]:
         Route("/api/pause", pause, methods=["POST"]),
         Route("/api/resume", resume, methods=["POST"]),
         Route("/api/stop", stop, methods=["POST"]),
+        Route("/api/limit", limit, methods=["POST"]),
         Route("/api/attempts", attempts, methods=["GET"]),
     ]

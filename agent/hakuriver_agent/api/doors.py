@@ -5,6 +5,7 @@ The Host checks whose task it is; it relays what a person's client sends.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -25,18 +26,21 @@ from hakuriver_agent.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
+Guests = Counter[Key]
+"""How many are connected to each attempt."""
 Door = Callable[[WebSocket, Engine, AttemptSpec], Awaitable[None]]
 
 
 def routes(
-    supervisor: Supervisor, engines: Mapping[EngineName, Engine], folders: Folders
+    supervisor: Supervisor, engines: Mapping[EngineName, Engine], folders: Folders, guests: Guests
 ) -> list[WebSocketRoute]:
-    """`/api/terminal/{task_id}/{attempt}`, and `forward/{port}` and `ssh` in the same manner."""
+    """`/api/terminal/{task_id}/{attempt}`, and `forward/{port}` and `ssh` in the same manner; `guests` are counted."""
 
     def route(path: str, door: Door) -> WebSocketRoute:
         async def serve(socket: WebSocket) -> None:
             await socket.accept()
             key = (socket.path_params["task_id"], socket.path_params["attempt"])
+            guests[key] += 1
             try:
                 spec = _running(supervisor, key)
                 await door(socket, engines[spec.engine], spec)
@@ -48,6 +52,10 @@ def routes(
             except Exception:
                 log.exception("a door failed", path=socket.url.path)
                 await close(socket, FAILED, "the Runner failed at this connection; see its log")
+            finally:
+                guests[key] -= 1
+                if not guests[key]:
+                    del guests[key]
 
         return WebSocketRoute(f"{path}/{{task_id:int}}/{{attempt:int}}", serve)
 

@@ -238,6 +238,17 @@ class DockerEngine(Engine):
         wanted = wanted.model_copy(update={"user": self.enters_as(wanted.user)})
         return await start_exec(ContainerExecs(self._door.client, name, in_words), wanted)
 
+    async def cpu_seconds(self, key: Key) -> float | None:
+        def work() -> float | None:
+            stats = self._door.client().stats(container_name(key), stream=False, one_shot=True)
+            used = stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
+            return None if used is None else float(used) / 1e9
+
+        try:
+            return await self._door.call(work)
+        except (EngineUnavailableError, ContainerGoneError):
+            return None
+
     def enters_as(self, user: str | None) -> str | None:
         """Where containers run as their owners, nobody is to be anybody else in one."""
         return None if self._settings.run_as_owner else user

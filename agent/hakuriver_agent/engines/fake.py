@@ -51,6 +51,7 @@ class FakeWorld:
     def __init__(self, shared: Path) -> None:
         self.shared = shared
         self.units: dict[Key, FakeUnit] = {}
+        self.cpu_seconds: dict[Key, float] = {}
         self.starts: list[Key] = []
         """Each start that really happened, in order."""
         self.away = False
@@ -167,6 +168,9 @@ class FakeEngine(Engine):
         async with self._gated("remove"):
             self.world.units.pop(key, None)
             self.removed.append(key)
+
+    async def cpu_seconds(self, key: Key) -> float | None:
+        return self.world.cpu_seconds.get(key)
 
     async def units(self) -> list[Unit]:
         async with self._gated("units"):

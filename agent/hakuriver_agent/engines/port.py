@@ -189,6 +189,11 @@ class Engine(ABC):
         del wanted
         raise ConflictError(f"task {key[0]} runs without container", _NO_DOORS)
 
+    async def cpu_seconds(self, key: Key) -> float | None:
+        """The processor time that a running unit has used since it started; none where that is not known now."""
+        del key
+        return None
+
     def enters_as(self, user: str | None) -> str | None:
         """Whom a program runs as that is run beside as `user`; none is whom the unit runs as."""
         return user

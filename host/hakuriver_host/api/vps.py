@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hakuriver.errors import ConflictError, NotFoundError, UnreachableError
 from hakuriver.models.tasks import Message
-from hakuriver.models.vps import GatewayInfo, VpsSummary
+from hakuriver.models.vps import GatewayInfo, VpsExtend, VpsSummary
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.services.access import Permission
 from hakuriver_host.ssh.vps import VpsDesk
@@ -25,6 +25,9 @@ def vps_endpoints(desk: VpsDesk) -> list[Endpoint]:
 
     async def start(call: Call) -> Message:
         return await desk.start_again(call.path["vps"], call.principal)
+
+    async def extend(call: Call) -> Message:
+        return await desk.extend(call.path["vps"], call.body.seconds, call.principal)
 
     async def share(call: Call) -> Message:
         user = call.path["user"]
@@ -76,6 +79,16 @@ def vps_endpoints(desk: VpsDesk) -> list[Endpoint]:
             "Start a stopped VPS again",
             Message,
             errors=(NotFoundError, ConflictError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/vps/{vps}/extend",
+            extend,
+            Permission.OWN,
+            "Give a VPS with a time limit more time",
+            Message,
+            body=VpsExtend,
+            errors=(NotFoundError, ConflictError, UnreachableError),
         ),
         Endpoint(
             "PUT",

@@ -327,6 +327,23 @@ def on_start_again(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects
     return effects
 
 
+def check_extend(cluster: Cluster, task_id: int) -> Task:
+    """The VPS whose time limit is to grow.
+
+    Raises:
+        ConflictError: it is no VPS, has no time limit, is lost, or is being started or killed.
+        NotFoundError: no such task is live.
+
+    """
+    task = _live_vps(cluster, task_id)
+    if task.batch.spec.time_limit_seconds is None:
+        raise ConflictError(f"VPS {task_id} has no time limit", "it runs until it is killed")
+    if task.kill_requested or task.state is TaskState.ASSIGNING:
+        state = "being killed" if task.kill_requested else "being started"
+        raise ConflictError(f"VPS {task_id} is {state}", "see `hakuriver vps status`")
+    return task
+
+
 def check_signal(cluster: Cluster, task_id: int, action: str) -> Task:
     """The task to be paused or resumed.
 
@@ -414,6 +431,7 @@ def _describe(node: Node, registration: Registration, now: Now) -> None:
 __all__ = [
     "Cluster",
     "Timeouts",
+    "check_extend",
     "check_signal",
     "on_cordon",
     "on_heartbeat",

@@ -173,6 +173,7 @@ def _spec(task: Task) -> AttemptSpec:
         network=spec.network,
         shm_size_bytes=spec.shm_size_bytes,
         time_limit_seconds=spec.time_limit_seconds,
+        idle_stop_seconds=spec.idle_stop_seconds,
         stdout_path=log_path(task.task_id, task.attempt, "stdout"),
         stderr_path=log_path(task.task_id, task.attempt, "stderr"),
     )

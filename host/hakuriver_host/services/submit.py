@@ -284,6 +284,8 @@ async def _let_others_in(done: int) -> None:
 def _check(request: SubmitRequest) -> None:
     if request.task_type == "vps":
         _check_vps(request)
+    elif request.idle_stop_seconds is not None:
+        raise UsageError("a command is not stopped when it is idle", "give it a --time-limit")
     elif request.required_cores == 0:
         raise UsageError(
             "a command holds at least 1 core", "leave out --cores, or give the cores that it uses"

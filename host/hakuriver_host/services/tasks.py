@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, update
+from sqlmodel import SQLModel
 
 from hakuriver.errors import ConflictError, NotFoundError
-from hakuriver.models.runner import AttemptId
+from hakuriver.models.runner import ActionResponse, AttemptId, AttemptLimit
 from hakuriver.models.tasks import (
     Message,
     NodeVerdict,
@@ -15,13 +19,14 @@ from hakuriver.models.tasks import (
     TaskExplanation,
     TaskSummary,
 )
+from hakuriver.sizes import MAX_SECONDS, format_duration
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver.targets import parse_target
 from hakuriver_host.db import rows
 from hakuriver_host.db.repository import TaskFilter
-from hakuriver_host.db.tables import TaskRow
+from hakuriver_host.db.tables import BatchRow, TaskRow
 from hakuriver_host.domain import placement, reactor
-from hakuriver_host.domain.model import Batch, Request, Task
+from hakuriver_host.domain.model import Batch, Effects, Request, Task
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core, event_of_row, moment, optional_moment
 from hakuriver_host.services.nodes import Nodes
@@ -30,7 +35,28 @@ from hakuriver_host.services.submit import Submissions
 
 _RECORD_SECONDS = 5.0
 """How long a kill waits until it is on the record; the writer goes on trying."""
+_BATCHES = SQLModel.metadata.tables[str(BatchRow.__tablename__)]
 _PAST = {"pause": "paused", "resume": "resumed"}
+
+
+def _respecify(batch: Batch) -> Callable[[Connection], None]:
+    """What writes a batch's specification anew."""
+    spec = rows.batch_row(batch)["spec"]
+    statement = update(_BATCHES).where(_BATCHES.c.batch_id == batch.batch_id).values(spec=spec)
+
+    def write(connection: Connection) -> None:
+        connection.execute(statement)
+
+    return write
+
+
+def _check_done(task: Task, action: str, answer: ActionResponse) -> None:
+    for result in answer.results:
+        if not result.ok:
+            raise ConflictError(
+                f"the Runner could not {action} task {task.task_id}: {result.reason}",
+                "see `hakuriver task status`",
+            )
 
 
 class Tasks:
@@ -63,6 +89,7 @@ class Tasks:
             network=spec.network or self._core.settings.runner.network,
             shm_size_bytes=spec.shm_size_bytes,
             time_limit_seconds=spec.time_limit_seconds,
+            idle_stop_seconds=spec.idle_stop_seconds,
             max_retries=spec.max_retries,
             retry_on=list(spec.retry_on),
             target_numa_node_id=target.numa if target else None,
@@ -157,16 +184,35 @@ class Tasks:
         state = "is being started" if effects.events else f"is {cluster.tasks[task_id].state} already"
         return Message(message=f"VPS {task_id} {state}")
 
+    def ends_at(self, task_id: int, started_at: datetime | None) -> datetime | None:
+        """When the time limit of a live task is over that started then."""
+        task = self._core.cluster.tasks.get(task_id)
+        limit = task.batch.spec.time_limit_seconds if task else None
+        return None if limit is None or started_at is None else started_at + timedelta(seconds=limit)
+
+    async def extend(self, task_id: int, seconds: int, principal: Principal) -> Message:
+        """Gives a VPS with a time limit more time.
+
+        Raises:
+            ConflictError: it is no VPS, has no time limit, is being started, or the Runner could not.
+            UnreachableError: the Runner does not answer.
+
+        """
+        await self.check_owns(task_id, principal)
+        task = reactor.check_extend(self._core.cluster, task_id)
+        batch = task.batch
+        limit = min(MAX_SECONDS, (batch.spec.time_limit_seconds or 0) + seconds)
+        if task.state is not TaskState.PENDING or task.kept:
+            wanted = AttemptLimit(task_id=task_id, attempt=task.attempt, time_limit_seconds=limit)
+            _check_done(task, "extend", await self._nodes.client_of(task.node).limit([wanted]))
+        batch.spec = batch.spec.model_copy(update={"time_limit_seconds": limit})
+        await self._core.apply(Effects(), _respecify(batch))
+        return Message(message=f"VPS {task_id} may run {format_duration(limit)} from its start")
+
     async def _act(self, task: Task, action: str) -> None:
         runner = self._nodes.client_of(task.node)
         wanted = AttemptId(task_id=task.task_id, attempt=task.attempt)
-        answer = await runner.act(action, [wanted])
-        for result in answer.results:
-            if not result.ok:
-                raise ConflictError(
-                    f"the Runner could not {action} task {task.task_id}: {result.reason}",
-                    "see `hakuriver task status`",
-                )
+        _check_done(task, action, await runner.act(action, [wanted]))
 
     async def retry(self, task_id: int, principal: Principal, key: str | None) -> SubmitResponse:
         """Submits the same again, as a new task.

@@ -121,6 +121,14 @@ class VpsDesk:
         """
         return await self._tasks.start_again(await self._own(reference, principal), principal)
 
+    async def extend(self, reference: str, seconds: int, principal: Principal) -> Message:
+        """See `Tasks.extend`.
+
+        Raises:
+            NotFoundError: there is no such live VPS.
+        """
+        return await self._tasks.extend(await self._own(reference, principal), seconds, principal)
+
     async def share(self, reference: str, user: str, principal: Principal) -> int:
         """Lets another user into a VPS; its id.
 
@@ -168,6 +176,7 @@ class VpsDesk:
             VpsSummary(
                 **summary.model_dump(),
                 host_key=public_line(self._keys.host_seed(str(summary.task_id))),
+                ends_at=self._tasks.ends_at(summary.task_id, summary.started_at),
                 shared_with=self._keys.shared_with(summary.task_id),
             )
             for summary in found

@@ -289,6 +289,10 @@ class AsyncClient:
         """Has a stopped VPS run again, on its node, as soon as there is room."""
         return await self._send(calls.start_vps(reference))
 
+    async def extend_vps(self, reference: str, seconds: int) -> Message:
+        """Gives a VPS with a time limit so many seconds more."""
+        return await self._send(calls.extend_vps(reference, seconds))
+
     async def share_vps(self, reference: str, user: str) -> Message:
         """Lets a user into a VPS, given by its id or name."""
         return await self._send(calls.share_vps(reference, user))

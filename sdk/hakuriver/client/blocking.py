@@ -287,6 +287,10 @@ class Client:
         """Has a stopped VPS run again, on its node, as soon as there is room."""
         return self._send(calls.start_vps(reference))
 
+    def extend_vps(self, reference: str, seconds: int) -> Message:
+        """Gives a VPS with a time limit so many seconds more."""
+        return self._send(calls.extend_vps(reference, seconds))
+
     def share_vps(self, reference: str, user: str) -> Message:
         """Lets a user into a VPS, given by its id or name."""
         return self._send(calls.share_vps(reference, user))

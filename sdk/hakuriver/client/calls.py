@@ -47,7 +47,7 @@ from hakuriver.models.tasks import (
     TaskList,
     TaskSummary,
 )
-from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsSummary
+from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsExtend, VpsSummary
 from hakuriver.problems import said
 
 T = TypeVar("T")
@@ -377,6 +377,11 @@ def stop_vps(reference: str) -> Call[Message]:
 
 def start_vps(reference: str) -> Call[Message]:
     return Call("POST", f"/api/vps/{quote(reference, safe='')}/start", _model(Message), repeatable=True)
+
+
+def extend_vps(reference: str, seconds: int) -> Call[Message]:
+    more = VpsExtend(seconds=seconds)
+    return Call("POST", f"/api/vps/{quote(reference, safe='')}/extend", _model(Message), body=_body(more))
 
 
 def share_vps(reference: str, user: str) -> Call[Message]:

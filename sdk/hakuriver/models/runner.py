@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, StringConstraints
 
 from hakuriver.models.base import PeerModel, TaskId, Timestamp
 from hakuriver.models.tasks import Network
-from hakuriver.sizes import MAX_BYTES
+from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
 from hakuriver.states import TaskState
 
 EngineName = Literal["docker", "process"]
@@ -73,6 +73,7 @@ class AttemptSpec(AttemptId):
     """None: the Runner's `runner.network`."""
     shm_size_bytes: int | None = None
     time_limit_seconds: int | None = None
+    idle_stop_seconds: int | None = None
     stdout_path: str
     stderr_path: str
 
@@ -115,6 +116,15 @@ class AttemptsRequest(PeerModel):
     """For kill, pause, resume and stop."""
 
     attempts: list[AttemptId]
+
+
+class AttemptLimit(AttemptId):
+    time_limit_seconds: int | None = Field(ge=1, le=MAX_SECONDS)
+    """Counts from the attempt's start; none is no limit."""
+
+
+class LimitsRequest(PeerModel):
+    attempts: list[AttemptLimit]
 
 
 class ActionResult(AttemptId):

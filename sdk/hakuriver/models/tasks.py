@@ -142,6 +142,8 @@ class SubmitRequest(StrictModel):
     shm_size_bytes: int | None = Field(default=None, ge=1, le=MAX_BYTES)
     time_limit_seconds: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
     """Time to run before the task is stopped and `failed`; pauses count."""
+    idle_stop_seconds: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
+    """Of a VPS: it is stopped when for so long nobody was connected to it and it used next to no processor time."""
     max_retries: int = Field(default=0, ge=0, le=1_000)
     retry_on: tuple[RetryCause, ...] = tuple(
         RetryCause
@@ -230,6 +232,7 @@ class TaskDetail(TaskSummary):
     network: str = "bridge"
     shm_size_bytes: int | None = None
     time_limit_seconds: int | None = None
+    idle_stop_seconds: int | None = None
     max_retries: int = 0
     retry_on: list[RetryCause] = []
     target_numa_node_id: int | None = None

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from hakuriver.keys import parse_public_key
 from hakuriver.models.base import PeerModel, StrictModel, Timestamp
 from hakuriver.models.tasks import TaskSummary
+from hakuriver.sizes import MAX_SECONDS
 
 VPS_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """A label of a host name (RFC 1123, 2.1), and no number, so that it is never taken for an id."""
@@ -60,8 +61,17 @@ class VpsSummary(TaskSummary):
 
     host_key: str
     """The public host key of its SSH server; the same for its whole life."""
+    ends_at: Timestamp | None = None
+    """When its time limit is over; none when it has none, or has not started."""
     shared_with: list[str] = []
     """Users who may enter it beside its owner."""
+
+
+class VpsExtend(StrictModel):
+    """Gives a VPS more time."""
+
+    seconds: int = Field(ge=1, le=MAX_SECONDS)
+    """By how much its time limit grows."""
 
 
 class SshStart(PeerModel):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hakuriver.errors import StorageError
-from hakuriver.models.runner import AttemptSpec
+from hakuriver.models.runner import AttemptLimit, AttemptSpec
 from hakuriver.states import TaskState
 from hakuriver_agent.journal import Journal
 from unit.agent.agent_doubles import Life, Node, eventually, named, node, spec
@@ -208,3 +208,24 @@ async def test_a_journal_of_before_is_read(tmp_path: Path) -> None:
     journal = Journal.open(path, "boot-1")
     assert await journal.unacknowledged() == []
     await journal.close()
+
+
+async def test_a_time_limit_is_set_anew(machine: Node) -> None:
+    given = vps(time_limit_seconds=3600)
+    async with machine.life() as life:
+        await life.supervisor.start([given])
+        await life.post.running(given)
+        less = AttemptLimit(**named(given).model_dump(), time_limit_seconds=7200)
+        (result,) = await life.supervisor.limit([less])
+        assert result.ok, result.reason
+    async with machine.life() as life:
+        known = life.supervisor.spec(given.key)
+        assert known is not None
+        assert known.time_limit_seconds == 7200
+        await life.post.running(given)
+        at_once = AttemptLimit(**named(given).model_dump(), time_limit_seconds=1)
+        await life.supervisor.limit([at_once])
+        final = await life.post.final(given)
+        assert (final.status, final.message) == (TaskState.FAILED, "ran over its time limit of 1 s")
+        (result,) = await life.supervisor.limit([at_once])
+        assert (result.ok, result.reason) == (False, "it does not run on this node")

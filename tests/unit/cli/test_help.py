@@ -40,6 +40,7 @@ VERBS = [
     "vps stop",
     "vps start",
     "vps restart",
+    "vps extend",
     "vps logs",
     "vps pause",
     "vps resume",
