@@ -21,7 +21,7 @@ from hakuriver.errors import HakuRiverError, StorageError
 from hakuriver.models.runner import AttemptReport, EngineName, RunnerHealth
 from hakuriver.threads import in_thread
 from hakuriver.version import __version__
-from hakuriver_agent.api import attempts, doors, health, logs, sync
+from hakuriver_agent.api import attempts, doors, health, logs, snapshots, sync
 from hakuriver_agent.api.edge import Guard, on_error
 from hakuriver_agent.devices import numa
 from hakuriver_agent.engines.docker import DockerEngine, DockerSettings
@@ -143,6 +143,7 @@ def application(parts: Parts) -> Guard:
         *logs.routes(parts.supervisor, parts.folders),
         *sync.routes(parts.docker, parts.settings.runner.name),
         *health.routes(state),
+        *snapshots.routes(parts.supervisor, parts.engines),
         *doors.routes(parts.supervisor, parts.engines, parts.folders, parts.guests),
     ]
     handlers: dict[Any, Any] = dict.fromkeys((Exception, HakuRiverError, HTTPException), on_error)

@@ -77,9 +77,9 @@ class Folders:
         """Programs that every VPS has; see `hakuriver_agent.ssh.tools`."""
         return self.state / "vps-tools"
 
-    def vps_sockets(self, task_id: int) -> Path:
+    def vps_sockets(self, task_id: int, attempt: int) -> Path:
         """Where a VPS finds the sockets of forwarded agents."""
-        return self.state / "vps-sockets" / str(task_id)
+        return self.state / "vps-sockets" / f"{task_id}-{attempt}"
 
     def scratch(self, task_id: int, attempt: int) -> Path:
         return self.local_temp / f"{task_id}-{attempt}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from hakuriver.errors import ConflictError, UnreachableError, UsageError
+from hakuriver.sizes import format_size
 from hakuriver.states import FINAL, TaskState
 from hakuriver_cli import task_views as views
 from hakuriver_cli import tasks
@@ -329,6 +330,62 @@ def extend(
         common,
         lambda session, task_id: session.client.extend_vps(str(task_id), more).message,
     )
+
+
+@app.command
+def snapshot(
+    reference: Reference,
+    /,
+    *,
+    message: Annotated[str, Parameter(name=("--message", "-m"), help="What is in it.")] = "",
+    common: Common = COMMON,
+) -> None:
+    """Keep what is in a VPS now as a version of the environment `vps-ID`, which is yours alone.
+
+    It goes on as it was, but for a moment in which it is frozen; a stopped one stays stopped.
+    """
+    from hakuriver_cli import environment_views  # noqa: PLC0415  (loaded when it is needed)
+
+    session = Session(common)
+    taken = session.client.snapshot_vps(reference, message)
+    if session.printer.form is Format.TABLE:
+        session.printer.say(f"{taken.message}; {format_size(taken.written)} were written")
+    session.printer.rows([taken.version], environment_views.VERSIONS)
+
+
+@app.command
+def snapshots(reference: Reference, /, *, common: Common = COMMON) -> None:
+    """List the snapshots of a VPS, newest first."""
+    from hakuriver_cli import environment_views  # noqa: PLC0415  (loaded when it is needed)
+
+    session = Session(common)
+    session.printer.rows(session.client.vps_snapshots(reference), environment_views.VERSIONS)
+
+
+@app.command
+def restore(
+    reference: Reference,
+    version: Annotated[
+        int | None, Parameter(name="VERSION", help="Number of the snapshot. Default: the newest.")
+    ] = None,
+    /,
+    *,
+    wait: Answers = False,
+    common: Common = COMMON,
+) -> int:
+    """Have a VPS begin anew from one of its snapshots: what is in it now is gone.
+
+    Its id, name and host key stay. It may run on another node.
+    """
+
+    def act(session: Session, task_id: int) -> str:
+        message = session.client.restore_vps(str(task_id), version).message
+        if not wait:
+            return message
+        asyncio.run(until_ssh_answers(session, task_id))
+        return f"VPS {task_id} is running"
+
+    return _each([reference], common, act)
 
 
 @app.command

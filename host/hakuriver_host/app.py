@@ -181,7 +181,7 @@ def _assemble(
     tasks = Tasks(core, nodes, submissions)
     doors = Doors(core, nodes, tasks, keys)
     network = settings.network
-    desk = VpsDesk(keys, access, tasks, doors, network.host_ssh_proxy_port)
+    desk = VpsDesk(keys, access, tasks, doors, environments.versions, network.host_ssh_proxy_port)
     gateway = Gateway(keys, desk, network.host_bind_ip, network.host_ssh_proxy_port)
     endpoints = [
         *task_endpoints(tasks, submissions, Logs(core, nodes)),

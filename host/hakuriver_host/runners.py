@@ -83,6 +83,25 @@ class RunnerClient:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
 
+    async def snapshot(self, attempt: AttemptId) -> AsyncIterator[bytes]:
+        """What is in an attempt's container, as an archive such as `docker save` writes."""
+        timeout = httpx.Timeout(_CALL_SECONDS, read=None)  # Committing a container may take long.
+        try:
+            async with self._http.stream(
+                "POST",
+                f"{self._url}/api/snapshot",
+                content=attempt.model_dump_json().encode(),
+                headers=self._headers,
+                timeout=timeout,
+            ) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _error(response)
+                async for piece in response.aiter_raw():
+                    yield piece
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+
     async def sync(self, request: SyncRequest) -> AsyncIterator[SyncProgress]:
         """Has it load a version of an environment; how that goes, line by line, until it is ready or has failed."""
         timeout = httpx.Timeout(_CALL_SECONDS, read=None)

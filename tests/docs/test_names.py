@@ -18,7 +18,7 @@ from docs_pages import DOCS, ROOT, blocks, command_lines, inline_code, pages
 from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError
 from hakuriver.states import TaskState
-from hakuriver_agent.api import attempts, doors, health, logs, sync
+from hakuriver_agent.api import attempts, doors, health, logs, snapshots, sync
 from hakuriver_cli import reference
 from hakuriver_cli.main import application
 from hakuriver_host.api.terminal import terminal_routes
@@ -63,6 +63,7 @@ def _runner_endpoints() -> set[tuple[str, str]]:
     routes = [
         *attempts.routes(_NOTHING),
         *logs.routes(_NOTHING, _NOTHING),
+        *snapshots.routes(_NOTHING, _NOTHING),
         *sync.routes(_NOTHING, ""),
         *health.routes(_NOTHING),
     ]

@@ -823,6 +823,68 @@ class TestStopping:
             )
 
 
+class TestSnapshots:
+    def test_taken_changed_and_restored(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada, "--name", "photographed", "--env", "SECRET=hush") as task_id:
+            assert ada.ssh(task_id, "echo before > /root/file").returncode == 0
+            taken = ada.run("vps", "snapshot", "photographed", "-m", "as it was", "-o", "json")
+            assert taken.code == 0, taken.stderr
+            (version,) = json.loads(taken.stdout)
+            assert version["message"] == "as it was"
+            assert ada.ssh(task_id, "echo after > /root/file; cat /root/file").stdout == "after\n"
+            listed = json.loads(ada.run("vps", "snapshots", "photographed", "-o", "json").stdout)
+            assert [each["version"] for each in listed] == [version["version"]]
+
+            restored = ada.run("vps", "restore", "photographed", "--wait")
+            assert restored.code == 0, restored.stderr
+            # The same host key, or ssh would refuse.
+            assert ada.ssh(task_id, "cat /root/file").stdout == "before\n"
+            until(lambda: container_of(task_id) not in names(lab), lambda: "what it was before is removed")
+
+            mine = create(ada, "--container", version["reference"])
+            assert ada.ssh(mine, "cat /root/file; echo $SECRET").stdout == "before\n\n"
+            assert ada.run("vps", "kill", str(mine)).code == 0
+
+    def test_of_a_stopped_one(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            assert ada.ssh(task_id, "echo kept > /root/file").returncode == 0
+            assert ada.run("vps", "stop", str(task_id)).code == 0
+            taken = ada.run("vps", "snapshot", str(task_id), "-o", "json")
+            assert taken.code == 0, taken.stderr
+            assert lab.api.task(task_id).status is TaskState.STOPPED
+            assert ada.run("vps", "restore", str(task_id), "--wait").code == 0
+            assert ada.ssh(task_id, "cat /root/file").stdout == "kept\n"
+
+    def test_they_are_their_owners(
+        self, lab: Cluster, ada: Person, eve: Person, vps: int, tmp_path: Path
+    ) -> None:
+        (version,) = json.loads(ada.run("vps", "snapshot", str(vps), "-o", "json").stdout)
+        reference, name = version["reference"], version["name"]
+        for words in (
+            ("vps", "snapshot", str(vps)),
+            ("vps", "snapshots", str(vps)),
+            ("vps", "restore", str(vps)),
+            ("vps", "create", "--container", reference),
+            ("task", "submit", "--container", reference, "--", "true"),
+            ("task", "submit", "--container", name, "--", "true"),
+            ("env", "export", reference, "-f", str(tmp_path / "taken.tar")),
+            ("env", "clone", name, "stolen"),
+            ("env", "delete", name, "--versions"),
+        ):
+            refused = eve.run(*words)
+            assert refused.code == DENIED, (words, refused.stderr)
+
+    def test_their_names_are_taken(self, ada: Person, vps: int) -> None:
+        refused = ada.run("env", "clone", "test-base", "vps-12345")
+        refused.assert_refused(CONFLICT, "for the snapshots of a VPS")
+
+    def test_one_that_has_none(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            assert ada.run("vps", "snapshots", str(task_id), "-o", "json").stdout.strip() == "[]"
+            ada.run("vps", "restore", str(task_id)).assert_refused(NOT_FOUND, "has no version")
+            assert lab.api.task(task_id).status is TaskState.RUNNING
+
+
 class TestRestarts:
     """Of daemons: the VPS is there afterwards with its name, its host key and its data."""
 

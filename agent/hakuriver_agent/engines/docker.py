@@ -14,13 +14,14 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
 
+from hakuriver.errors import ConflictError
 from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec
 from hakuriver.terminals import ContainerExecs, Exec, start_exec
@@ -66,6 +67,8 @@ from hakuriver_agent.logfile import LogFile
 PROBE_SECONDS = 5.0
 MOUNT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
+SNAPSHOTS = "hakuriver-snapshot"
+"""Repositories of images that are there while a snapshot is taken."""
 _LOOK_SECONDS = 0.2
 _AWAY = "the Docker engine was away when it ended"
 _GONE = "the container was removed by somebody else"
@@ -238,6 +241,27 @@ class DockerEngine(Engine):
         wanted = wanted.model_copy(update={"user": self.enters_as(wanted.user)})
         return await start_exec(ContainerExecs(self._door.client, name, in_words), wanted)
 
+    async def snapshot(self, key: Key) -> Iterator[bytes]:
+        repository = f"{SNAPSHOTS}/{key[0]}-{key[1]}"
+
+        def commit() -> Iterator[bytes]:
+            with in_words(f"task {key[0]}"):
+                # What was left behind by a life that ended in the middle goes with the tag.
+                image = self._door.client().commit(container_name(key), repository)["Id"]
+                return self._image_of(repository, self._door.client().get_image(image))
+
+        try:
+            return await self._door.call(commit)
+        except ContainerGoneError:
+            raise ConflictError(f"task {key[0]} is here no more", "see `hakuriver task status`") from None
+
+    def _image_of(self, tag: str, archive: Iterator[bytes]) -> Iterator[bytes]:
+        """The archive, piece by piece; its image is removed afterwards."""
+        try:
+            yield from archive
+        finally:
+            self._door.quietly(lambda: self._door.client().remove_image(tag))
+
     async def cpu_seconds(self, key: Key) -> float | None:
         def work() -> float | None:
             stats = self._door.client().stats(container_name(key), stream=False, one_shot=True)
@@ -369,7 +393,7 @@ class DockerEngine(Engine):
 
     def _vps_binds(self, spec: AttemptSpec) -> list[Bind]:
         folders = self._settings.folders
-        sockets = folders.vps_sockets(spec.task_id)
+        sockets = folders.vps_sockets(*spec.key)
         sockets.mkdir(parents=True, exist_ok=True)
         folders.vps_tools.mkdir(parents=True, exist_ok=True)
         # Read-only, the sockets too: connecting takes the right to write to the socket, not to its folder, and what the
@@ -529,7 +553,7 @@ class DockerEngine(Engine):
         name = container_name(key)
         self._door.quietly(lambda: self._door.client().remove_container(name, v=True, force=True))
         shutil.rmtree(self._settings.folders.scratch(*key), ignore_errors=True)
-        shutil.rmtree(self._settings.folders.vps_sockets(key[0]), ignore_errors=True)
+        shutil.rmtree(self._settings.folders.vps_sockets(*key), ignore_errors=True)
 
 
 def _ids(spec: AttemptSpec) -> Ids | None:

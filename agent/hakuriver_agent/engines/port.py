@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -187,6 +187,14 @@ class Engine(ABC):
             ConflictError: this engine cannot, or the unit does not run.
         """
         del wanted
+        raise ConflictError(f"task {key[0]} runs without container", _NO_DOORS)
+
+    async def snapshot(self, key: Key) -> Iterator[bytes]:
+        """The files of a unit as they are now, running or stopped, as an archive such as `docker save` writes.
+
+        Raises:
+            ConflictError: this engine cannot, or the unit is not there.
+        """
         raise ConflictError(f"task {key[0]} runs without container", _NO_DOORS)
 
     async def cpu_seconds(self, key: Key) -> float | None:

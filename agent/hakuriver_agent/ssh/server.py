@@ -349,7 +349,7 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
             yield {}
             return
         name = f"agent-{secrets.token_hex(6)}"
-        folder = self._server.folders.vps_sockets(self._server.spec.task_id)
+        folder = self._server.folders.vps_sockets(*self._server.spec.key)
         try:
             listener = _listener(folder, name, uid)
         except OSError as error:

@@ -230,7 +230,7 @@ def _versions(environments: Environments) -> list[Endpoint]:
         return await versions.import_(call.path["name"], call.stream, call.query.message, call.principal)
 
     async def export_version(call: Call) -> Response:
-        number, pieces = await versions.export(call.path["name"], call.query.version)
+        number, pieces = await versions.export(call.path["name"], call.query.version, call.principal)
         return StreamingResponse(pieces, media_type=TAR, headers={VERSION_NUMBER_HEADER: str(number)})
 
     async def diff(call: Call) -> VersionDiff:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from hakuriver.errors import ConflictError, NotFoundError, UnreachableError
+from hakuriver.errors import ConflictError, NotFoundError, StorageError, UnreachableError
+from hakuriver.models.environments import PackRequest, PackResult, VersionInfo
 from hakuriver.models.tasks import Message
-from hakuriver.models.vps import GatewayInfo, VpsExtend, VpsSummary
+from hakuriver.models.vps import GatewayInfo, VpsExtend, VpsRestore, VpsSummary
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.services.access import Permission
 from hakuriver_host.ssh.vps import VpsDesk
@@ -28,6 +29,15 @@ def vps_endpoints(desk: VpsDesk) -> list[Endpoint]:
 
     async def extend(call: Call) -> Message:
         return await desk.extend(call.path["vps"], call.body.seconds, call.principal)
+
+    async def snapshot(call: Call) -> PackResult:
+        return await desk.snapshot(call.path["vps"], call.body.message, call.principal)
+
+    async def snapshots(call: Call) -> list[VersionInfo]:
+        return await desk.snapshots(call.path["vps"], call.principal)
+
+    async def restore(call: Call) -> Message:
+        return await desk.restore(call.path["vps"], call.body.version, call.principal)
 
     async def share(call: Call) -> Message:
         user = call.path["user"]
@@ -89,6 +99,35 @@ def vps_endpoints(desk: VpsDesk) -> list[Endpoint]:
             Message,
             body=VpsExtend,
             errors=(NotFoundError, ConflictError, UnreachableError),
+        ),
+        Endpoint(
+            "GET",
+            "/api/vps/{vps}/snapshots",
+            snapshots,
+            Permission.OWN,
+            "List the snapshots of a VPS, newest first",
+            list[VersionInfo],
+            errors=(NotFoundError, ConflictError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/vps/{vps}/snapshots",
+            snapshot,
+            Permission.OWN,
+            "Keep what is in a VPS now as a version of an environment",
+            PackResult,
+            body=PackRequest,
+            errors=(NotFoundError, ConflictError, StorageError, UnreachableError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/vps/{vps}/restore",
+            restore,
+            Permission.OWN,
+            "Have a VPS begin anew from one of its snapshots",
+            Message,
+            body=VpsRestore,
+            errors=(NotFoundError, ConflictError),
         ),
         Endpoint(
             "PUT",

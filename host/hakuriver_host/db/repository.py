@@ -123,7 +123,7 @@ class Repository:
         return None if row is None else (row, self.batches({row.batch_id})[row.batch_id])
 
     def batches(self, ids: set[int]) -> dict[int, Batch]:
-        """Batches by id; they never change, so the ones read last are kept."""
+        """Batches by id. But for VPS, which may be extended and restored, they never change: the ones read last are kept."""
         kept = self._batches
         missing = sorted(ids - kept.keys())
         found = {batch_id: kept[batch_id] for batch_id in ids if batch_id in kept}
@@ -132,7 +132,8 @@ class Repository:
             found |= {row.batch_id: rows.batch_of(row) for row in self._all(BatchRow, query)}
         # Replaced, never changed: other threads read it meanwhile.
         room = {} if len(kept) + len(missing) > _CACHED_BATCHES else kept
-        self._batches = {**room, **{batch_id: found[batch_id] for batch_id in missing[:_CACHED_BATCHES]}}
+        lasting = [batch_id for batch_id in missing if found[batch_id].spec.task_type != "vps"]
+        self._batches = {**room, **{batch_id: found[batch_id] for batch_id in lasting[:_CACHED_BATCHES]}}
         return found
 
     def batch_by_key(self, owner: str, key: str) -> BatchRow | None:

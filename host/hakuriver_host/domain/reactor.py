@@ -7,11 +7,12 @@ says in `Effects` what is to be written and who is to be told. Nothing here wait
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hakuriver.errors import ConflictError, NotFoundError
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
+from hakuriver.targets import parse_target
 from hakuriver_host.domain.attempts import (
     change,
     end,
@@ -20,6 +21,7 @@ from hakuriver_host.domain.attempts import (
     missing,
     pinned,
     refused,
+    release,
     stay,
     struck,
     take,
@@ -327,6 +329,50 @@ def on_start_again(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects
     return effects
 
 
+def check_there(cluster: Cluster, task_id: int) -> Task:
+    """The VPS whose files are to be read.
+
+    Raises:
+        ConflictError: it is no VPS, is lost, or has nothing in it now.
+        NotFoundError: no such task is live.
+
+    """
+    task = _live_vps(cluster, task_id)
+    if not (task.kept or task.state in {TaskState.RUNNING, TaskState.PAUSED}):
+        raise ConflictError(f"VPS {task_id} is {task.state}", "wait until it runs: `hakuriver vps status`")
+    return task
+
+
+def on_restore(cluster: Cluster, task_id: int, version: str, by: str, now: Now) -> Effects:
+    """A VPS is to begin anew, from other files: what runs or is kept of it ends, and a new attempt is placed.
+
+    Raises:
+        ConflictError: it is no VPS, is lost, or is being started or killed.
+        NotFoundError: no such task is live.
+
+    """
+    task = check_there(cluster, task_id)
+    if task.kill_requested:
+        raise ConflictError(f"VPS {task_id} is being killed", "make another from its snapshot")
+    effects = Effects()
+    node = cluster.nodes.get(task.node or "")
+    cluster.queue.remove(task)
+    release(cluster, task, effects)
+    if node is not None:
+        # Of a Runner that is away: it asks when it comes back, and is told that the attempt is over.
+        node.to_kill[task.key] = None
+        effects.wake.add(node.name)
+    target = parse_target(task.target) if task.target else None
+    task.closed, task.run = True, 0
+    task.request = replace(task.request, node=target.node if target else None)
+    task.reason, task.exit_code = "", None
+    if task.state is TaskState.PENDING:
+        change(task, TaskState.STOPPED, now, effects, "to be restored")
+    change(task, TaskState.PENDING, now, effects, f"restored from {version} by {by}")
+    cluster.queue.add(task)
+    return effects
+
+
 def check_extend(cluster: Cluster, task_id: int) -> Task:
     """The VPS whose time limit is to grow.
 
@@ -433,6 +479,7 @@ __all__ = [
     "Timeouts",
     "check_extend",
     "check_signal",
+    "check_there",
     "on_cordon",
     "on_heartbeat",
     "on_kill",
@@ -441,6 +488,7 @@ __all__ = [
     "on_registering",
     "on_remove",
     "on_reports",
+    "on_restore",
     "on_schedule",
     "on_start_again",
     "on_start_results",

@@ -29,6 +29,7 @@ from hakuriver.models.tasks import (
     SubmitResponse,
 )
 from hakuriver.models.vps import check_vps_name
+from hakuriver.store import Catalog
 from hakuriver.targets import Target, parse_target
 from hakuriver_host.db import rows
 from hakuriver_host.db.tables import BatchRow
@@ -40,6 +41,7 @@ from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.bus import Notice
 from hakuriver_host.services.core import Core, event_of_row
 from hakuriver_host.services.environments import current_version
+from hakuriver_host.services.environments.snapshots import is_private
 from hakuriver_host.services.keys import Keys
 
 _AT_ONCE = 500
@@ -211,6 +213,8 @@ class Submissions:
 
     async def _batch(self, spec: SubmitRequest, principal: Principal) -> Batch:
         reference = spec.container_name if spec.container_name not in {None, NO_CONTAINER} else None
+        if reference and is_private(parse_reference(reference).name) and not principal.is_admin:
+            await self._check_snapshot(reference, principal)
         return Batch(
             batch_id=self._core.ids.next(),
             owner=principal.name,
@@ -220,6 +224,20 @@ class Submissions:
             environment_version=await self._version(reference) if reference else None,
             default_user=self._access.uid_of(principal.name),
         )
+
+    async def _check_snapshot(self, reference: str, principal: Principal) -> None:
+        """That snapshots are the caller's own.
+
+        Raises:
+            DeniedError: they are another's.
+        """
+        name, version = parse_reference(reference).name, int(await self._version(reference))
+
+        def author() -> str:
+            manifest = Catalog(self._core.settings.container_dir).manifest(name, version)
+            return manifest.author if manifest else ""
+
+        principal.check_owns(await self._core.share.call(author), f"the snapshot {reference}")
 
     async def _version(self, environment: str) -> str:
         """The version that a reference means now; remembered for a second, so that a stream of submissions does not list the share for each."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, update
 from sqlmodel import SQLModel
 
 from hakuriver.errors import ConflictError, NotFoundError
+from hakuriver.models.environments import Reference
 from hakuriver.models.runner import ActionResponse, AttemptId, AttemptLimit
 from hakuriver.models.tasks import (
     Message,
@@ -41,8 +42,9 @@ _PAST = {"pause": "paused", "resume": "resumed"}
 
 def _respecify(batch: Batch) -> Callable[[Connection], None]:
     """What writes a batch's specification anew."""
-    spec = rows.batch_row(batch)["spec"]
-    statement = update(_BATCHES).where(_BATCHES.c.batch_id == batch.batch_id).values(spec=spec)
+    row = rows.batch_row(batch)
+    changed = {name: row[name] for name in ("spec", "environment", "environment_version")}
+    statement = update(_BATCHES).where(_BATCHES.c.batch_id == batch.batch_id).values(**changed)
 
     def write(connection: Connection) -> None:
         connection.execute(statement)
@@ -208,6 +210,34 @@ class Tasks:
         batch.spec = batch.spec.model_copy(update={"time_limit_seconds": limit})
         await self._core.apply(Effects(), _respecify(batch))
         return Message(message=f"VPS {task_id} may run {format_duration(limit)} from its start")
+
+    async def vps_there(self, task_id: int, principal: Principal) -> tuple[Task, AsyncIterator[bytes]]:
+        """A VPS, and what is in it as an archive.
+
+        Raises:
+            ConflictError: it is no VPS, or has nothing in it now.
+            UnreachableError: the Runner does not answer.
+
+        """
+        await self.check_owns(task_id, principal)
+        task = reactor.check_there(self._core.cluster, task_id)
+        wanted = AttemptId(task_id=task_id, attempt=task.attempt)
+        return task, self._nodes.client_of(task.node).snapshot(wanted)
+
+    async def restore(self, task_id: int, reference: Reference, principal: Principal) -> Message:
+        """Has a VPS begin anew from a version of an environment; what is in it now is gone.
+
+        Raises:
+            ConflictError: it is no VPS, or is being started or killed.
+
+        """
+        await self.check_owns(task_id, principal)
+        now, cluster = self._core.now(), self._core.cluster
+        effects = reactor.on_restore(cluster, task_id, str(reference), principal.name, now)
+        batch = cluster.tasks[task_id].batch
+        batch.environment, batch.environment_version = reference.name, str(reference.version)
+        await self._core.apply(effects, _respecify(batch))
+        return Message(message=f"VPS {task_id} is being restored from {reference}")
 
     async def _act(self, task: Task, action: str) -> None:
         runner = self._nodes.client_of(task.node)

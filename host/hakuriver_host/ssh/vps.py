@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
 from hakuriver.exchange import Talker
 from hakuriver.ids import parse_id
+from hakuriver.models.environments import PackResult, Reference, VersionInfo
 from hakuriver.models.tasks import Message, TaskSummary
 from hakuriver.models.vps import GatewayInfo, SshStart, VpsSummary
 from hakuriver.states import FINAL, TaskState
@@ -16,6 +17,8 @@ from hakuriver_host.domain.model import Task
 from hakuriver_host.runners import RunnerTalker
 from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.doors import Doors, relay, until_shut_out
+from hakuriver_host.services.environments.snapshots import snapshots_of
+from hakuriver_host.services.environments.versions import VersionService
 from hakuriver_host.services.keys import Holder, Keys
 from hakuriver_host.services.tasks import Tasks
 from hakuriver_host.ssh.host_keys import private_pem, public_line
@@ -25,8 +28,11 @@ _ACTIVE = tuple(state for state in TaskState if state not in FINAL)
 
 
 class VpsDesk:
-    def __init__(self, keys: Keys, access: Access, tasks: Tasks, doors: Doors, port: int) -> None:
+    def __init__(
+        self, keys: Keys, access: Access, tasks: Tasks, doors: Doors, versions: VersionService, port: int
+    ) -> None:
         self._keys, self._access, self._tasks, self.doors, self._port = keys, access, tasks, doors, port
+        self._versions = versions
         self.problem: HakuRiverError | None = None
         """Why the gateway does not serve."""
 
@@ -120,6 +126,37 @@ class VpsDesk:
             NotFoundError: there is no such live VPS.
         """
         return await self._tasks.start_again(await self._own(reference, principal), principal)
+
+    async def snapshot(self, reference: str, message: str, principal: Principal) -> PackResult:
+        """Keeps what is in a VPS now as a version of an environment of its own.
+
+        Raises:
+            NotFoundError: there is no such live VPS.
+            ConflictError: it has nothing in it now.
+            StorageError: the share or the Host's disk does not take it.
+            UnreachableError: the Runner does not answer.
+        """
+        task, archive = await self._tasks.vps_there(await self._own(reference, principal), principal)
+        return await self._versions.snapshot(task, archive, message)
+
+    async def snapshots(self, reference: str, principal: Principal) -> list[VersionInfo]:
+        """Those of a VPS of the caller's, newest first.
+
+        Raises:
+            NotFoundError: there is no such live VPS.
+        """
+        return await self._versions.snapshots(await self._own(reference, principal))
+
+    async def restore(self, reference: str, version: int | None, principal: Principal) -> Message:
+        """Has a VPS begin anew from one of its snapshots; none is the newest.
+
+        Raises:
+            NotFoundError: there is no such live VPS, or no such snapshot.
+        """
+        task_id = await self._own(reference, principal)
+        number = await self._versions.chosen_snapshot(task_id, version)
+        snapshot = Reference(snapshots_of(task_id), number)
+        return await self._tasks.restore(task_id, snapshot, principal)
 
     async def extend(self, reference: str, seconds: int, principal: Principal) -> Message:
         """See `Tasks.extend`.

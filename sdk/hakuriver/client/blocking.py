@@ -19,6 +19,7 @@ from hakuriver.client.waiting import Waiting
 from hakuriver.config import Settings
 from hakuriver.errors import UnreachableError
 from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
+from hakuriver.models.environments import PackResult, VersionInfo
 from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
 from hakuriver.models.tasks import (
     Message,
@@ -290,6 +291,18 @@ class Client:
     def extend_vps(self, reference: str, seconds: int) -> Message:
         """Gives a VPS with a time limit so many seconds more."""
         return self._send(calls.extend_vps(reference, seconds))
+
+    def snapshot_vps(self, reference: str, message: str = "") -> PackResult:
+        """Keeps what is in a VPS now as a version of the environment `vps-ID`, which is its owner's alone."""
+        return self._send(calls.snapshot_vps(reference, message))
+
+    def vps_snapshots(self, reference: str) -> list[VersionInfo]:
+        """The snapshots of a VPS, newest first."""
+        return self._send(calls.vps_snapshots(reference))
+
+    def restore_vps(self, reference: str, version: int | None = None) -> Message:
+        """Has a VPS begin anew from one of its snapshots, the newest by default; what is in it now is gone."""
+        return self._send(calls.restore_vps(reference, version))
 
     def share_vps(self, reference: str, user: str) -> Message:
         """Lets a user into a VPS, given by its id or name."""

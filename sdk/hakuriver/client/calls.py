@@ -47,7 +47,7 @@ from hakuriver.models.tasks import (
     TaskList,
     TaskSummary,
 )
-from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsExtend, VpsSummary
+from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsExtend, VpsRestore, VpsSummary
 from hakuriver.problems import said
 
 T = TypeVar("T")
@@ -372,16 +372,30 @@ def vps(reference: str) -> Call[VpsSummary]:
 
 
 def stop_vps(reference: str) -> Call[Message]:
-    return Call("POST", f"/api/vps/{quote(reference, safe='')}/stop", _model(Message), repeatable=True)
+    return Call("POST", _of_vps(reference, "stop"), _model(Message), repeatable=True)
 
 
 def start_vps(reference: str) -> Call[Message]:
-    return Call("POST", f"/api/vps/{quote(reference, safe='')}/start", _model(Message), repeatable=True)
+    return Call("POST", _of_vps(reference, "start"), _model(Message), repeatable=True)
 
 
 def extend_vps(reference: str, seconds: int) -> Call[Message]:
     more = VpsExtend(seconds=seconds)
-    return Call("POST", f"/api/vps/{quote(reference, safe='')}/extend", _model(Message), body=_body(more))
+    return Call("POST", _of_vps(reference, "extend"), _model(Message), body=_body(more))
+
+
+def snapshot_vps(reference: str, message: str) -> Call[PackResult]:
+    request = PackRequest(message=message)
+    return Call("POST", _of_vps(reference, "snapshots"), _model(PackResult), body=_body(request), long=True)
+
+
+def vps_snapshots(reference: str) -> Call[list[VersionInfo]]:
+    return _get(_of_vps(reference, "snapshots"), list[VersionInfo])
+
+
+def restore_vps(reference: str, version: int | None) -> Call[Message]:
+    body = _body(VpsRestore(version=version))
+    return Call("POST", _of_vps(reference, "restore"), _model(Message), body=body)
 
 
 def share_vps(reference: str, user: str) -> Call[Message]:
@@ -392,8 +406,12 @@ def unshare_vps(reference: str, user: str) -> Call[Message]:
     return Call("DELETE", _vps_user(reference, user), _model(Message), repeatable=True)
 
 
+def _of_vps(reference: str, what: str) -> str:
+    return f"/api/vps/{quote(reference, safe='')}/{what}"
+
+
 def _vps_user(reference: str, user: str) -> str:
-    return f"/api/vps/{quote(reference, safe='')}/users/{quote(user, safe='')}"
+    return _of_vps(reference, f"users/{quote(user, safe='')}")
 
 
 def gateway() -> Call[GatewayInfo]:

@@ -74,6 +74,13 @@ class VpsExtend(StrictModel):
     """By how much its time limit grows."""
 
 
+class VpsRestore(StrictModel):
+    """Has a VPS begin anew from one of its snapshots; what is in it now is gone."""
+
+    version: int | None = Field(default=None, ge=0)
+    """The number of the snapshot; none is the newest."""
+
+
 class SshStart(PeerModel):
     """The first message to a Runner's door for SSH, as text; what follows are the connection's bytes."""
 

@@ -42,6 +42,12 @@ class ClusterMachine(RuleBasedStateMachine):
         ids = sorted(self.sim.history)
         self.sim.start_again(ids[index % len(ids)])
 
+    @precondition(lambda self: self.sim.history)
+    @rule(index=indices)
+    def restore_vps(self, index: int) -> None:
+        ids = sorted(self.sim.history)
+        self.sim.restore_vps(ids[index % len(ids)])
+
     @rule(name=st.sampled_from(NODES), index=indices)
     def stops_and_starts(self, name: str, index: int) -> None:
         """All of it at once, which a random walk rarely does."""

@@ -514,3 +514,44 @@ def test_a_vps_that_is_being_started_is_not_stopped(sim: Simulation) -> None:
     task_id = started(sim, vps=True)
     with pytest.raises(ConflictError, match="is assigning"):
         reactor.on_stop(sim.cluster, task_id, sim.now)
+
+
+@pytest.mark.parametrize("rests", [False, True])
+def test_a_restored_vps_begins_anew_and_what_it_was_is_killed(sim: Simulation, rests: bool) -> None:
+    task_id = vps_at_rest(sim) if rests else running(sim, vps=True)
+    sim.restore_vps(task_id)
+    assert sim.cluster.ledger.held("a", "cores") == 0
+    sim.schedule()
+    sim.send_kills("a")
+    sim.send_starts("a")
+    sim.deliver_all()
+    assert sim.runners["a"].live() == [(task_id, 2)]
+    task = sim.cluster.tasks[task_id]
+    assert (task.state, task.attempt, task.run) == (TaskState.ASSIGNING, 2, 0)
+
+
+def test_a_runner_that_was_away_ends_what_was_restored_elsewhere(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.runners["a"].connected = False
+    sim.tick(40)
+    sim.add_runner("b", 2)
+    sim.restore_vps(task_id)
+    sim.schedule()
+    assert sim.cluster.tasks[task_id].node == "b"
+    sim.runners["a"].connected = True
+    sim.tick(1)
+    sim.deliver_all()
+    assert not sim.runners["a"].live()
+
+
+def test_a_vps_that_is_being_started_is_not_restored(sim: Simulation) -> None:
+    task_id = started(sim, vps=True)
+    with pytest.raises(ConflictError, match="is assigning"):
+        reactor.on_restore(sim.cluster, task_id, "vps-1@1", "ada", sim.now)
+
+
+def test_a_vps_that_is_being_killed_is_not_restored(sim: Simulation) -> None:
+    task_id = running(sim, vps=True)
+    sim.kill(task_id)
+    with pytest.raises(ConflictError, match="is being killed"):
+        reactor.on_restore(sim.cluster, task_id, "vps-1@1", "ada", sim.now)

@@ -17,6 +17,7 @@ from hakuriver.threads import start_thread
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
+from hakuriver_host.services.environments.snapshots import is_private
 
 _ROOM = 64 << 20
 """Bytes that must be free on the share before anything is written to it."""
@@ -38,10 +39,17 @@ class Desk:
         self.collecting = False
 
     async def may_make(self, name: str, principal: Principal) -> None:
-        """A name that is somebody else's environment cannot be taken."""
+        """A name that is somebody else's environment cannot be taken, nor one that is for snapshots."""
+        if is_private(name):
+            raise ConflictError(f"{name} is a name for the snapshots of a VPS", "choose another name")
         owner = await self._owner(name)
         if owner:
             principal.check_owns(owner, f"the environment {name}")
+
+    async def may_use(self, name: str, principal: Principal) -> None:
+        """Environments are there for everybody, but for the snapshots of VPS."""
+        if is_private(name):
+            await self.may_change(name, principal)
 
     async def may_change(self, name: str, principal: Principal) -> None:
         checked(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,12 +12,13 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Any, Literal, cast
 
 from hakuriver.errors import ConflictError, HakuRiverError, StorageError, UsageError
 from hakuriver.models.environments import (
     EnvironmentCreate,
     LayerInfo,
+    Reference,
     VersionManifest,
     image_tag,
     parse_reference,
@@ -28,6 +30,7 @@ from hakuriver_host.services.environments.archives import ingest, safe_name
 from hakuriver_host.services.environments.bases import Base, Bases, Kept
 from hakuriver_host.services.environments.compression import DAMAGED, uncompressed
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
+from hakuriver_host.services.environments.packing import configured
 
 Source = Literal["archive", "rootfs", "dockerfile"]
 
@@ -182,15 +185,21 @@ class Maker:
 
 
 def import_version(
-    catalog: Catalog, name: str, file: IO[bytes], author: str, message: str
+    catalog: Catalog, name: str, file: IO[bytes], author: str, message: str, like: Reference | None = None
 ) -> tuple[VersionManifest, int]:
     """An archive of an image becomes a version; gives it and the bytes that it cost on the share.
+
+    With `like` it runs as that version does: of the archive's own configuration nothing is kept.
 
     Raises:
         UsageError: it is no such archive.
         StorageError: the share does not take it; no version appears.
     """
     image = ingest(catalog.root, file)
+    config = image.config
+    if like is not None:
+        described = _config_of(catalog, like) or _without_its_run(json.loads(config))
+        config = configured(described, image.layers, message)
     manifest = VersionManifest(
         name=name,
         version=catalog.free_version(name, time.time()),
@@ -198,11 +207,23 @@ def import_version(
         author=author,
         message=message,
         parent=catalog.current(name),
-        config=image.config,
+        config=config,
         layers=image.layers,
     )
     catalog.write(manifest)
     return manifest, image.written
+
+
+def _config_of(catalog: Catalog, version: Reference) -> dict[str, Any]:
+    """How an image of a version runs; of an archive nothing is known but its files."""
+    manifest = catalog.manifest(version.name, version.version or 0)
+    return dict(json.loads(manifest.config)) if manifest is not None else {}
+
+
+def _without_its_run(committed: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a container's image without what its run was told: command, labels, variables, secrets among them."""
+    variables = (committed.get("config") or {}).get("Env") or []
+    return committed | {"config": {"Env": [each for each in variables if each.startswith("PATH=")]}}
 
 
 def exported(catalog: Catalog, name: str, version: int) -> Iterator[bytes]:

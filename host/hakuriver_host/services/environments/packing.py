@@ -197,20 +197,26 @@ class Packer:
 
 
 def _config(image: dict[str, Any], layers: Iterable[LayerInfo], message: str) -> str:
-    """The configuration of an image with these layers, which runs as the one that it was made from does."""
+    """The configuration of an image with these layers, which runs as the one does that an engine describes so."""
+    described = {"architecture": image["Architecture"], "os": image["Os"], "config": image.get("Config")}
+    if variant := image.get("Variant"):
+        described["variant"] = variant
+    return configured(described, layers, message)
+
+
+def configured(like: dict[str, Any], layers: Iterable[LayerInfo], message: str) -> str:
+    """The configuration of an image with these layers (OCI image-spec), which runs as the one with that configuration does."""
     created = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     layers = list(layers)
+    settings: dict[str, Any] = like.get("config") or {}
     history = [{"created": created, "created_by": "hakuriver env pack"} for _ in layers]
     if history and message:
         history[-1]["comment"] = message
-    config = {
-        "architecture": image["Architecture"],
-        "os": image["Os"],
+    config: dict[str, Any] = {
+        **{key: like[key] for key in ("architecture", "os", "variant") if key in like},
         "created": created,
-        "config": {key: value for key, value in (image.get("Config") or {}).items() if value is not None},
+        "config": {key: value for key, value in settings.items() if value is not None},
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
         "history": history,
     }
-    if variant := image.get("Variant"):
-        config["variant"] = variant
     return json.dumps(config, separators=(",", ":"), sort_keys=True)

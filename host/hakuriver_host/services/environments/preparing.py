@@ -45,6 +45,7 @@ class Preparing:
         return Message(message=f"{name} is made")
 
     async def clone(self, name: str, request: EnvironmentClone, principal: Principal) -> Message:
+        await self._desk.may_use(name, principal)
         await self._desk.may_make(request.name, principal)
         async with self._desk.alone(request.name, "being made"):
             await start_thread(lambda: self._maker.clone(name, request.name, principal.name))

@@ -25,6 +25,7 @@ from hakuriver.models.nodes import EnvironmentVersions
 from hakuriver.models.tasks import Message
 from hakuriver.states import NodeState
 from hakuriver.threads import start_thread
+from hakuriver_host.domain.model import Task
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.environments import making
 from hakuriver_host.services.environments.catalogue import (
@@ -37,6 +38,7 @@ from hakuriver_host.services.environments.collecting import collect
 from hakuriver_host.services.environments.desk import Desk, checked, in_use
 from hakuriver_host.services.environments.garbage import Retention, expired
 from hakuriver_host.services.environments.packing import Packer
+from hakuriver_host.services.environments.snapshots import snapshots_of
 
 log = structlog.get_logger(__name__)
 
@@ -141,8 +143,46 @@ class VersionService:
             tarball_path=self._place(name, manifest.version),
         )
 
-    async def export(self, name: str, version: int | None) -> tuple[int, Iterator[bytes]]:
+    async def snapshot(self, task: Task, body: AsyncIterator[bytes], message: str) -> PackResult:
+        """What is in a VPS becomes a version of an environment of its own, which its owner alone may use."""
+        name, batch = snapshots_of(task.task_id), task.batch
+        like = Reference(batch.environment or "", int(batch.environment_version or 0))
+        async with (
+            self._desk.alone(name, "being taken"),
+            self._desk.writing(),
+            self._desk.spooled(body) as file,
+        ):
+            manifest, written = await start_thread(
+                lambda: making.import_version(self._desk.catalog, name, file, batch.owner, message, like=like)
+            )
+        removed = await self._retain(name)
+        return PackResult(
+            message=f"the snapshot {name}@{manifest.version} is taken",
+            version=await self._version(name, manifest.version),
+            written=written,
+            full=True,
+            tarball_path=self._place(name, manifest.version),
+            removed=removed,
+        )
+
+    async def snapshots(self, task_id: int) -> list[VersionInfo]:
+        """Those of a VPS, newest first."""
+        name = snapshots_of(task_id)
+        return next((info.versions for info in await self.overview() if info.name == name), [])
+
+    async def chosen_snapshot(self, task_id: int, version: int | None) -> int:
+        """The number of a snapshot that can be read; none is the newest.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await self._desk.share(lambda: self._desk.chosen(snapshots_of(task_id), version))
+
+    async def export(
+        self, name: str, version: int | None, principal: Principal
+    ) -> tuple[int, Iterator[bytes]]:
         """The number of the version, and its archive."""
+        await self._desk.may_use(name, principal)
         number = await self._desk.share(lambda: self._desk.chosen(name, version))
         return number, making.exported(self._desk.catalog, name, number)
 
