@@ -85,44 +85,37 @@ class RunnerClient:
 
     async def snapshot(self, attempt: AttemptId) -> AsyncIterator[bytes]:
         """What is in an attempt's container, as an archive such as `docker save` writes."""
-        timeout = httpx.Timeout(_CALL_SECONDS, read=None)  # Committing a container may take long.
-        try:
-            async with self._http.stream(
-                "POST",
-                f"{self._url}/api/snapshot",
-                content=attempt.model_dump_json().encode(),
-                headers=self._headers,
-                timeout=timeout,
-            ) as response:
-                if response.is_error:
-                    await response.aread()
-                    raise _error(response)
-                async for piece in response.aiter_raw():
-                    yield piece
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from None
+        async with self._streamed("snapshot", attempt) as response:
+            async for piece in response.aiter_raw():
+                yield piece
 
     async def sync(self, request: SyncRequest) -> AsyncIterator[SyncProgress]:
         """Has it load a version of an environment; how that goes, line by line, until it is ready or has failed."""
-        timeout = httpx.Timeout(_CALL_SECONDS, read=None)
+        try:
+            async with self._streamed("sync", request) as response:
+                async for line in response.aiter_lines():
+                    if line:
+                        yield SyncProgress.model_validate_json(line)
+        except ValidationError:
+            raise _no_runner() from None
+
+    @contextlib.asynccontextmanager
+    async def _streamed(self, name: str, body: BaseModel) -> AsyncIterator[httpx.Response]:
+        """An answer that comes as it is made, which may take long."""
         try:
             async with self._http.stream(
                 "POST",
-                f"{self._url}/api/sync",
-                content=request.model_dump_json().encode(),
+                f"{self._url}/api/{name}",
+                content=body.model_dump_json().encode(),
                 headers=self._headers,
-                timeout=timeout,
+                timeout=httpx.Timeout(_CALL_SECONDS, read=None),
             ) as response:
                 if response.is_error:
                     await response.aread()
                     raise _error(response)
-                async for line in response.aiter_lines():
-                    if line:
-                        yield SyncProgress.model_validate_json(line)
+                yield response
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
-        except ValidationError:
-            raise _no_runner() from None
 
     @contextlib.asynccontextmanager
     async def open(self, door: str) -> AsyncIterator[ClientConnection]:

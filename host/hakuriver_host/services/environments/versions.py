@@ -126,43 +126,42 @@ class VersionService:
         """An archive of an image becomes the next version."""
         checked(name)
         await self._desk.may_make(name, principal)
-        async with (
-            self._desk.alone(name, "being imported"),
-            self._desk.writing(),
-            self._desk.spooled(body) as file,
-        ):
-            manifest, written = await start_thread(
-                lambda: making.import_version(self._desk.catalog, name, file, principal.name, message)
-            )
-            await self._desk.share(lambda: self._to_newest(name))
-        return PackResult(
-            message=f"{name}@{manifest.version} is imported",
-            version=await self._version(name, manifest.version),
-            written=written,
-            full=True,
-            tarball_path=self._place(name, manifest.version),
-        )
+        made = await self._from_archive(name, body, principal.name, message, "being imported")
+        return made.model_copy(update={"message": f"{name}@{made.version.version} is imported"})
 
     async def snapshot(self, task: Task, body: AsyncIterator[bytes], message: str) -> PackResult:
         """What is in a VPS becomes a version of an environment of its own, which its owner alone may use."""
         name, batch = snapshots_of(task.task_id), task.batch
         like = Reference(batch.environment or "", int(batch.environment_version or 0))
+        made = await self._from_archive(name, body, batch.owner, message, "being taken", like)
+        removed = await self._retain(name)
+        taken = f"the snapshot {name}@{made.version.version} is taken"
+        return made.model_copy(update={"message": taken, "removed": removed})
+
+    async def _from_archive(
+        self,
+        name: str,
+        body: AsyncIterator[bytes],
+        author: str,
+        message: str,
+        doing: str,
+        like: Reference | None = None,
+    ) -> PackResult:
         async with (
-            self._desk.alone(name, "being taken"),
+            self._desk.alone(name, doing),
             self._desk.writing(),
             self._desk.spooled(body) as file,
         ):
             manifest, written = await start_thread(
-                lambda: making.import_version(self._desk.catalog, name, file, batch.owner, message, like=like)
+                lambda: making.import_version(self._desk.catalog, name, file, author, message, like)
             )
-        removed = await self._retain(name)
+            await self._desk.share(lambda: self._to_newest(name))
         return PackResult(
-            message=f"the snapshot {name}@{manifest.version} is taken",
+            message="",
             version=await self._version(name, manifest.version),
             written=written,
             full=True,
             tarball_path=self._place(name, manifest.version),
-            removed=removed,
         )
 
     async def snapshots(self, task_id: int) -> list[VersionInfo]:
