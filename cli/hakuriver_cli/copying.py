@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
-from hakuriver.ids import parse_id
 from hakuriver.models.environments import ENVIRONMENT_NAME
+from hakuriver.models.vps import VPS_NAME
 from hakuriver.pieces import PieceReader
 from hakuriver.sizes import format_size
 from hakuriver_cli.progress import Progress
@@ -26,7 +26,7 @@ else:  # Debian 12's own Python is older than extraction filters
     from backports import tarfile
 
 _ENVIRONMENT = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern}):(?P<path>/.*)", re.DOTALL)
-_TASK = re.compile(r"(?P<name>[0-9]{1,19}):(?P<path>/.*)", re.DOTALL)
+_TASK = re.compile(rf"(?P<name>[0-9]{{1,19}}|{VPS_NAME.pattern}):(?P<path>/.*)", re.DOTALL)
 
 
 class Place(Protocol):
@@ -68,7 +68,7 @@ class TaskPlace:
     def __init__(self, session: Session, name: str) -> None:
         self.name = name
         self._session = session
-        self._door = task_door(parse_id(name))
+        self._door = task_door(session.task_id(name))
 
     def is_folder(self, path: str) -> bool:
         return run_quietly(self._session, self._door, _folder_test(path)) == 0
@@ -89,8 +89,8 @@ def copy_with_environment(session: Session, source: str, target: str) -> None:
 
 
 def copy_with_task(session: Session, source: str, target: str) -> None:
-    """Raises `UsageError` unless one of the two is `ID:/PATH`."""
-    _copy(session, source, target, _TASK, TaskPlace, "ID:/PATH in a running task", "cp")
+    """Raises `UsageError` unless one of the two is `ID:/PATH`, or `NAME:/PATH` of a VPS."""
+    _copy(session, source, target, _TASK, TaskPlace, "ID:/PATH in a running task or VPS", "cp")
 
 
 def _copy(

@@ -112,7 +112,10 @@ def forward(
 
 
 def cp(
-    source: Annotated[str, Parameter(name="SOURCE", help="A path here, or ID:/PATH in a running task.")],
+    source: Annotated[
+        str,
+        Parameter(name="SOURCE", help="A path here, or ID:/PATH in a running task, or NAME:/PATH in a VPS."),
+    ],
     target: Annotated[str, Parameter(name="TARGET", help="The other of the two.")],
     /,
     *,

@@ -22,7 +22,7 @@ import pytest
 from hakuriver.states import TaskState
 from hakuriver_agent.engines.docker_request import container_name
 from hakuriver_agent.ssh.tools import install_program
-from support import engine
+from support import engine, nodes
 from support.cluster import Cluster, running
 from support.commands import Commands
 from support.ports import free_port
@@ -273,6 +273,16 @@ class TestFiles:
         assert "two" in done.stdout
         assert ada.ssh(vps, "cat /tmp/sftp/two").stdout == batch.read_text("utf-8")
 
+    def test_cp_by_name(self, ada: Person, vps: int, tmp_path: Path) -> None:
+        (tmp_path / "sent/deep").mkdir(parents=True)
+        (tmp_path / "sent/deep/file").write_text("copied", "utf-8")
+        done = ada.run("cp", str(tmp_path / "sent"), "lab:/tmp/copied")
+        assert done.code == 0, done.stderr
+        assert ada.ssh(vps, "cat /tmp/copied/deep/file").stdout == "copied"
+        done = ada.run("cp", "lab:/tmp/copied", str(tmp_path / "back"))
+        assert done.code == 0, done.stderr
+        assert (tmp_path / "back/deep/file").read_text("utf-8") == "copied"
+
     def test_rsync(self, ada: Person, vps: int, tmp_path: Path) -> None:
         (tmp_path / "from/deep").mkdir(parents=True)
         (tmp_path / "from/deep/file").write_text("synced", "utf-8")
@@ -287,6 +297,58 @@ class TestFiles:
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         assert ada.ssh(vps, "cat /tmp/to/deep/file").stdout == "synced"
+
+
+@pytest.fixture(scope="module")
+def furnished(lab: Cluster, ada: Person) -> Iterator[int]:
+    for words in (
+        ("env", "create", "furnished", "--image", nodes.IMAGE),
+        ("env", "pack", "furnished"),
+        ("env", "delete", "furnished"),
+    ):
+        done = ada.run(*words)
+        assert done.code == 0, done.stderr
+    with created(lab, ada, "--container", "furnished", "--name", "furnished") as task_id:
+        assert ada.ssh(task_id, "test -x /usr/sbin/sshd && echo there").stdout == "there\n"
+        yield task_id
+
+
+@pytest.mark.deploy
+class TestImageWithSshd:
+    """An image that has a server of its own, which nobody asks: that of the Runner serves it as any other."""
+
+    def test_two_hundred_megabytes_by_scp_and_sftp(self, ada: Person, furnished: int, tmp_path: Path) -> None:
+        data = os.urandom(200_000_000)
+        wanted = hashlib.sha256(data).hexdigest()
+        sent, back = tmp_path / "sent", tmp_path / "back"
+        sent.write_bytes(data)
+        there = f"{furnished}.hakuriver"
+        done = ada.tool("scp", furnished, str(sent), f"{there}:/root/data")
+        assert done.returncode == 0, done.stderr
+        assert ada.ssh(furnished, "sha256sum /root/data").stdout.split()[0] == wanted
+        batch = tmp_path / "batch"
+        batch.write_text(f"get /root/data {back}\n", "utf-8")
+        done = ada.tool("sftp", furnished, "-b", str(batch), there)
+        assert done.returncode == 0, done.stderr
+        assert hashlib.sha256(back.read_bytes()).hexdigest() == wanted
+
+    def test_a_login_shell_and_an_exit_code(self, ada: Person, furnished: int) -> None:
+        done = ada.ssh(furnished, "echo $SHELL $USER; exit 7")
+        assert (done.returncode, done.stdout) == (7, "/bin/bash root\n")
+
+    def test_another_user_of_the_image(self, ada: Person, furnished: int) -> None:
+        done = ada.tool("ssh", furnished, "-l", "admin", f"{furnished}.hakuriver", "id -un; pwd")
+        assert done.stdout == "admin\n/home/admin\n", done.stderr
+
+    def test_rsync_of_the_node(self, ada: Person, furnished: int, tmp_path: Path) -> None:
+        """The image has none."""
+        (tmp_path / "file").write_text("synced", "utf-8")
+        words = ["rsync", "-e", f"ssh -F {ada.config(furnished)}", str(tmp_path / "file")]
+        done = subprocess.run(
+            [*words, f"{furnished}.hakuriver:/root/"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert ada.ssh(furnished, "cat /root/file").stdout == "synced"
 
 
 class TestForwards:
