@@ -117,6 +117,8 @@ def application(parts: Parts) -> Guard:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await in_thread(lambda: install(parts.folders.vps_tools))
         await parts.supervisor.recover()
+        if any(spec.task_type == "vps" for spec in parts.supervisor.specs()):
+            await parts.docker.forget_snapshots()
         loops = [asyncio.create_task(work) for work in _loops(parts)]
         for loop in loops:
             loop.add_done_callback(_complain)

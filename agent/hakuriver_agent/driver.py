@@ -95,8 +95,7 @@ class Driver:
             if attempt.at_rest or attempt.stop_requested:
                 return None
             if attempt.report.status not in _UP or attempt.kill_requested or attempt.finishing:
-                state = "being killed" if attempt.kill_requested else str(attempt.report.status)
-                return f"it is {state}"
+                return f"it is {_state(attempt)}"
             if spec.task_type != "vps":
                 return "it is no VPS"
             try:
@@ -130,14 +129,14 @@ class Driver:
         engine = self._engines[spec.engine]
         verb = engine.pause if after is TaskState.PAUSED else engine.resume
         async with attempt.lock:
-            if attempt.report.status is not before or attempt.kill_requested or attempt.finishing:
-                state = "being killed" if attempt.kill_requested else str(attempt.report.status)
-                return f"it is {state}, not {before}"
+            ending = attempt.kill_requested or attempt.stop_requested or attempt.finishing
+            if attempt.report.status is not before or ending:
+                return f"it is {_state(attempt)}, not {before}"
             try:
                 await verb(spec.key)
             except (EngineUnavailableError, OSError) as error:
                 return f"the {engine.name} engine cannot do it: {error}"
-            if attempt.finishing or attempt.ended.is_set():
+            if attempt.finishing or attempt.ended.is_set() or attempt.report.status is not before:
                 return "it has ended"
             self._tell(attempt, status=after)
             if attempt.kill_requested:
@@ -270,9 +269,10 @@ class Driver:
 
     async def _end(self, engine: Engine, attempt: Attempt) -> None:
         """SIGTERM, the grace, then SIGKILL until it has ended."""
+        ended = attempt.ended
         await self.once(lambda: engine.terminate(attempt.key))
         pause = self._grace
-        while not await _within(attempt.ended, pause):
+        while not await _within(ended, pause):
             await self.once(lambda: engine.kill(attempt.key))
             pause = KILL_AGAIN_SECONDS
 
@@ -282,6 +282,9 @@ class Driver:
         """Writes that it is stopped, then reports it; unless it was to end for good meanwhile."""
         attempt.ended.set()
         attempt.settled.set()
+        if attempt.stopper is not None:
+            # What it asks of the engine now must not meet the unit's next run.
+            await attempt.stopper
         report = attempt.next_report(status=TaskState.STOPPED, exit_code=exit_code, message=one_line(message))
         await self.patiently(lambda: self._journal.stopped(report))
         attempt.report = report
@@ -317,6 +320,13 @@ class Driver:
         message = one_line(line)
         if attempt.report.message != message and not attempt.finishing:
             self._tell(attempt, message=message)
+
+
+def _state(attempt: Attempt) -> str:
+    """For people."""
+    if attempt.kill_requested:
+        return "being killed"
+    return "being stopped" if attempt.stop_requested else str(attempt.report.status)
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

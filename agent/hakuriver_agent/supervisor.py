@@ -183,14 +183,18 @@ class Supervisor:
             if attempt is None or attempt.spec is None or attempt.final or attempt.finishing:
                 results.append(_action(named, "it does not run on this node"))
                 continue
-            spec = attempt.spec.model_copy(update={"time_limit_seconds": named.time_limit_seconds})
+            if attempt.starting:
+                results.append(_action(named, "it is being started"))
+                continue
+            limit = {"time_limit_seconds": named.time_limit_seconds}
             try:
-                await self._journal.respecify(spec)
+                await self._journal.respecify(attempt.spec.model_copy(update=limit))
             except StorageError as error:
                 results.append(_action(named, error.message))
                 continue
-            attempt.spec = spec
-            self._driver.limit(attempt)
+            attempt.spec = attempt.spec.model_copy(update=limit)
+            if not attempt.starting:  # Else its start arms the limit.
+                self._driver.limit(attempt)
             results.append(_action(named))
         return results
 
@@ -240,6 +244,10 @@ class Supervisor:
         attempt = self._attempts.get(key)
         return attempt.spec if attempt else None
 
+    def specs(self) -> list[AttemptSpec]:
+        """Of all attempts whose end the Host may not know."""
+        return [attempt.spec for attempt in self._attempts.values() if attempt.spec is not None]
+
     @property
     def running(self) -> list[Key]:
         """Those that have not ended and are not stopped."""
@@ -272,7 +280,12 @@ class Supervisor:
         for spec in specs:
             again = self._at_rest(spec)
             if (report := self.report(spec.key)) and not again:
-                results[spec.key] = _result(spec, "known", report)
+                ending = report.status is TaskState.STOPPED and spec.run > report.run
+                results[spec.key] = (
+                    _result(spec, "refused", reason="it is being ended")
+                    if ending
+                    else _result(spec, "known", report)
+                )
             elif reason := refusals.get(spec.key):
                 results[spec.key] = _result(spec, "refused", reason=reason)
             elif again:

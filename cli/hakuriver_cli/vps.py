@@ -192,8 +192,10 @@ async def _until_stopped(session: Session, task_id: int) -> None:
 
 async def _until(client: AsyncClient, task_id: int, wanted: TaskState) -> None:
     known = await client.task(task_id)
-    state, cause = known.status, known.error_message or ""
-    last = known.history[-1].sequence if known.history else None
+    state, cause, last = known.status, known.error_message or "", None
+    if known.history:
+        # The history is read after the rest, and may be newer.
+        state, last = known.history[-1].state, known.history[-1].sequence
     events = client.events(last, task_id=task_id)
     try:
         while state is not wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -37,6 +38,13 @@ _CALL_SECONDS = 20.0
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
+_KEEP_ALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+]
+"""A node that lost its power says nothing: an answer that takes long must not be waited for when there is nobody (tcp(7))."""
 
 
 class RunnerClient:
@@ -237,7 +245,10 @@ class RunnerClients:
         pool = self._pools.get(url)
         if pool is None:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30)
-            pool = self._pools[url] = httpx.AsyncClient(verify=self._verify, limits=limits, trust_env=False)
+            transport = httpx.AsyncHTTPTransport(
+                verify=self._verify, limits=limits, trust_env=False, socket_options=_KEEP_ALIVE
+            )
+            pool = self._pools[url] = httpx.AsyncClient(transport=transport, trust_env=False)
         return RunnerClient(pool, url, token, self._verify)
 
     async def __aenter__(self) -> Self:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hakuriver.exchange import GoneError
 
-_LOOK_SECONDS = 0.02
+_LOOK_SECONDS = 0.005
 _HELD = 1 << 20
 """Bytes that may wait here before the peer is held up."""
 

@@ -932,9 +932,22 @@ class TestSnapshots:
             ("env", "export", reference, "-f", str(tmp_path / "taken.tar")),
             ("env", "clone", name, "stolen"),
             ("env", "delete", name, "--versions"),
+            ("env", "create", "stolen", "--from", reference),
+            ("env", "create", "stolen", "--image", f"hakuriver/{name}:{version['version']}"),
+            ("env", "prefetch", name),
+            ("env", "diff", reference, reference),
         ):
             refused = eve.run(*words)
             assert refused.code == DENIED, (words, refused.stderr)
+        folder = tmp_path / "build"
+        folder.mkdir()
+        for line in (f"FROM hakuriver/{name}:{version['version']}", "FROM hakuriver-snapshot/1-1"):
+            (folder / "Dockerfile").write_text(f"{line}\n", "utf-8")
+            refused = eve.run("env", "create", "stolen", "--dockerfile", str(folder))
+            assert refused.code == DENIED, refused.stderr
+        assert name not in eve.run("env", "list").stdout
+        assert eve.run("env", "versions", name).code == NOT_FOUND
+        assert name in ada.run("env", "list").stdout
 
     def test_their_names_are_taken(self, ada: Person, vps: int) -> None:
         refused = ada.run("env", "clone", "test-base", "vps-12345")

@@ -400,8 +400,7 @@ class Simulation:
 
     def restore_vps(self, task_id: int) -> None:
         task = self.cluster.tasks.get(task_id)
-        there = task is not None and (task.kept or task.state in {TaskState.RUNNING, TaskState.PAUSED})
-        if task is not None and there and not task.kill_requested and task.batch.spec.task_type == "vps":
+        if task is not None and task.kept and not task.kill_requested:
             self.commit(reactor.on_restore(self.cluster, task_id, "vps-1@1", "ada", self.now))
 
     def settle(self) -> None:

@@ -14,7 +14,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -241,26 +241,41 @@ class DockerEngine(Engine):
         wanted = wanted.model_copy(update={"user": self.enters_as(wanted.user)})
         return await start_exec(ContainerExecs(self._door.client, name, in_words), wanted)
 
-    async def snapshot(self, key: Key) -> Iterator[bytes]:
-        repository = f"{SNAPSHOTS}/{key[0]}-{key[1]}"
-
-        def commit() -> Iterator[bytes]:
+    async def snapshot(self, key: Key) -> Generator[bytes]:
+        def commit() -> Generator[bytes]:
+            # Without limit: both take as long as there are files.
+            client = self._door.connect(None)
             with in_words(f"task {key[0]}"):
-                # What was left behind by a life that ended in the middle goes with the tag.
-                image = self._door.client().commit(container_name(key), repository)["Id"]
-                return self._image_of(repository, self._door.client().get_image(image))
+                image = client.commit(container_name(key), f"{SNAPSHOTS}/{key[0]}-{key[1]}")["Id"]
+                try:
+                    return self._image_of(image, client.get_image(image))
+                except BaseException:
+                    self._door.quietly(lambda: self._door.client().remove_image(image, force=True))
+                    raise
 
         try:
             return await self._door.call(commit)
         except ContainerGoneError:
             raise ConflictError(f"task {key[0]} is here no more", "see `hakuriver task status`") from None
 
-    def _image_of(self, tag: str, archive: Iterator[bytes]) -> Iterator[bytes]:
+    def _image_of(self, image: str, archive: Iterator[bytes]) -> Generator[bytes]:
         """The archive, piece by piece; its image is removed afterwards."""
         try:
             yield from archive
         finally:
-            self._door.quietly(lambda: self._door.client().remove_image(tag))
+            self._door.quietly(lambda: self._door.client().remove_image(image, force=True))
+
+    async def forget_snapshots(self) -> None:
+        """Removes the images of snapshots that an earlier life was taking."""
+
+        def work() -> None:
+            for image in self._door.client().images(filters={"reference": f"{SNAPSHOTS}/*"}):
+                self._door.quietly(
+                    lambda image=image: self._door.client().remove_image(image["Id"], force=True)
+                )
+
+        with contextlib.suppress(EngineUnavailableError):
+            await self._door.call(work)
 
     async def cpu_seconds(self, key: Key) -> float | None:
         def work() -> float | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -189,7 +189,7 @@ class Engine(ABC):
         del wanted
         raise ConflictError(f"task {key[0]} runs without container", _NO_DOORS)
 
-    async def snapshot(self, key: Key) -> Iterator[bytes]:
+    async def snapshot(self, key: Key) -> Generator[bytes]:
         """The files of a unit as they are now, running or stopped, as an archive such as `docker save` writes.
 
         Raises:

@@ -80,11 +80,10 @@ def _containers(environments: Environments) -> list[Endpoint]:
     preparing, versions = environments.preparing, environments.versions
 
     async def list_environments(call: Call) -> list[EnvironmentInfo]:
-        del call
-        return await versions.overview()
+        return await versions.seen(call.principal)
 
     async def environment(call: Call) -> EnvironmentInfo:
-        return await versions.one(call.path["name"])
+        return await versions.seen_one(call.path["name"], call.principal)
 
     async def create_environment(call: Call) -> EnvironmentInfo:
         await preparing.create(call.body, call.principal)
@@ -234,7 +233,7 @@ def _versions(environments: Environments) -> list[Endpoint]:
         return StreamingResponse(pieces, media_type=TAR, headers={VERSION_NUMBER_HEADER: str(number)})
 
     async def diff(call: Call) -> VersionDiff:
-        return await versions.diff(call.path["name"], call.query.before, call.query.after)
+        return await versions.diff(call.path["name"], call.query.before, call.query.after, call.principal)
 
     async def rollback(call: Call) -> VersionInfo:
         return await versions.rollback(call.path["name"], call.body, call.principal)
@@ -246,7 +245,7 @@ def _versions(environments: Environments) -> list[Endpoint]:
         return await versions.collect(dry_run=call.query.dry_run)
 
     async def prefetch(call: Call) -> Response:
-        progress = await syncing.prefetch(call.path["name"], call.body)
+        progress = await syncing.prefetch(call.path["name"], call.body, call.principal)
         return sse.response(sse.encode("progress", each) async for each in progress)
 
     see, prepare, one = Permission.SEE, Permission.PREPARE, "/api/environments/{name}"

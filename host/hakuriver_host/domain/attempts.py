@@ -149,7 +149,7 @@ def pinned(task: Task) -> Request:
 def stay(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -> None:
     """A stopped VPS that was to be started stays stopped."""
     cluster.queue.remove(task)
-    release(cluster, task, effects)
+    _at_rest(cluster, task, effects)
     task.reason = cause
     change(task, TaskState.STOPPED, now, effects, cause)
 
@@ -265,7 +265,9 @@ def end(cluster: Cluster, task: Task, state: TaskState, now: Now, effects: Effec
 def release(cluster: Cluster, task: Task, effects: Effects) -> None:
     struck(cluster, task)
     node = cluster.nodes.get(task.node or "")
-    if node is not None:
+    if (
+        node is not None and task.state is not TaskState.PENDING
+    ):  # Of what waits, an earlier attempt may be left.
         node.to_kill.pop(task.key, None)
     if task.node and cluster.ledger.release(task.node, task.task_id):
         freed(cluster, effects)

@@ -47,7 +47,7 @@ def restore(cluster: Cluster, nodes: Iterable[Node], tasks: Iterable[Task], now:
         cluster.nodes[node.name] = node
     for task in tasks:
         cluster.tasks[task.task_id] = task
-        if task.kept:
+        if task.kept or (task.run and not task.closed):
             task.request = pinned(task)
         if task.state is TaskState.PENDING:
             cluster.queue.add(task)
@@ -95,6 +95,8 @@ def on_start_results(cluster: Cluster, node_name: str, results: Iterable[StartRe
     for result in results:
         task = cluster.tasks.get(result.task_id)
         if task is None or task.attempt != result.attempt or task.node != node_name:
+            if task is None or task.node != node_name:
+                cluster.nodes[node_name].to_start.pop(result.task_id, None)
             continue
         struck(cluster, task)
         why = _why_not_started(task, result)
@@ -186,7 +188,13 @@ def on_tick(cluster: Cluster, timeouts: Timeouts, now: Now) -> Effects:
             effects.nodes[node.name] = node
             freed(cluster, effects)
         if silence > timeouts.offline_after + timeouts.lost_after:
-            for task_id in list(cluster.ledger.holders(node.name)):
+            # A stopped VPS stays where it is, unless somebody waits for its end.
+            unwanted = [
+                task.task_id
+                for task in cluster.tasks.values()
+                if task.node == node.name and task.kept and task.kill_requested
+            ]
+            for task_id in [*cluster.ledger.holders(node.name), *unwanted]:
                 task = cluster.tasks[task_id]
                 cause = f"{node.name} has not been heard of for {silence:.0f} s"
                 lose(cluster, task, cause, now, effects)
@@ -303,9 +311,8 @@ def on_stop(cluster: Cluster, task_id: int, now: Now) -> tuple[Effects, Task | N
         if task.state is TaskState.PENDING:
             stay(cluster, task, "not started after all", now, effects)
         return effects, None
-    raise ConflictError(
-        f"VPS {task_id} is {task.state}", "wait until it runs, or give it up: `hakuriver vps kill`"
-    )
+    give_up = "" if task.run else ", or give it up: `hakuriver vps kill`"
+    raise ConflictError(f"VPS {task_id} is {task.state}", f"wait until it runs{give_up}")
 
 
 def on_start_again(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects:
@@ -344,14 +351,16 @@ def check_there(cluster: Cluster, task_id: int) -> Task:
 
 
 def on_restore(cluster: Cluster, task_id: int, version: str, by: str, now: Now) -> Effects:
-    """A VPS is to begin anew, from other files: what runs or is kept of it ends, and a new attempt is placed.
+    """A stopped VPS is to begin anew, from other files: what is kept of it goes, and a new attempt is placed.
 
     Raises:
-        ConflictError: it is no VPS, is lost, or is being started or killed.
+        ConflictError: it is no VPS, is not stopped, or is being killed.
         NotFoundError: no such task is live.
 
     """
     task = check_there(cluster, task_id)
+    if not task.kept:
+        raise ConflictError(f"VPS {task_id} is {task.state}", "stop it first: `hakuriver vps stop`")
     if task.kill_requested:
         raise ConflictError(f"VPS {task_id} is being killed", "make another from its snapshot")
     effects = Effects()
@@ -444,7 +453,8 @@ def _check_unused(node: Node, held: list[int]) -> None:
         shown = ", ".join(map(str, held[:5])) + (", …" if len(held) > 5 else "")  # noqa: PLR2004
         raise ConflictError(
             f"{node.name} still holds {len(held)} of the tasks: {shown}",
-            f"empty it with `hakuriver node drain {node.name} --wait`; --force gives them up as lost",
+            f"empty it with `hakuriver node drain {node.name} --wait`, and kill the stopped VPS that it keeps; --force"
+            " gives them up as lost",
         )
     if node.state is NodeState.ONLINE:
         raise ConflictError(

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, update
 from sqlmodel import SQLModel
 
-from hakuriver.errors import ConflictError, NotFoundError
+from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
 from hakuriver.models.environments import Reference
 from hakuriver.models.runner import ActionResponse, AttemptId, AttemptLimit
 from hakuriver.models.tasks import (
@@ -37,6 +37,8 @@ from hakuriver_host.services.submit import Submissions
 _RECORD_SECONDS = 5.0
 """How long a kill waits until it is on the record; the writer goes on trying."""
 _BATCHES = SQLModel.metadata.tables[str(BatchRow.__tablename__)]
+_STOP_SECONDS = 120.0
+_LOOK_SECONDS = 1.0
 _PAST = {"pause": "paused", "resume": "resumed"}
 
 
@@ -67,6 +69,7 @@ class Tasks:
         self._nodes = nodes
         self._submissions = submissions
         self._writing: set[asyncio.Future[None]] = set()
+        self._extending = asyncio.Lock()
 
     async def list(self, wanted: TaskFilter, principal: Principal) -> Sequence[TaskSummary]:
         """Newest first; why each waits included."""
@@ -201,14 +204,20 @@ class Tasks:
 
         """
         await self.check_owns(task_id, principal)
-        task = reactor.check_extend(self._core.cluster, task_id)
-        batch = task.batch
-        limit = min(MAX_SECONDS, (batch.spec.time_limit_seconds or 0) + seconds)
-        if task.state is not TaskState.PENDING or task.kept:
-            wanted = AttemptLimit(task_id=task_id, attempt=task.attempt, time_limit_seconds=limit)
-            _check_done(task, "extend", await self._nodes.client_of(task.node).limit([wanted]))
-        batch.spec = batch.spec.model_copy(update={"time_limit_seconds": limit})
-        await self._core.apply(Effects(), _respecify(batch))
+        async with self._extending:
+            task = reactor.check_extend(self._core.cluster, task_id)
+            batch, before = task.batch, task.batch.spec
+            limit = min(MAX_SECONDS, (before.time_limit_seconds or 0) + seconds)
+            # At once, so that a start that is sent meanwhile has it, too.
+            batch.spec = before.model_copy(update={"time_limit_seconds": limit})
+            try:
+                if task.state is not TaskState.PENDING or task.kept:
+                    wanted = AttemptLimit(task_id=task_id, attempt=task.attempt, time_limit_seconds=limit)
+                    _check_done(task, "extend", await self._nodes.client_of(task.node).limit([wanted]))
+            except HakuRiverError:
+                batch.spec = before
+                raise
+            await self._core.apply(Effects(), _respecify(batch))
         return Message(message=f"VPS {task_id} may run {format_duration(limit)} from its start")
 
     async def vps_there(self, task_id: int, principal: Principal) -> tuple[Task, AsyncIterator[bytes]]:
@@ -232,12 +241,32 @@ class Tasks:
 
         """
         await self.check_owns(task_id, principal)
-        now, cluster = self._core.now(), self._core.cluster
+        cluster = self._core.cluster
+        task = reactor.check_there(cluster, task_id)
+        if not task.kept:
+            # What it holds is others' only when nothing of it runs any more.
+            await self.stop(task_id, principal)
+            await self._until_kept(task)
+        now = self._core.now()
         effects = reactor.on_restore(cluster, task_id, str(reference), principal.name, now)
-        batch = cluster.tasks[task_id].batch
+        batch = task.batch
         batch.environment, batch.environment_version = reference.name, str(reference.version)
+        batch.spec = batch.spec.model_copy(update={"container_name": str(reference)})
         await self._core.apply(effects, _respecify(batch))
         return Message(message=f"VPS {task_id} is being restored from {reference}")
+
+    async def _until_kept(self, task: Task) -> None:
+        """Raises `ConflictError` when it does not come to rest."""
+        with self._core.bus.follow(task_id=task.task_id) as follower:
+            deadline = self._core.now().mono + _STOP_SECONDS
+            while not task.kept:
+                left = deadline - self._core.now().mono
+                if left <= 0 or task.closed:
+                    raise ConflictError(
+                        f"VPS {task.task_id} has not stopped: it is {task.state}", "try again in a moment"
+                    )
+                follower.take()
+                await follower.wait(min(left, _LOOK_SECONDS))
 
     async def _act(self, task: Task, action: str) -> None:
         runner = self._nodes.client_of(task.node)

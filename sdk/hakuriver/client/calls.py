@@ -395,7 +395,7 @@ def vps_snapshots(reference: str) -> Call[list[VersionInfo]]:
 
 def restore_vps(reference: str, version: int | None) -> Call[Message]:
     body = _body(VpsRestore(version=version))
-    return Call("POST", _of_vps(reference, "restore"), _model(Message), body=body)
+    return Call("POST", _of_vps(reference, "restore"), _model(Message), body=body, long=True)
 
 
 def share_vps(reference: str, user: str) -> Call[Message]:

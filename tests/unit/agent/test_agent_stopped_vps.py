@@ -229,3 +229,57 @@ async def test_a_time_limit_is_set_anew(machine: Node) -> None:
         assert (final.status, final.message) == (TaskState.FAILED, "ran over its time limit of 1 s")
         (result,) = await life.supervisor.limit([at_once])
         assert (result.ok, result.reason) == (False, "it does not run on this node")
+
+
+async def test_what_stops_it_is_over_before_it_runs_again(machine: Node) -> None:
+    """Its engine is still busy with the signal when the unit has ended."""
+    async with machine.life() as life:
+        given = vps()
+        await life.supervisor.start([given])
+        await life.post.running(given)
+        gate = life.engine.gate("terminate")
+        await life.supervisor.stop([named(given)])
+        await life.engine.entered["terminate"].wait()
+        machine.world.end(given.key, 143)
+        for _ in range(50):
+            await asyncio.sleep(0.005)
+            assert life.post.states(given)[-1] == "running", "it is not stopped before that is over"
+        gate.set()
+        await eventually(lambda: life.post.states(given)[-1] == "stopped", "it is stopped")
+        del life.engine.gates["terminate"]
+        kills = life.engine.gate("kill")
+        await life.supervisor.start([again(given)])
+        await eventually(lambda: life.post.states(given)[-1] == "running", "it runs again")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):  # Several times the grace.
+                await life.engine.entered["kill"].wait()
+        kills.set()
+
+
+async def test_it_is_not_paused_while_it_stops(machine: Node) -> None:
+    async with machine.life() as life:
+        given = vps()
+        await life.supervisor.start([given])
+        await life.post.running(given)
+        gate = life.engine.gate("terminate")
+        await life.supervisor.stop([named(given)])
+        await life.engine.entered["terminate"].wait()
+        (paused,) = await life.supervisor.pause([named(given)])
+        assert (paused.ok, paused.reason) == (False, "it is being stopped, not running")
+        gate.set()
+        await eventually(lambda: life.post.states(given)[-1] == "stopped", "it is stopped")
+
+
+async def test_it_is_not_paused_where_it_has_stopped_meanwhile(machine: Node) -> None:
+    async with machine.life() as life:
+        given = vps()
+        await life.supervisor.start([given])
+        await life.post.running(given)
+        gate = life.engine.gate("pause")
+        pausing = asyncio.create_task(life.supervisor.pause([named(given)]))
+        await life.engine.entered["pause"].wait()
+        machine.world.end(given.key, 0)
+        gate.set()
+        (paused,) = await pausing
+        assert not paused.ok
+        assert "paused" not in life.post.states(given)

@@ -516,9 +516,8 @@ def test_a_vps_that_is_being_started_is_not_stopped(sim: Simulation) -> None:
         reactor.on_stop(sim.cluster, task_id, sim.now)
 
 
-@pytest.mark.parametrize("rests", [False, True])
-def test_a_restored_vps_begins_anew_and_what_it_was_is_killed(sim: Simulation, rests: bool) -> None:
-    task_id = vps_at_rest(sim) if rests else running(sim, vps=True)
+def test_a_restored_vps_begins_anew_and_what_it_was_is_removed(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
     sim.restore_vps(task_id)
     assert sim.cluster.ledger.held("a", "cores") == 0
     sim.schedule()
@@ -550,8 +549,68 @@ def test_a_vps_that_is_being_started_is_not_restored(sim: Simulation) -> None:
         reactor.on_restore(sim.cluster, task_id, "vps-1@1", "ada", sim.now)
 
 
-def test_a_vps_that_is_being_killed_is_not_restored(sim: Simulation) -> None:
+def test_a_vps_that_runs_is_not_restored(sim: Simulation) -> None:
     task_id = running(sim, vps=True)
+    with pytest.raises(ConflictError, match="is running"):
+        reactor.on_restore(sim.cluster, task_id, "vps-1@1", "ada", sim.now)
+
+
+def test_a_vps_that_is_being_killed_is_not_restored(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
     sim.kill(task_id)
     with pytest.raises(ConflictError, match="is being killed"):
         reactor.on_restore(sim.cluster, task_id, "vps-1@1", "ada", sim.now)
+
+
+def test_what_a_restarted_host_was_starting_again_stays_on_its_node(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.start_again(task_id)
+    sim.schedule()
+    sim.restart_host()
+    sim.add_runner("b", 8)
+    sim.runners["a"].refuses = True
+    sim.register("a")
+    sim.send_starts("a")
+    sim.deliver_all()
+    assert sim.cluster.tasks[task_id].state is TaskState.STOPPED
+    sim.runners["a"].refuses = False
+    sim.start_again(task_id)
+    sim.schedule()
+    assert task_id in sim.cluster.nodes["a"].to_start
+    assert not sim.cluster.nodes["b"].to_start
+
+
+def test_a_start_that_is_another_nodes_is_not_sent_for_ever(sim: Simulation) -> None:
+    task_id = placed(sim)
+    sim.add_runner("b", 2)
+    task = sim.cluster.tasks[task_id]
+    sim.cluster.nodes["b"].to_start[task_id] = task
+    answer = StartResult(task_id=task_id, attempt=1, outcome="refused", reason="not here")
+    sim.commit(reactor.on_start_results(sim.cluster, "b", [answer], sim.now))
+    assert not sim.cluster.nodes["b"].to_start
+    assert task.state is TaskState.ASSIGNING
+
+
+def test_a_stopped_vps_that_was_killed_is_given_up_with_its_node(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    sim.runners["a"].connected = False
+    sim.tick(40)
+    sim.kill(task_id)
+    sim.tick(400)
+    assert sim.cluster.tasks[task_id].state is TaskState.LOST
+    sim.runners["a"].connected = True
+    sim.tick(1)
+    sim.deliver_all()
+    assert not sim.runners["a"].live(), "its Runner removes it when it is back"
+
+
+def test_what_was_before_a_restore_is_removed_though_the_vps_is_killed(sim: Simulation) -> None:
+    task_id = vps_at_rest(sim)
+    running(sim, cores=2)
+    sim.restore_vps(task_id)
+    sim.schedule()
+    sim.kill(task_id)
+    assert states(sim, task_id)[-1] is TaskState.KILLED
+    sim.send_kills("a")
+    sim.deliver_all()
+    assert (task_id, 1) not in sim.runners["a"].attempts

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from typing import IO, TypeVar
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, StorageError, UsageError
-from hakuriver.models.environments import check_name
+from hakuriver.models.environments import check_name, parse_reference
 from hakuriver.states import FINAL
 from hakuriver.store import Catalog
 from hakuriver.threads import start_thread
@@ -21,6 +22,8 @@ from hakuriver_host.services.environments.snapshots import is_private
 
 _ROOM = 64 << 20
 """Bytes that must be free on the share before anything is written to it."""
+_RESERVE = 1 << 30
+"""Bytes that uploads leave free on the Host's own disk; less on one that has less than twenty times as many."""
 T = TypeVar("T")
 
 
@@ -112,7 +115,7 @@ class Desk:
             ) from None
         try:
             async for piece in body:
-                await asyncio.to_thread(file.write, piece)
+                await asyncio.to_thread(_write, file, piece)
             file.seek(0)
             yield file
         except OSError as error:
@@ -165,12 +168,28 @@ class Desk:
         return number
 
 
+def _write(file: IO[bytes], piece: bytes) -> None:
+    """Raises `OSError` where the disk, which the Host's own state is on, would have too little left."""
+    stat = os.fstatvfs(file.fileno())
+    if stat.f_bavail * stat.f_frsize - len(piece) < min(_RESERVE, stat.f_blocks * stat.f_frsize // 20):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    file.write(piece)
+
+
 def checked(name: str) -> None:
     """Raises `UsageError` when it cannot be an environment's name."""
     try:
         check_name(name)
     except ValueError as error:
         raise UsageError(str(error), "choose another name") from None
+
+
+def named(reference: str) -> str:
+    """The environment that a reference names. Raises `UsageError` when it is none."""
+    try:
+        return parse_reference(reference).name
+    except ValueError as error:
+        raise UsageError(str(error), "see `hakuriver env list`") from None
 
 
 def in_use(name: str, versions: list[int]) -> ConflictError:

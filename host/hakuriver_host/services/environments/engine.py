@@ -358,6 +358,13 @@ class HostEngine:
             return False
         return True
 
+    def names_of(self, reference: str) -> list[str]:
+        """What an image is called here; nothing, where it is not."""
+        try:
+            return [*(self.image(reference).get("RepoTags") or [])]
+        except NotFoundError:
+            return []
+
     def pull(self, reference: str) -> None:
         """Raises HakuRiverError in words when it cannot be had."""
         name, _, tag = reference.partition("@") if "@" in reference else _split_tag(reference)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from hakuriver.errors import ConflictError, HakuRiverError, StorageError, UsageError
+from hakuriver.errors import ConflictError, DeniedError, HakuRiverError, StorageError, UsageError
 from hakuriver.models.environments import (
     EnvironmentCreate,
     LayerInfo,
@@ -31,10 +31,13 @@ from hakuriver_host.services.environments.bases import Base, Bases, Kept
 from hakuriver_host.services.environments.compression import DAMAGED, uncompressed
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
 from hakuriver_host.services.environments.packing import configured
+from hakuriver_host.services.environments.snapshots import is_snapshot
 
 Source = Literal["archive", "rootfs", "dockerfile"]
 
 _DEBOOTSTRAP_SECONDS = 1800
+_DOCKERFILE = 1 << 20
+"""Bytes; none is longer."""
 
 
 class Maker:
@@ -72,6 +75,17 @@ class Maker:
             image, layers = self._debootstrapped(request)
         return self._container(request.name, owner, image, layers)
 
+    def check_public(self, image: str) -> None:
+        """That an image in the Host's engine is no snapshot of a VPS, by whatever name.
+
+        Raises:
+            DeniedError: it is one.
+        """
+        if is_snapshot(image) or any(map(is_snapshot, self._engine.names_of(image))):
+            raise DeniedError(
+                f"the image {image} is a snapshot of a VPS", "its owner makes environments of it: --from"
+            )
+
     def create_from(self, name: str, kind: Source, file: IO[bytes], owner: str) -> EnvContainer:
         """From what was uploaded."""
         self._check_free(name)
@@ -82,6 +96,7 @@ class Maker:
             layers = self._imported(_tar_in(file), tag)
         elif kind == "dockerfile":
             _check_members(file)
+            _check_dockerfiles(file)
             self._engine.build(file, tag)
         else:
             image = ingest(self._catalog.root, file)
@@ -238,6 +253,20 @@ def exported(catalog: Catalog, name: str, version: int) -> Iterator[bytes]:
             yield from pieces_of(file)
     except OSError as error:
         raise StorageError(f"cannot read {path.name}: {error.strerror}", "check the share's mount") from None
+
+
+def _check_dockerfiles(file: IO[bytes]) -> None:
+    """Raises `DeniedError` where a Dockerfile of the folder names a snapshot of a VPS."""
+    with tarfile.open(fileobj=file, mode="r:*") as tar:
+        for member in tar:
+            content = tar.extractfile(member) if member.isreg() and member.size < _DOCKERFILE else None
+            if (
+                "dockerfile" in member.name.lower()
+                and content
+                and is_snapshot(content.read().decode("utf-8", "replace"))
+            ):
+                raise DeniedError(f"{member.name} names a snapshot of a VPS", "use another image")
+    file.seek(0)
 
 
 def _own_tag(name: str) -> str:

@@ -15,7 +15,7 @@ from hakuriver.pieces import pieces_of
 from hakuriver.store.layout import LIFE
 from hakuriver.threads import start_thread
 from hakuriver_host.services.access import Principal
-from hakuriver_host.services.environments.desk import Desk, checked
+from hakuriver_host.services.environments.desk import Desk, checked, named
 from hakuriver_host.services.environments.engine import EnvContainer
 from hakuriver_host.services.environments.making import Maker, Source
 
@@ -30,6 +30,10 @@ class Preparing:
 
     async def create(self, request: EnvironmentCreate, principal: Principal) -> Message:
         await self._desk.may_make(request.name, principal)
+        if request.base:
+            await self._desk.may_use(named(request.base), principal)
+        if request.image and not principal.is_admin:
+            await start_thread(lambda: self._maker.check_public(str(request.image)))
         async with self._desk.alone(request.name, "being made"):
             await start_thread(lambda: self._maker.create(request, principal.name))
         return Message(message=f"{request.name} is made")

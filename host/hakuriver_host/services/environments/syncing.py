@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from hakuriver.errors import HakuRiverError, NotFoundError
 from hakuriver.models.environments import PrefetchRequest, SyncProgress, SyncRequest
 from hakuriver.states import NodeState
+from hakuriver_host.services.access import Principal
 from hakuriver_host.services.environments.desk import Desk
 from hakuriver_host.services.nodes import Nodes
 
@@ -17,12 +18,15 @@ class Syncing:
         self._desk = desk
         self._nodes = nodes
 
-    async def prefetch(self, name: str, request: PrefetchRequest) -> AsyncIterator[SyncProgress]:
+    async def prefetch(
+        self, name: str, request: PrefetchRequest, principal: Principal
+    ) -> AsyncIterator[SyncProgress]:
         """Has nodes load a version; tells of each how it goes, until all are ready or have failed.
 
         Raises:
             NotFoundError: no such version or node.
         """
+        await self._desk.may_use(name, principal)
         version = await self._desk.share(lambda: self._desk.chosen(name, request.version))
         nodes = self._desk.core.cluster.nodes
         for unknown in (node for node in request.nodes if node not in nodes):

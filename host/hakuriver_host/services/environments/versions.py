@@ -38,7 +38,7 @@ from hakuriver_host.services.environments.collecting import collect
 from hakuriver_host.services.environments.desk import Desk, checked, in_use
 from hakuriver_host.services.environments.garbage import Retention, expired
 from hakuriver_host.services.environments.packing import Packer
-from hakuriver_host.services.environments.snapshots import snapshots_of
+from hakuriver_host.services.environments.snapshots import is_private, snapshots_of
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,23 @@ class VersionService:
         self._packer = Packer(desk.engine, desk.catalog, desk.memory)
 
     async def tarballs(self) -> dict[str, EnvironmentVersions]:
-        return await self._desk.share(lambda: list_environments(self._desk.catalog.root))
+        found = await self._desk.share(lambda: list_environments(self._desk.catalog.root))
+        return {name: versions for name, versions in found.items() if not is_private(name)}
+
+    async def seen(self, principal: Principal) -> list[EnvironmentInfo]:
+        """The environments that somebody may use."""
+        return [info for info in await self.overview() if _may_see(info, principal)]
+
+    async def seen_one(self, name: str, principal: Principal) -> EnvironmentInfo:
+        """One of them.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        info = await self.one(name)
+        if not _may_see(info, principal):
+            raise _unknown(name)
+        return info
 
     async def overview(self) -> list[EnvironmentInfo]:
         """All environments, those that have a container and no version yet too."""
@@ -72,15 +88,18 @@ class VersionService:
         for info in await self.overview():
             if info.name == name:
                 return info
-        raise NotFoundError(f"there is no environment {name!r}", "see `hakuriver env list`")
+        raise _unknown(name)
 
-    async def diff(self, name: str, before: int | None, after: int | None) -> VersionDiff:
+    async def diff(
+        self, name: str, before: int | None, after: int | None, principal: Principal
+    ) -> VersionDiff:
         """Between two versions; by default the current one and its parent."""
+        await self._desk.may_use(name, principal)
 
         def work() -> VersionDiff:
             versions = self._desk.catalog.versions(name)
             if not versions:
-                raise NotFoundError(f"there is no environment {name!r}", "see `hakuriver env list`")
+                raise _unknown(name)
             new = self._layered(name, after if after is not None else self._desk.current(name))
             old_version = before if before is not None else new.parent
             if old_version is None:
@@ -175,7 +194,13 @@ class VersionService:
         Raises:
             NotFoundError: there is none.
         """
-        return await self._desk.share(lambda: self._desk.chosen(snapshots_of(task_id), version))
+        name = snapshots_of(task_id)
+
+        def work() -> int:
+            newest = max(self._desk.catalog.versions(name), default=None)
+            return self._desk.chosen(name, version if version is not None else newest)
+
+        return await self._desk.share(work)
 
     async def export(
         self, name: str, version: int | None, principal: Principal
@@ -351,3 +376,12 @@ class VersionService:
     def _retention(self) -> Retention:
         docker = self._desk.core.settings.docker
         return Retention(docker.keep_versions, docker.keep_days)
+
+
+def _may_see(info: EnvironmentInfo, principal: Principal) -> bool:
+    mine = principal.is_admin or any(version.author == principal.name for version in info.versions)
+    return mine or not is_private(info.name)
+
+
+def _unknown(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no environment {name!r}", "see `hakuriver env list`")
