@@ -69,6 +69,12 @@ class VpsOptions:
     time_limit: Annotated[
         Duration, Parameter(group=_PLACE, help="End it, and what is in it, after so long, such as 12h or 7d.")
     ] = None
+    restart: Annotated[
+        Literal["always", "never"],
+        Parameter(
+            group=_PLACE, help="Whether to start it again when it ends unasked, as when its machine restarts."
+        ),
+    ] = "always"
     idle_stop: Annotated[
         Duration,
         Parameter(
@@ -141,6 +147,7 @@ def create(
         "shm_size_bytes": options.shm_size,
         "time_limit_seconds": options.time_limit,
         "idle_stop_seconds": options.idle_stop,
+        "restart": options.restart,
         "hold_for_node": options.hold_for_node,
     }
     made = session.client.submit(submit_request(fields, FLAGS))

@@ -731,6 +731,11 @@ class TestLife:
             until(lambda: ada.ssh(task_id, "cat /root/data").stdout == "kept\n", lambda: "it runs again")
             assert lab.api.task(task_id).status is TaskState.RUNNING
 
+    def test_one_that_is_never_to_be_started_again(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada, "--restart", "never") as task_id:
+            engine.client().containers.get(container_of(task_id)).kill()
+            assert lab.api.wait_final(task_id).status is TaskState.FAILED
+
     def test_one_whose_node_loses_what_is_temporary(self, lab: Cluster, ada: Person) -> None:
         """As when a machine restarts that empties /tmp."""
         with created(lab, ada) as task_id:

@@ -444,7 +444,7 @@ class DockerEngine(Engine):
         loop, key = asyncio.get_running_loop(), spec.key
         future: asyncio.Future[Ended] = loop.create_future()
         self._ends[key] = future
-        again = Again() if spec.task_type == "vps" else None
+        again = Again() if spec.task_type == "vps" and spec.restart == "always" else None
 
         def settle(ended: Ended) -> None:
             if not future.done():

@@ -174,6 +174,7 @@ def _spec(task: Task) -> AttemptSpec:
         shm_size_bytes=spec.shm_size_bytes,
         time_limit_seconds=spec.time_limit_seconds,
         idle_stop_seconds=spec.idle_stop_seconds,
+        restart=spec.restart,
         stdout_path=log_path(task.task_id, task.attempt, "stdout"),
         stderr_path=log_path(task.task_id, task.attempt, "stderr"),
     )

@@ -74,6 +74,8 @@ class AttemptSpec(AttemptId):
     shm_size_bytes: int | None = None
     time_limit_seconds: int | None = None
     idle_stop_seconds: int | None = None
+    restart: Literal["always", "never"] = "always"
+    """Of a VPS that ends unasked."""
     stdout_path: str
     stderr_path: str
 
