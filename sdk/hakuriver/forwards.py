@@ -13,7 +13,7 @@ from hakuriver.closing import error_said
 from hakuriver.errors import ConflictError
 from hakuriver.exchange import Exchange, Talker
 
-_PIECE = 1 << 16
+_PIECE = 1 << 18
 _AT_ONCE = struct.pack("ii", 1, 0)
 _BROKEN = (OSError, RuntimeError)
 """What writing to a connection that is broken raises, with asyncio's own loop and with uvloop."""

@@ -28,7 +28,7 @@ from hakuriver.threads import start_thread
 START_SECONDS = 30.0
 """For the first message to come."""
 
-_PIECE = 1 << 16
+_PIECE = 1 << 18
 _HEADER = struct.Struct(">BxxxL")
 """Stream and length before each piece, without a tty: ContainerAttach in the engine API's reference."""
 _SHELL = ["sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash -il || exec sh -il"]
@@ -123,7 +123,7 @@ async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
         starting.add_done_callback(_let_go)
         raise
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=_PIECE)
     reader.feed_data(begun)
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await loop.create_connection(lambda: protocol, sock=raw)
@@ -141,6 +141,41 @@ async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
 def _let_go(started: asyncio.Future[tuple[str, socket.socket, bytes, Any]]) -> None:
     if not started.cancelled() and started.exception() is None:
         started.result()[1].close()
+
+
+class Frames:
+    """What a program without a tty writes, as the engine frames it (see `_HEADER`), in as few pieces as may be.
+
+    The engine makes a frame of each piece that it reads from the program, however small; all that has come by now of one
+    stream goes on as one.
+    """
+
+    def __init__(self) -> None:
+        self._begun = b""
+        """A header that has not come whole."""
+        self._stream = self._left = 0
+        """Of the frame that is being read: whose it is, and how much of it is to come."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The pieces in it, each beginning with its stream."""
+        data, place, pieces = self._begun + data, 0, list[list[bytes]]()
+        self._begun, last = b"", 0
+        while place < len(data):
+            if not self._left:
+                header = data[place : place + _HEADER.size]
+                if len(header) < _HEADER.size:
+                    self._begun = header
+                    break
+                self._stream, self._left = _HEADER.unpack(header)
+                place += _HEADER.size
+                continue
+            part = data[place : place + self._left]
+            place, self._left = place + len(part), self._left - len(part)
+            if self._stream != last or not pieces:
+                last = self._stream
+                pieces.append([bytes([last])])
+            pieces[-1].append(part)
+        return [b"".join(parts) for parts in pieces]
 
 
 class Exec:
@@ -170,15 +205,10 @@ class Exec:
             while data := await self._reader.read(_PIECE):
                 yield data
             return
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            while True:
-                stream, length = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
-                while length:
-                    data = await self._reader.read(min(length, _PIECE))
-                    if not data:
-                        return
-                    length -= len(data)
-                    yield bytes([stream]) + data
+        frames = Frames()
+        while data := await self._reader.read(_PIECE):
+            for piece in frames.feed(data):
+                yield piece
 
     async def write(self, data: bytes) -> None:
         """What a program that has ended, or reads no more, does not take is no error."""

@@ -36,7 +36,7 @@ from hakuriver_agent.ssh.tools import PLACES
 
 SERVING = '{"type": "serving"}'
 _LOGIN_SECONDS = 30
-_PIECE = 1 << 16
+_PIECE = 1 << 18
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STDERR = 2
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", ""})  # noqa: S104 - names that a client gives
@@ -78,7 +78,7 @@ async def serve(talker: Talker, engine: Engine, spec: AttemptSpec, folders: Fold
     inner.setblocking(False)
     serving = asyncio.create_task(_serve(inner, start, engine, spec, folders))
     try:
-        await carry(talker, *await asyncio.open_connection(sock=outer))
+        await carry(talker, *await asyncio.open_connection(sock=outer, limit=_PIECE))
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
