@@ -29,8 +29,8 @@ class Use:
     cpu_seconds: float | None = None
     warned: bool = False
 
-    def look(self, now: float, cpu_seconds: float | None, guests: int) -> float:
-        """Seconds for which it has not been used. `guests` are those who are connected now.
+    def look(self, now: float, cpu_seconds: float | None, *, guests: bool) -> float:
+        """Seconds for which it has not been used. `guests` says whether anybody was connected since the last look.
 
         Where the engine does not tell of its processor time, it counts as used: nothing is stopped for want of knowledge.
         """
@@ -65,12 +65,13 @@ class IdleWatch:
     async def look(self) -> None:
         """Looks at each once; warns of those that will be stopped, and stops those whose time is up."""
         watched = {spec.key: spec for spec in self._supervisor.stopped_when_idle()}
+        self._guests.forget_all_but(watched)
         self._uses = {key: use for key, use in self._uses.items() if key in watched}
         for key, spec in watched.items():
             used = await self._engines[spec.engine].cpu_seconds(key)
             now, limit = time.monotonic(), float(spec.idle_stop_seconds or 0)
             use = self._uses.setdefault(key, Use(now, now))
-            idle = use.look(now, used, self._guests[key])
+            idle = use.look(now, used, guests=self._guests.were_there(key))
             if idle >= limit:
                 await self._supervisor.stop_idle(key, f"nobody has used it for {format_duration(idle)}")
                 continue

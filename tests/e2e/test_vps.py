@@ -857,7 +857,7 @@ class TestStopping:
         ada.run("vps", "extend", str(vps), "2h").assert_refused(CONFLICT, "has no time limit")
 
     def test_it_is_stopped_when_nobody_uses_it(self, lab: Cluster, ada: Person) -> None:
-        with created(lab, ada, "--idle-stop", "8s") as task_id:
+        with created(lab, ada, "--idle-stop", "15s") as task_id:
             session = begun(ada, task_id, "read line")
             assert session.stdin is not None
             session.stdin.close()

@@ -5,8 +5,9 @@ The Host checks whose task it is; it relays what a person's client sends.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 import structlog
 from starlette.routing import WebSocketRoute
@@ -26,9 +27,36 @@ from hakuriver_agent.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
-Guests = Counter[Key]
-"""How many are connected to each attempt."""
 Door = Callable[[WebSocket, Engine, AttemptSpec], Awaitable[None]]
+
+
+class Guests:
+    """Who is connected to attempts, and who was."""
+
+    def __init__(self) -> None:
+        self._present: Counter[Key] = Counter()
+        self._came: set[Key] = set()
+
+    @contextlib.contextmanager
+    def entering(self, key: Key) -> Iterator[None]:
+        self._present[key] += 1
+        self._came.add(key)
+        try:
+            yield
+        finally:
+            self._present[key] -= 1
+            if not self._present[key]:
+                del self._present[key]
+
+    def were_there(self, key: Key) -> bool:
+        """Whether somebody is connected now, or was since this was last asked."""
+        came = key in self._came
+        self._came.discard(key)
+        return came or key in self._present
+
+    def forget_all_but(self, asked_about: Iterable[Key]) -> None:
+        """Forgets who came to attempts of which nobody asks."""
+        self._came.intersection_update(asked_about)
 
 
 def routes(
@@ -40,7 +68,10 @@ def routes(
         async def serve(socket: WebSocket) -> None:
             await socket.accept()
             key = (socket.path_params["task_id"], socket.path_params["attempt"])
-            guests[key] += 1
+            with guests.entering(key):
+                await through(socket, key)
+
+        async def through(socket: WebSocket, key: Key) -> None:
             try:
                 spec = _running(supervisor, key)
                 await door(socket, engines[spec.engine], spec)
@@ -52,10 +83,6 @@ def routes(
             except Exception:
                 log.exception("a door failed", path=socket.url.path)
                 await close(socket, FAILED, "the Runner failed at this connection; see its log")
-            finally:
-                guests[key] -= 1
-                if not guests[key]:
-                    del guests[key]
 
         return WebSocketRoute(f"{path}/{{task_id:int}}/{{attempt:int}}", serve)
 

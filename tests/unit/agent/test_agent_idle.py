@@ -20,21 +20,24 @@ def _machine(tmp_path: Path) -> Node:
 class TestUse:
     def test_nobody_there_and_nothing_done(self) -> None:
         use = Use(100.0, 100.0)
-        assert [use.look(now, 7.0, 0) for now in (100.0, 110.0, 130.0)] == [0.0, 10.0, 30.0]
+        assert [use.look(now, 7.0, guests=False) for now in (100.0, 110.0, 130.0)] == [0.0, 10.0, 30.0]
 
     def test_somebody_there(self) -> None:
         use = Use(100.0, 100.0)
-        assert [use.look(now, 7.0, guests) for now, guests in ((110.0, 1), (120.0, 0))] == [0.0, 10.0]
+        assert [use.look(now, 7.0, guests=guests) for now, guests in ((110.0, True), (120.0, False))] == [
+            0.0,
+            10.0,
+        ]
 
     def test_something_done(self) -> None:
         use = Use(100.0, 100.0)
         looks = [(110.0, 7.0), (120.0, 7.4), (130.0, 8.0), (140.0, 8.1)]
-        assert [use.look(now, cpu, 0) for now, cpu in looks] == [10.0, 20.0, 0.0, 10.0]
+        assert [use.look(now, cpu, guests=False) for now, cpu in looks] == [10.0, 20.0, 0.0, 10.0]
 
     def test_an_engine_that_does_not_tell(self) -> None:
         use = Use(100.0, 100.0)
         looks = [(110.0, 7.0), (120.0, None), (130.0, 9.0)]
-        assert [use.look(now, cpu, 0) for now, cpu in looks] == [10.0, 0.0, 10.0]
+        assert [use.look(now, cpu, guests=False) for now, cpu in looks] == [10.0, 0.0, 10.0]
 
     def test_the_warning_comes_in_time(self) -> None:
         assert [warning_seconds(limit) for limit in (60.0, 1200.0, 7200.0)] == [30.0, 600.0, 600.0]
@@ -76,13 +79,13 @@ async def test_it_is_warned_and_stopped(machine: Node, clock: Clock) -> None:
             report = life.supervisor.report(key)
             assert report is not None
             assert (report.status, report.message) == ("running", message)
-        guests[key] += 1
+        with guests.entering(key):
+            """For less time than there is between two looks."""
         clock.now = 1080.0
         await watch.look()
         report = life.supervisor.report(key)
         assert report is not None
         assert report.message is None, "somebody came"
-        del guests[key]
         clock.now = 1181.0
         await watch.look()
         await eventually(lambda: life.post.reports[-1].status == "stopped", "it is stopped")
