@@ -748,7 +748,7 @@ class TestLife:
             )
 
     def test_its_time_limit(self, lab: Cluster, ada: Person) -> None:
-        with created(lab, ada, "--time-limit", "3s") as task_id:
+        with created(lab, ada, "--time-limit", "10s") as task_id:
             ended = lab.api.wait_final(task_id)
             assert ended.status is TaskState.FAILED
             assert "time limit" in (ended.error_message or "")
@@ -838,7 +838,7 @@ class TestStopping:
             assert ada.ssh(task_id, "cat /root/file").stdout == "kept\n"
 
     def test_its_time_limit_ends_it_while_it_is_stopped(self, lab: Cluster, ada: Person) -> None:
-        task_id = create(ada, "--time-limit", "8s")
+        task_id = create(ada, "--time-limit", "20s")
         assert ada.run("vps", "stop", str(task_id)).code == 0
         ended = lab.api.wait_final(task_id)
         assert "time limit" in (ended.error_message or "")
