@@ -34,6 +34,10 @@ _CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,aes128-ctr,aes256-ctr"
 """ssh would take chacha20-poly1305 first, which the gateway computes at two thirds of the speed."""
 _NO_SSH = 127
 _INCLUDE = "Include"
+_HINTS = {
+    TaskState.PAUSED: "let it go on: `hakuriver vps resume {}`",
+    TaskState.STOPPED: "start it: `hakuriver vps start {} --wait`",
+}
 _OWN_CONFIG = Path("~/.ssh/config")
 
 
@@ -142,7 +146,7 @@ def _ssh(
         why = vps.error_message or vps.reason
         raise ConflictError(
             f"the VPS {reference} is {vps.status}{f': {why}' if why else ''}",
-            f"see `hakuriver vps status {reference}`",
+            _HINTS.get(vps.status, "see `hakuriver vps status {}`").format(reference),
         )
     place = _place(session, address, port)
     # ssh reads no other file than the one it is given, and takes the first value that it finds.

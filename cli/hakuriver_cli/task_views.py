@@ -155,6 +155,11 @@ TASK: View[TaskDetail] = View(
         Column("WORKING DIRECTORY", lambda task: task.working_dir or "", wide=True),
         Column("USER", lambda task: task.user or "", wide=True),
         Column(
+            "IDLE STOP",
+            lambda task: format_duration(task.idle_stop_seconds) if task.idle_stop_seconds else "",
+            wide=True,
+        ),
+        Column(
             "TIME LIMIT",
             lambda task: format_duration(task.time_limit_seconds) if task.time_limit_seconds else "",
             wide=True,

@@ -86,7 +86,8 @@ def take(
     task.reason = report.message or ""
     effects.progress.append(task)
     if report.status is not task.state and allowed(task.state, report.status):
-        change(task, report.status, now, effects, report.message or f"on {node_name}")
+        how = "as it was asked to" if report.status is TaskState.STOPPED else f"on {node_name}"
+        change(task, report.status, now, effects, report.message or how)
     return VerdictAction.KEEP
 
 
