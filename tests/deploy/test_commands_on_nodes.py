@@ -101,7 +101,14 @@ def test_a_clusters_life(admin: Admin) -> None:
     admin.machines.run("node1", "systemctl", "start", "hakuriver-runner")
     until(lambda: admin.nodes()["node1"] == "online", "node1 is back", within=120)
 
-    admin.does("remove-node", "node1", "--yes")
+    key = admin.machines.key.with_suffix(".pub").read_text("ascii").strip()
+    made = f"hakuriver vps create --container test-base --target node1 --wait --public-key-string '{key}'"
+    vps = use.as_ada(admin.machines, "head", made)
+    use.as_ada(admin.machines, "head", f"hakuriver vps stop {vps}")
+    refused = admin("remove-node", "node1", "--yes")
+    assert (refused.code, f"keeps stopped VPS: {vps}" in refused.stderr) == (1, True), refused.stderr
+    assert admin.nodes()["node1"] == "online"
+    admin.does("remove-node", "node1", "--yes", "--kill")
     assert admin.nodes() == {"head": "online"}
     assert "node1" not in (admin.inventory / "hosts.yml").read_text()
     # The backup is of a time when node1 was there.
