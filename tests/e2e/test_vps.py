@@ -950,6 +950,11 @@ class TestSnapshots:
             (folder / "Dockerfile").write_text(f"{line}\n", "utf-8")
             refused = eve.run("env", "create", "stolen", "--dockerfile", str(folder))
             assert refused.code == DENIED, refused.stderr
+        (folder / "Dockerfile").write_text(f"# {'x' * 1_100_000}\nFROM hakuriver/{name}:1\n", "utf-8")
+        assert eve.run("env", "create", "stolen", "--dockerfile", str(folder)).code == DENIED
+        (folder / "Dockerfile").rename(folder / "other")
+        (folder / "Dockerfile").symlink_to("other")
+        eve.run("env", "create", "stolen", "--dockerfile", str(folder)).assert_refused(USAGE, "is a link")
         assert name not in eve.run("env", "list").stdout
         assert eve.run("env", "versions", name).code == NOT_FOUND
         assert name in ada.run("env", "list").stdout

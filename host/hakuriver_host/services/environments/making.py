@@ -36,8 +36,6 @@ from hakuriver_host.services.environments.snapshots import is_snapshot
 Source = Literal["archive", "rootfs", "dockerfile"]
 
 _DEBOOTSTRAP_SECONDS = 1800
-_DOCKERFILE = 1 << 20
-"""Bytes; none is longer."""
 
 
 class Maker:
@@ -259,12 +257,12 @@ def _check_dockerfiles(file: IO[bytes]) -> None:
     """Raises `DeniedError` where a Dockerfile of the folder names a snapshot of a VPS."""
     with tarfile.open(fileobj=file, mode="r:*") as tar:
         for member in tar:
-            content = tar.extractfile(member) if member.isreg() and member.size < _DOCKERFILE else None
-            if (
-                "dockerfile" in member.name.lower()
-                and content
-                and is_snapshot(content.read().decode("utf-8", "replace"))
-            ):
+            if "dockerfile" not in member.name.lower() or member.isdir():
+                continue
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is None:
+                raise UsageError(f"{member.name} is a link", "put the file itself there")
+            if is_snapshot(content.read().decode("utf-8", "replace")):
                 raise DeniedError(f"{member.name} names a snapshot of a VPS", "use another image")
     file.seek(0)
 
