@@ -17,6 +17,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -321,8 +322,7 @@ class DockerEngine(Engine):
     def _create_and_start(self, spec: AttemptSpec, image: str, launch: Launch) -> datetime:
         """In a thread. Finds what an earlier life created, and never starts twice."""
         client, name = self._door.client(), container_name(spec.key)
-        place = self._settings.folders.held_sources / f"{spec.task_id}-{spec.attempt}"
-        with HeldSources(place) as held:
+        with HeldSources(self._held(spec)) as held:
             if not self._create(spec, image, name, held):
                 state = client.inspect_container(name)["State"]
                 if state["Status"] != "created":
@@ -343,23 +343,19 @@ class DockerEngine(Engine):
             self._output(spec).follow()
             return moment(info["State"]["StartedAt"]), info["Image"]
         launch.check()
-        try:
-            self._start_ended(spec)
-        except ForbiddenPathError as error:
-            raise StartFailedError(str(error)) from None
-        except OSError as error:
-            raise StartFailedError(f"cannot prepare {error.filename}: {error.strerror}") from None
+        self._start_ended(spec)
         return datetime.now(UTC), info["Image"]
 
     def _start_ended(self, spec: AttemptSpec) -> None:
         """In a thread: starts a container that has ended, with its mounts as they are now."""
         folders = self._settings.folders
-        # A folder for what is temporary may have been emptied when the machine started.
-        make_scratch(folders.scratch(*spec.key), _ids(spec))
-        self._vps_binds(spec)
-        with HeldSources(folders.held_sources / f"{spec.task_id}-{spec.attempt}") as held:
-            for bind in self._binds(spec):
-                held.hold(bind.source)
+        with HeldSources(self._held(spec)) as held:
+            with _preparing():
+                # A folder for what is temporary may have been emptied when the machine started.
+                make_scratch(folders.scratch(*spec.key), _ids(spec))
+                self._vps_binds(spec)
+                for bind in self._binds(spec):
+                    held.hold(bind.source)
             if spec.key in self._stopping:
                 return
             self._output(spec).attach()
@@ -370,16 +366,12 @@ class DockerEngine(Engine):
         from docker.errors import APIError, ImageNotFound  # noqa: PLC0415 - see `docker_door`
 
         folders, scratch = self._settings.folders, self._settings.folders.scratch(*spec.key)
-        try:
+        with _preparing():
             make_scratch(scratch, _ids(spec))
             binds = [Bind(folders.shared_data, SHARED), Bind(scratch, LOCAL_TEMP)]
             if spec.task_type == "vps":
                 binds += self._vps_binds(spec)
             binds += [replace(bind, source=held.hold(bind.source)) for bind in self._binds(spec)]
-        except ForbiddenPathError as error:
-            raise StartFailedError(str(error)) from None
-        except OSError as error:
-            raise StartFailedError(f"cannot prepare {error.filename}: {error.strerror}") from None
         request = create_request(spec, without_secrets(spec), image, binds, self._place)
         try:
             self._door.client().create_container_from_config(request, name)
@@ -398,6 +390,9 @@ class DockerEngine(Engine):
             client.start(name)
         except APIError as error:
             raise failure(spec, error) from None
+
+    def _held(self, spec: AttemptSpec) -> Path:
+        return self._settings.folders.held_sources / f"{spec.task_id}-{spec.attempt}"
 
     def _binds(self, spec: AttemptSpec) -> list[Bind]:
         binds = []
@@ -520,7 +515,7 @@ class DockerEngine(Engine):
             return True
         try:
             self._start_ended(self._with_user(spec))
-        except (StartFailedError, EngineUnavailableError, ForbiddenPathError, OSError) as error:
+        except (StartFailedError, EngineUnavailableError, OSError) as error:
             log.warning("a VPS could not be started again", task=spec.task_id, cause=str(error))
             self._outputs[spec.key].abandon()
         return True
@@ -569,6 +564,17 @@ class DockerEngine(Engine):
         self._door.quietly(lambda: self._door.client().remove_container(name, v=True, force=True))
         shutil.rmtree(self._settings.folders.scratch(*key), ignore_errors=True)
         shutil.rmtree(self._settings.folders.vps_sockets(*key), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _preparing() -> Iterator[None]:
+    """What cannot be prepared on the node is a start that has failed. The engine is not to be asked in it: one that is away raises `OSError` too."""
+    try:
+        yield
+    except ForbiddenPathError as error:
+        raise StartFailedError(str(error)) from None
+    except OSError as error:
+        raise StartFailedError(f"cannot prepare {error.filename}: {error.strerror}") from None
 
 
 def _ids(spec: AttemptSpec) -> Ids | None:
