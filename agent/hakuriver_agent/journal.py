@@ -4,7 +4,7 @@ An attempt is written here before it is started, and its end before it is report
 and its end is told with one content, whenever the Runner is killed. One thread owns the SQLite file (WAL,
 synchronous=FULL) and commits in groups: everything that waits shares one sync.
 
-Two small tables and six statements: the standard library's sqlite3 runs them. SQLAlchemy and SQLModel would take
+Two small tables and a few statements: the standard library's sqlite3 runs them. SQLAlchemy and SQLModel would take
 19 MB of the 70 MB that an idle Runner may have.
 """
 

@@ -27,7 +27,7 @@ from hakuriver.models.runner import (
     Verdict,
     VerdictAction,
 )
-from hakuriver.states import TaskState
+from hakuriver.states import HOLDING, TaskState
 from hakuriver_agent.attempts import Attempt, accepted, failed
 from hakuriver_agent.driver import Driver, Ready, Reports, always
 from hakuriver_agent.engines.port import (
@@ -251,11 +251,7 @@ class Supervisor:
     @property
     def running(self) -> list[Key]:
         """Those that have not ended and are not stopped."""
-        return [
-            key
-            for key, attempt in self._attempts.items()
-            if not attempt.final and attempt.report.status is not TaskState.STOPPED
-        ]
+        return [key for key, attempt in self._attempts.items() if attempt.report.status in HOLDING]
 
     async def close(self) -> None:
         """Lets go of everything; units go on running."""

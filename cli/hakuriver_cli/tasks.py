@@ -30,6 +30,7 @@ from hakuriver_cli.tree import lazy, new_app
 if TYPE_CHECKING:
     from hakuriver.client import AsyncClient
 
+Name = TypeVar("Name", int, str)
 Shown = TypeVar("Shown", TaskDetail, TaskExplanation)
 
 app = new_app("task", "Submit, follow and control tasks.")
@@ -256,12 +257,16 @@ def command(
 
 
 def _act(session: Session, task_ids: list[int], act: Callable[[int], Message]) -> int:
+    return told_of_each(
+        session, task_ids, lambda task_id: views.Done(task_id=task_id, message=act(task_id).message)
+    )
+
+
+def told_of_each(session: Session, names: list[Name], act: Callable[[Name], views.Done]) -> int:
+    """Does it for each, and says what became of those for which it was done."""
     done: list[views.Done] = []
     try:
-        return session.for_each(
-            task_ids,
-            lambda task_id: done.append(views.Done(task_id=task_id, message=act(task_id).message)),
-        )
+        return session.for_each(names, lambda name: done.append(act(name)))
     finally:
         if done:
             session.printer.rows(done, views.DONE)

@@ -317,7 +317,11 @@ def restart(references: References, /, *, wait: Answers = False, common: Common 
 
 
 def _start(session: Session, task_id: int, *, wait: bool) -> str:
-    message = session.client.start_vps(str(task_id)).message
+    return _up(session, task_id, session.client.start_vps(str(task_id)).message, wait=wait)
+
+
+def _up(session: Session, task_id: int, message: str, *, wait: bool) -> str:
+    """What is said of a VPS that is on its way to run; with `wait`, once SSH answers."""
     if not wait:
         return message
     asyncio.run(until_ssh_answers(session, task_id))
@@ -388,11 +392,7 @@ def restore(
     """
 
     def act(session: Session, task_id: int) -> str:
-        message = session.client.restore_vps(str(task_id), version).message
-        if not wait:
-            return message
-        asyncio.run(until_ssh_answers(session, task_id))
-        return f"VPS {task_id} is running"
+        return _up(session, task_id, session.client.restore_vps(str(task_id), version).message, wait=wait)
 
     return _each([reference], common, act)
 
@@ -447,17 +447,12 @@ def unshare(reference: Reference, users: Users, /, *, common: Common = COMMON) -
 def _each(references: list[str], common: Common, act: Callable[[Session, int], str]) -> int:
     """Does it for each, and says what became of it."""
     session = Session(common)
-    done: list[views.Done] = []
 
-    def one(reference: str) -> None:
+    def one(reference: str) -> views.Done:
         task_id = session.client.vps(reference).task_id
-        done.append(views.Done(task_id=task_id, message=act(session, task_id)))
+        return views.Done(task_id=task_id, message=act(session, task_id))
 
-    try:
-        return session.for_each(references, one)
-    finally:
-        if done:
-            session.printer.rows(done, views.DONE)
+    return tasks.told_of_each(session, references, one)
 
 
 def _as_tasks(act: Callable[..., int], references: list[str], common: Common) -> int:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from hakuriver.errors import NotFoundError, StorageError, UsageError
 from hakuriver.models.runner import AttemptSpec
-from hakuriver.states import FINAL, TaskState
+from hakuriver.states import HOLDING
 from hakuriver.threads import in_thread
 from hakuriver_agent.folders import Folders
 from hakuriver_agent.supervisor import Supervisor
@@ -41,7 +41,7 @@ def routes(supervisor: Supervisor, folders: Folders) -> list[Route]:
 
         def over() -> bool:
             report = supervisor.report(key)
-            return not following or report is None or report.status in FINAL | {TaskState.STOPPED}
+            return not following or report is None or report.status not in HOLDING
 
         return StreamingResponse(_pieces(path, offset, over), media_type="application/octet-stream")
 

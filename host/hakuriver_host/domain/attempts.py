@@ -82,7 +82,7 @@ def take(
     if report.status is TaskState.STOPPED:
         _at_rest(cluster, task, effects)
     if task.kill_requested:
-        _told_to_kill(cluster, task, effects)
+        told_to_kill(cluster, task, effects)
     task.reason = report.message or ""
     effects.progress.append(task)
     if report.status is not task.state and allowed(task.state, report.status):
@@ -196,7 +196,7 @@ def refused(cluster: Cluster, task: Task, reason: str, now: Now, effects: Effect
     if task.run:
         stay(cluster, task, f"{node_name} cannot start it: {reason}", now, effects)
         if task.kill_requested:
-            _told_to_kill(cluster, task, effects)
+            told_to_kill(cluster, task, effects)
         return
     task.closed = True
     excluded = replace(task.request, excluded=task.request.excluded | {node_name})
@@ -266,9 +266,8 @@ def end(cluster: Cluster, task: Task, state: TaskState, now: Now, effects: Effec
 def release(cluster: Cluster, task: Task, effects: Effects) -> None:
     struck(cluster, task)
     node = cluster.nodes.get(task.node or "")
-    if (
-        node is not None and task.state is not TaskState.PENDING
-    ):  # Of what waits, an earlier attempt may be left.
+    # Of what waits, an earlier attempt may be left, which is to be killed all the same.
+    if node is not None and task.state is not TaskState.PENDING:
         node.to_kill.pop(task.key, None)
     if task.node and cluster.ledger.release(task.node, task.task_id):
         freed(cluster, effects)
@@ -288,7 +287,7 @@ def struck(cluster: Cluster, task: Task) -> None:
         node.to_start.pop(task.task_id, None)
 
 
-def _told_to_kill(cluster: Cluster, task: Task, effects: Effects) -> None:
+def told_to_kill(cluster: Cluster, task: Task, effects: Effects) -> None:
     node = cluster.nodes.get(task.node or "")
     if node is not None:
         node.to_kill[task.key] = None

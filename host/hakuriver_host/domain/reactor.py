@@ -26,6 +26,7 @@ from hakuriver_host.domain.attempts import (
     struck,
     take,
     take_all,
+    told_to_kill,
 )
 from hakuriver_host.domain.cluster import Cluster
 from hakuriver_host.domain.model import AttemptKey, Effects, Node, Now, Registration, Task
@@ -185,17 +186,14 @@ def on_tick(cluster: Cluster, timeouts: Timeouts, now: Now) -> Effects:
         silence = now.mono - node.last_seen
         if silence > timeouts.offline_after and (node.state is NodeState.ONLINE or node.reconciled):
             node.state, node.reconciled = NodeState.OFFLINE, False
+            node.to_kill |= {task.key: None for task in _kept_on(cluster, node.name) if task.kill_requested}
             effects.nodes[node.name] = node
             freed(cluster, effects)
         if silence > timeouts.offline_after + timeouts.lost_after:
             # A stopped VPS stays where it is, unless somebody waits for its end.
-            unwanted = [
-                task.task_id
-                for task in cluster.tasks.values()
-                if task.node == node.name and task.kept and task.kill_requested
-            ]
-            for task_id in [*cluster.ledger.holders(node.name), *unwanted]:
-                task = cluster.tasks[task_id]
+            told = [task for key in node.to_kill if (task := cluster.tasks.get(key.task_id))]
+            unwanted = [task for task in told if task.kept and task.node == node.name]
+            for task in [*map(cluster.tasks.__getitem__, cluster.ledger.holders(node.name)), *unwanted]:
                 cause = f"{node.name} has not been heard of for {silence:.0f} s"
                 lose(cluster, task, cause, now, effects)
     return effects
@@ -241,8 +239,7 @@ def on_remove(cluster: Cluster, name: str, now: Now, *, force: bool = False) -> 
 
     """
     node = _known(cluster, name)
-    kept = (task.task_id for task in cluster.tasks.values() if task.node == name and task.kept)
-    held = sorted({*cluster.ledger.holders(name), *kept})
+    held = sorted({*cluster.ledger.holders(name), *(task.task_id for task in _kept_on(cluster, name))})
     if not force:
         _check_unused(node, held)
     effects = Effects(removed={name})
@@ -276,11 +273,8 @@ def on_kill(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects:
         cluster.queue.remove(task)
         end(cluster, task, TaskState.KILLED, now, effects, cause)
         return effects
-    node = cluster.nodes.get(task.node or "")
-    if node is not None:
-        node.to_start.pop(task_id, None)
-        node.to_kill[task.key] = None
-        effects.wake.add(node.name)
+    struck(cluster, task)
+    told_to_kill(cluster, task, effects)
     task.reason = cause
     effects.tasks[task_id] = task
     effects.progress.append(task)
@@ -364,13 +358,10 @@ def on_restore(cluster: Cluster, task_id: int, version: str, by: str, now: Now) 
     if task.kill_requested:
         raise ConflictError(f"VPS {task_id} is being killed", "make another from its snapshot")
     effects = Effects()
-    node = cluster.nodes.get(task.node or "")
     cluster.queue.remove(task)
     release(cluster, task, effects)
-    if node is not None:
-        # Of a Runner that is away: it asks when it comes back, and is told that the attempt is over.
-        node.to_kill[task.key] = None
-        effects.wake.add(node.name)
+    # A Runner that is away asks when it comes back, and is told that the attempt is over.
+    told_to_kill(cluster, task, effects)
     target = parse_target(task.target) if task.target else None
     task.closed, task.run = True, 0
     task.request = replace(task.request, node=target.node if target else None)
@@ -414,6 +405,11 @@ def check_signal(cluster: Cluster, task_id: int, action: str) -> Task:
             f"task {task_id} is {task.state}, not {wanted}", f"only a {wanted} task can be {action}d"
         )
     return task
+
+
+def _kept_on(cluster: Cluster, name: str) -> list[Task]:
+    """The VPS that are at rest on a node. Looks at all tasks."""
+    return [task for task in cluster.tasks.values() if task.node == name and task.kept]
 
 
 def _next_attempt(task: Task, node: str) -> None:
