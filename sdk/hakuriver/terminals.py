@@ -33,6 +33,9 @@ _HEADER = struct.Struct(">BxxxL")
 """Stream and length before each piece, without a tty: ContainerAttach in the engine API's reference."""
 _SHELL = ["sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash -il || exec sh -il"]
 _MAX_SIDE = 10_000
+_LOOK_SECONDS = 0.02
+_END_LOOKS = 100
+_PID_LOOKS = 1500
 _SIGNAL = "kill -s {name} -- -{pid} 2>/dev/null || kill -s {name} {pid}"
 _HANG_UP = "kill -HUP -{pid} {pid} 2>/dev/null; sleep 1; kill -KILL -{pid} {pid} 2>/dev/null"
 
@@ -229,21 +232,17 @@ class Exec:
 
     async def exit_code(self) -> int | None:
         """After its output has ended."""
-        for _ in range(100):
+        for _ in range(_END_LOOKS):
             state = await start_thread(lambda: self._engine.inspect_exec(self._id))
             if not state["Running"]:
                 return None if state["ExitCode"] is None else int(state["ExitCode"])
             # Its output ends a moment before the engine notes its end.
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_LOOK_SECONDS)
         return None
 
     async def signal(self, name: str) -> None:
         """Sends it a signal, named without SIG, and what it started in its process group."""
-        with contextlib.suppress(HakuRiverError, TypeError):
-            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
-            if state["Running"] and (pid := _inner_pid(int(state["Pid"]))):
-                order = ["sh", "-c", _SIGNAL.format(name=name, pid=pid)]
-                await start_thread(lambda: self._engine.run(order))
+        await self._order(_SIGNAL, name=name)
 
     async def hang_up(self) -> None:
         """Ends what still runs, as the line of a terminal that goes dead does: SIGHUP, then SIGKILL.
@@ -252,11 +251,28 @@ class Exec:
         a program whose output nobody takes.
         """
         self.close()
-        with contextlib.suppress(HakuRiverError, TypeError):
-            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
-            if state["Running"] and (pid := _inner_pid(int(state["Pid"]))):
-                order = ["sh", "-c", _HANG_UP.format(pid=pid)]
+        await self._order(_HANG_UP)
+
+    async def _order(self, script: str, **values: str) -> None:
+        """Runs a script beside it, in which `{pid}` stands for its number; not where it has ended."""
+        with contextlib.suppress(HakuRiverError):
+            if pid := await self._pid():
+                order = ["sh", "-c", script.format(pid=pid, **values)]
                 await start_thread(lambda: self._engine.run(order))
+
+    async def _pid(self) -> int | None:
+        """Its number in the container; none once it has ended.
+
+        The engine learns the number a moment after it says that the program runs, which may have written by then.
+        """
+        for _ in range(_PID_LOOKS):
+            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
+            if not state["Running"]:
+                return None
+            if state["Pid"]:
+                return _inner_pid(int(state["Pid"]))
+            await asyncio.sleep(_LOOK_SECONDS)
+        return None
 
     def close(self) -> None:
         """At once, whatever is not written yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -12,7 +13,7 @@ import tarfile
 from pathlib import Path
 
 import docker
-from docker.errors import DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
 ENVIRONMENT = "test-base"
@@ -83,10 +84,20 @@ def containers_of(node: str) -> list[Container]:
 
 def remove_containers_of(node: str) -> None:
     for container in containers_of(node):
-        try:
-            container.remove(force=True)
-        except NotFound:
-            continue
+        remove_container(container)
+
+
+def remove_container(container: Container) -> None:
+    """Removes it, or waits for who is removing it."""
+    try:
+        container.remove(force=True)
+    except NotFound:
+        return
+    except APIError as error:
+        if "already in progress" not in str(error):
+            raise
+        with contextlib.suppress(NotFound):
+            container.wait(condition="removed", timeout=60)
 
 
 def has_image(tag: str) -> bool:

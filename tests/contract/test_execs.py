@@ -1,0 +1,66 @@
+"""What is promised of programs that are run in a container beside its own, with a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from hakuriver.models.environments import TerminalStart
+from hakuriver.terminals import ContainerExecs, Exec, start_exec
+from hakuriver_agent.engines.docker_door import in_words
+from support import engine
+from support.waiting import until
+
+pytestmark = pytest.mark.docker
+AT_ONCE = 16
+"""The engine learns a program's number after about every other of so many has written already."""
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Iterator[Container]:
+    engine.write_environment(tmp_path)
+    client = docker.from_env(timeout=60)
+    if not engine.has_image(tag := f"hakuriver/{engine.ENVIRONMENT}:{engine.VERSION}"):
+        client.images.load((tmp_path / f"{engine.ENVIRONMENT}-{engine.VERSION}.tar").read_bytes())
+    made = client.containers.run(tag, ["sleep", "600"], detach=True, init=True)
+    yield made
+    engine.remove_container(made)
+    client.close()
+
+
+async def begun(container: Container, number: int) -> Exec:
+    """A program that has written and goes on."""
+    execs = ContainerExecs(lambda: container.client.api, str(container.id), in_words)
+    wanted = TerminalStart(argv=["sh", "-c", f"echo begun; exec sleep 5432{number:02}"], tty=False)
+    program = await start_exec(execs, wanted)
+    assert await anext(program.output()) == b"\x01begun\n"
+    return program
+
+
+def programs(container: Container) -> list[str]:
+    return [" ".join(line) for line in container.top()["Processes"] if "5432" in " ".join(line)]
+
+
+async def test_who_hangs_up_as_soon_as_they_begin_leaves_none_behind(container: Container) -> None:
+    async def vanish(number: int) -> None:
+        await (await begun(container, number)).hang_up()
+
+    await asyncio.gather(*map(vanish, range(AT_ONCE)))
+    until(lambda: not programs(container), lambda: f"they end: {programs(container)}")
+
+
+async def test_a_signal_reaches_those_that_have_just_begun(container: Container) -> None:
+    async def end(number: int) -> int | None:
+        program = await begun(container, number)
+        await program.signal("TERM")
+        async for _ in program.output():
+            continue
+        return await program.exit_code()
+
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*map(end, range(AT_ONCE))) == [143] * AT_ONCE
