@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-import docker
 import pytest
 from docker.models.containers import Container
 
@@ -24,18 +23,17 @@ AT_ONCE = 16
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[Container]:
     engine.write_environment(tmp_path)
-    client = docker.from_env(timeout=60)
+    client = engine.client()
     if not engine.has_image(tag := f"hakuriver/{engine.ENVIRONMENT}:{engine.VERSION}"):
         client.images.load((tmp_path / f"{engine.ENVIRONMENT}-{engine.VERSION}.tar").read_bytes())
     made = client.containers.run(tag, ["sleep", "600"], detach=True, init=True)
     yield made
     engine.remove_container(made)
-    client.close()
 
 
 async def begun(container: Container, number: int) -> Exec:
     """A program that has written and goes on."""
-    execs = ContainerExecs(lambda: container.client.api, str(container.id), in_words)
+    execs = ContainerExecs(lambda: engine.client().api, str(container.id), in_words)
     wanted = TerminalStart(argv=["sh", "-c", f"echo begun; exec sleep 5432{number:02}"], tty=False)
     program = await start_exec(execs, wanted)
     assert await anext(program.output()) == b"\x01begun\n"
