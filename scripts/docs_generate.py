@@ -74,6 +74,7 @@ _PARTS: dict[str, Callable[[], str]] = {
         "state",
         "status",
         "node",
+        "gpu",
         "cluster",
         "user",
         "token",

@@ -50,6 +50,7 @@ USED_BY = {
     "runner.memory_bytes": "Runner",
     "runner.allow_privileged": "Runner",
     "runner.allowed_mount_roots": "Runner",
+    "runner.gpu_access": "Runner",
     "runner.network": "Runner",
     "runner.allowed_networks": "Runner",
     "runner.run_as_owner": "Runner",

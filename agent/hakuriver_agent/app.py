@@ -24,6 +24,7 @@ from hakuriver.version import __version__
 from hakuriver_agent.api import attempts, doors, health, logs, snapshots, sync
 from hakuriver_agent.api.edge import Guard, on_error
 from hakuriver_agent.devices import numa
+from hakuriver_agent.devices.gpu import GpuReader, Gpus
 from hakuriver_agent.engines.docker import DockerEngine, DockerSettings
 from hakuriver_agent.engines.port import Engine
 from hakuriver_agent.engines.process import ProcessEngine, ProcessSettings, scopes_tell_oom, systemd_runs
@@ -65,7 +66,8 @@ class Parts:
 def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) -> Parts:
     """Puts the parts together; nothing runs yet. `port` is the one that the Runner listens on."""
     tokens = Tokens(folders.state)
-    docker, process = _engines(settings, folders)
+    gpus = Gpus(GpuReader().read)
+    docker, process = _engines(settings, folders, gpus)
     engines: dict[EngineName, Engine] = {"docker": docker, "process": process}
     host = HostClient.of(settings)
 
@@ -82,7 +84,7 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
     url = settings.model_copy(
         update={"network": settings.network.model_copy(update={"runner_port": port})}
     ).runner_url
-    machine = Machine(settings, folders, share, engines, supervisor, journal.id, url)
+    machine = Machine(settings, folders, share, engines, supervisor, gpus, docker.gpu_note, journal.id, url)
     hooks = Hooks(
         register_request=machine.register_request,
         heartbeat_request=machine.heartbeat_request,
@@ -161,7 +163,7 @@ def boot_id() -> str:
         return "unknown"
 
 
-def _engines(settings: Settings, folders: Folders) -> tuple[DockerEngine, ProcessEngine]:
+def _engines(settings: Settings, folders: Folders, gpus: Gpus) -> tuple[DockerEngine, ProcessEngine]:
     runner = settings.runner
     docker = DockerSettings(
         node=runner.name,
@@ -174,6 +176,8 @@ def _engines(settings: Settings, folders: Folders) -> tuple[DockerEngine, Proces
         allowed_networks=tuple(runner.allowed_networks),
         parallel_starts=runner.parallel_starts,
         numa_cores=numa.core_lists(),
+        gpus=gpus,
+        gpu_access=runner.gpu_access,
         environment_cache_bytes=runner.environment_cache_bytes,
     )
     process = ProcessSettings(
@@ -185,6 +189,7 @@ def _engines(settings: Settings, folders: Folders) -> tuple[DockerEngine, Proces
         allow_any_user=runner.allow_any_user,
         numactl_path=settings.paths.numactl_path,
         numa_nodes=frozenset(numa.core_lists()),
+        gpus=gpus,
         systemd=systemd_runs(),
         scopes=systemd_runs() and scopes_tell_oom(),
     )

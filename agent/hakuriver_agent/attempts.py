@@ -79,7 +79,9 @@ def one_line(text: str | None) -> str | None:
 
 def accepted(spec: AttemptSpec) -> AttemptReport:
     """The report of an attempt that was just written to the journal."""
-    return AttemptReport(task_id=spec.task_id, attempt=spec.attempt, sequence=0, status=TaskState.ASSIGNING)
+    return AttemptReport(
+        task_id=spec.task_id, attempt=spec.attempt, sequence=0, status=TaskState.ASSIGNING, gpus=spec.gpus
+    )
 
 
 def outcome(ended: Ended, *, kill_requested: bool, time_limit: int | None) -> dict[str, Any]:

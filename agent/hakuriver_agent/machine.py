@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from hakuriver.config import Settings
 from hakuriver.models.runner import EngineName, HeartbeatRequest, RegisterRequest
 from hakuriver.threads import in_thread
 from hakuriver.version import __version__
 from hakuriver_agent.devices import cpu, numa
+from hakuriver_agent.devices.gpu import Gpus
 from hakuriver_agent.engines.port import Engine
 from hakuriver_agent.folders import Folders
 from hakuriver_agent.share import Share
@@ -31,6 +32,8 @@ class Machine:
         share: Share,
         engines: Mapping[EngineName, Engine],
         supervisor: Supervisor,
+        gpus: Gpus,
+        gpu_note: Callable[[], Awaitable[str]],
         journal_id: str,
         runner_url: str,
     ) -> None:
@@ -40,6 +43,10 @@ class Machine:
         self._told_share: str | None = None
         self._engines = engines
         self._supervisor = supervisor
+        self._gpus = gpus
+        self._read_gpu_note = gpu_note
+        self._gpu_note = ""
+        self._told_gpus = gpus.known
         self._journal_id = journal_id
         self._runner_url = runner_url
         self._notes: dict[str, str] = {}
@@ -58,9 +65,10 @@ class Machine:
         return [name for name in self._engines if name not in self._notes]
 
     async def changed(self) -> bool:
-        """Whether engines or share are otherwise than the last registration told."""
+        """Whether engines, GPUs or share are otherwise than the last registration told."""
         await self._look_at_engines()
-        return set(self._offered) != set(self._working) or self._share.found != self._told_share
+        others = set(self._offered) != set(self._working) or self._share.found != self._told_share
+        return others or self._gpus.known != self._told_gpus or await self._read_gpu_note() != self._gpu_note
 
     def accepted(self) -> None:
         """The Host found nothing wrong in the last registration."""
@@ -76,6 +84,8 @@ class Machine:
     async def register_request(self) -> RegisterRequest:
         await self._look_at_engines()
         self._told_share = await self._share.identity()
+        await self._gpus.looked()
+        self._told_gpus, self._gpu_note = self._gpus.known, await self._read_gpu_note()
         await self._supervisor.settled(SETTLE_SECONDS)
         self._offered = self._working
         await self._supervisor.hold_starts()
@@ -86,6 +96,8 @@ class Machine:
             total_ram_bytes=runner.memory_bytes or cpu.usable_memory(),
             runner_url=self._runner_url,
             numa_topology=numa.topology(),
+            gpu_info=self._gpus.infos,
+            gpu_note=self._gpu_note,
             version=__version__,
             journal_id=self._journal_id,
             engines=self.engines,
@@ -101,6 +113,8 @@ class Machine:
         problems = [f"{name} engine: {note}" for name, note in self._notes.items() if name in self._offered]
         if self._share_problem:
             problems.append(self._share_problem)
+        if self._gpus.problem:
+            problems.append(self._gpus.problem)
         return HeartbeatRequest(
             running_tasks=[task for task, _ in self._supervisor.running],
             cpu_percent=load.cpu_percent,
@@ -109,6 +123,7 @@ class Machine:
             memory_total_bytes=load.memory_total_bytes,
             current_avg_temp=mean,
             current_max_temp=highest,
+            gpu_info=self._gpus.infos,
             problems=problems,
             environments=[label for engine in self._engines.values() for label in engine.holds()],
         )
@@ -124,5 +139,6 @@ class Machine:
                 with contextlib.suppress(TimeoutError):
                     self._temperatures = await in_thread(cpu.temperatures, SENSORS_SECONDS)
                 self._share_problem = await self._share.problem()
+                await self._gpus.look()
             turn += 1
             await asyncio.sleep(timing.resource_check_interval)

@@ -53,6 +53,10 @@ def _node_state(node: NodeInfo) -> str:
     return str(node.status) if node.schedulable else f"{node.status} (gets no work)"
 
 
+def _gpus(node: NodeInfo) -> str:
+    return f"{len(node.gpu_tasks)}/{len(node.gpu_info)}" if node.gpu_info else "0"
+
+
 NODES: View[NodeInfo] = View(
     name=lambda node: node.hostname,
     columns=[
@@ -65,7 +69,7 @@ NODES: View[NodeInfo] = View(
             right=True,
         ),
         Column("TASKS", lambda node: str(node.running_tasks), right=True),
-        Column("GPUS", lambda node: str(len(node.gpu_info)), right=True),
+        Column("GPUS", _gpus, right=True),
         Column("CPU", lambda node: percent(node.cpu_percent), right=True),
         Column("RAM", lambda node: percent(node.memory_percent), right=True),
         Column("PROBLEM", lambda node: node.problem, limit=_PROBLEM_WIDTH),

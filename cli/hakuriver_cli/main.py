@@ -43,6 +43,7 @@ def application() -> App:
     lazy(app, "doors:forward", "forward", "Reach ports of a running task from here.")
     lazy(app, "doors:cp", "cp", "Copy files into running tasks and out of them.")
     lazy(app, "nodes:app", "node", "Look at nodes, empty and remove them.")
+    lazy(app, "gpus:app", "gpu", "Look at the GPUs of all nodes.")
     lazy(app, "environments:app", "env", "Prepare environments, pack them, and bring them to nodes.")
     lazy(app, "cluster:status", "status", "Show how the cluster is.")
     lazy(app, "deploy.commands:app", "cluster", "Deploy and administer the cluster by Ansible.")

@@ -15,7 +15,7 @@ from hakuriver_cli.options import Duration, Size
 if TYPE_CHECKING:
     from hakuriver.models.tasks import SubmitRequest
 
-_PLACE = Group("Where and how much", sort_key=1)
+PLACE = Group("Where and how much", sort_key=1)
 _CONTAINER = Group("Environment and container", sort_key=2)
 _LIFE = Group("How it runs", sort_key=3)
 
@@ -25,6 +25,9 @@ FLAGS = {
     "env_vars": "--env",
     "required_cores": "--cores",
     "required_memory_bytes": "--memory",
+    "gpus": "--gpus",
+    "gpu_model": "--gpu-model",
+    "gpu_memory_bytes": "--gpu-memory",
     "targets": "--target",
     "count": "--count",
     "name": "--name",
@@ -43,34 +46,58 @@ _ENV_HINT = "write KEY=VALUE, such as --env SEED=7"
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class GpuOptions:
+    """What is asked of GPUs that the target does not name."""
+
+    gpus: Annotated[int, Parameter(group=PLACE, help="GPUs to hold for each, whichever fit.")] = 0
+    gpu_model: Annotated[
+        str | None,
+        Parameter(
+            group=PLACE, metavar="TEXT", help="A part of the model's name that they must have, such as A100."
+        ),
+    ] = None
+    gpu_memory: Annotated[
+        Size, Parameter(group=PLACE, help="Memory that each of them must have, such as 40G.")
+    ] = None
+
+    def fields(self) -> dict[str, Any]:
+        return {"gpus": self.gpus, "gpu_model": self.gpu_model, "gpu_memory_bytes": self.gpu_memory}
+
+
+NO_GPUS = GpuOptions()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class SubmitOptions:
     """Names are those of the request; what is not given is left to the Host's defaults."""
 
     target: Annotated[
         tuple[str, ...],
         Parameter(
-            group=_PLACE,
+            group=PLACE,
             metavar="TARGET",
             help="Where to run: NODE[:NUMA][::GPU,GPU]. Repeated, it makes one task for each. "
             "Without it the Host chooses.",
         ),
     ] = ()
     cores: Annotated[
-        int, Parameter(group=_PLACE, help="Cores to hold for each task, which are also its limit.")
+        int, Parameter(group=PLACE, help="Cores to hold for each task, which are also its limit.")
     ] = 1
     memory: Annotated[
-        Size, Parameter(group=_PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
+        Size, Parameter(group=PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
     ] = None
+    gpu: GpuOptions = NO_GPUS
     count: Annotated[
         int,
         Parameter(
-            group=_PLACE,
+            group=PLACE,
             help="Tasks to make (of each target); each sees its number in HAKURIVER_TASK_INDEX.",
         ),
     ] = 1
     hold_for_node: Annotated[
         bool,
-        Parameter(group=_PLACE, help="Queue it even if no node that is known now can ever run it."),
+        Parameter(group=PLACE, help="Queue it even if no node that is known now can ever run it."),
     ] = False
     env: Annotated[
         tuple[str, ...],
@@ -152,6 +179,7 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
         "env_vars": variables(options.env, options.env_file),
         "required_cores": options.cores,
         "required_memory_bytes": options.memory,
+        **options.gpu.fields(),
         "targets": list(options.target),
         "count": options.count,
         "name": options.name,

@@ -71,6 +71,12 @@ def _command(task: TaskSummary) -> str:
     return shlex.join([task.command, *task.arguments]).replace("\n", "\\n")
 
 
+def _gpus(task: TaskSummary) -> str:
+    """Such as `2 (0,1)`: how many, and the numbers of those that it was given."""
+    numbers = ",".join(str(gpu.gpu_id) for gpu in task.assigned_gpus if gpu.gpu_id >= 0)
+    return f"{task.gpus} ({numbers})" if numbers else str(task.gpus)
+
+
 def _why(task: TaskSummary) -> str:
     return task.reason or task.error_message or ""
 
@@ -88,6 +94,7 @@ TASKS: View[TaskSummary] = View(
         Column("EXIT", lambda task: number(task.exit_code), right=True),
         Column("COMMAND", _command, limit=_COMMAND_WIDTH),
         Column("MEMORY", lambda task: size(task.required_memory_bytes), wide=True, right=True),
+        Column("GPUS", _gpus, wide=True, right=True),
         Column("BATCH", lambda task: str(task.batch_id), wide=True),
         Column("ATTEMPT", lambda task: str(task.attempt), wide=True, right=True),
         Column("ENVIRONMENT", lambda task: task.container_name or "", wide=True),
@@ -119,6 +126,7 @@ VPS: View[VpsSummary] = View(
         Column("ENVIRONMENT", lambda vps: vps.container_name or ""),
         Column("CORES", lambda vps: str(vps.required_cores), right=True),
         Column("MEMORY", lambda vps: size(vps.required_memory_bytes), right=True),
+        Column("GPUS", _gpus, wide=True, right=True),
         Column("RAN", _ran, right=True),
         Column("WHY", _why, limit=_REASON_WIDTH),
         Column("ENDS", lambda vps: time(vps.ends_at), wide=True),
@@ -143,6 +151,7 @@ TASK: View[TaskDetail] = View(
         Column("ENVIRONMENT", lambda task: task.container_name or ""),
         Column("CORES", lambda task: str(task.required_cores)),
         Column("MEMORY", lambda task: size(task.required_memory_bytes)),
+        Column("GPUS", _gpus),
         Column("ATTEMPT", lambda task: str(task.attempt)),
         Column("RETRIES", lambda task: str(task.max_retries)),
         Column("SUBMITTED", lambda task: time(task.submitted_at)),

@@ -20,7 +20,7 @@ from hakuriver_cli.options import COMMON, Common, Duration, Size, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.public_keys import checked, default_files, read
 from hakuriver_cli.session import Session
-from hakuriver_cli.submission import FLAGS, variables
+from hakuriver_cli.submission import FLAGS, NO_GPUS, PLACE, GpuOptions, variables
 from hakuriver_cli.tree import new_app
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 app = new_app("vps", "Make and control VPS: machines of your own, reached by SSH.")
 
-_KEYS = Group("Who may log in", sort_key=1)
-_PLACE = Group("Where and how much", sort_key=2)
+_KEYS = Group("Who may log in", sort_key=0)
 _CONTAINER = Group("Environment and container", sort_key=3)
 _BANNER = b"SSH-2.0-"
 
@@ -53,38 +52,39 @@ class VpsOptions:
     ] = None
     name: Annotated[
         str | None,
-        Parameter(group=_PLACE, help="What to call it, as a machine is called: `ssh NAME.hakuriver`."),
+        Parameter(group=PLACE, help="What to call it, as a machine is called: `ssh NAME.hakuriver`."),
     ] = None
     target: Annotated[
         str | None,
-        Parameter(group=_PLACE, help="Where to run: NODE[:NUMA][::GPU,GPU]. Without it the Host chooses."),
+        Parameter(group=PLACE, help="Where to run: NODE[:NUMA][::GPU,GPU]. Without it the Host chooses."),
     ] = None
     cores: Annotated[
         int,
-        Parameter(group=_PLACE, help="Cores to hold, which are also its limit; 0 holds none, without limit."),
+        Parameter(group=PLACE, help="Cores to hold, which are also its limit; 0 holds none, without limit."),
     ] = 0
     memory: Annotated[
-        Size, Parameter(group=_PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
+        Size, Parameter(group=PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
     ] = None
+    gpu: GpuOptions = NO_GPUS
     time_limit: Annotated[
-        Duration, Parameter(group=_PLACE, help="End it, and what is in it, after so long, such as 12h or 7d.")
+        Duration, Parameter(group=PLACE, help="End it, and what is in it, after so long, such as 12h or 7d.")
     ] = None
     restart: Annotated[
         Literal["always", "never"],
         Parameter(
-            group=_PLACE, help="Whether to start it again when it ends unasked, as when its machine restarts."
+            group=PLACE, help="Whether to start it again when it ends unasked, as when its machine restarts."
         ),
     ] = "always"
     idle_stop: Annotated[
         Duration,
         Parameter(
-            group=_PLACE,
+            group=PLACE,
             help="Stop it, and keep what is in it, when it was not used for so long: nobody connected, and next to no"
             " processor time.",
         ),
     ] = None
     hold_for_node: Annotated[
-        bool, Parameter(group=_PLACE, help="Queue it even if no node that is known now can ever run it.")
+        bool, Parameter(group=PLACE, help="Queue it even if no node that is known now can ever run it.")
     ] = False
     container: Annotated[
         str | None,
@@ -138,6 +138,7 @@ def create(
         "env_vars": variables(options.env),
         "required_cores": options.cores,
         "required_memory_bytes": options.memory,
+        **options.gpu.fields(),
         "targets": [options.target] if options.target else [],
         "name": options.name,
         "container_name": options.container,

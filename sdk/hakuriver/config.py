@@ -178,6 +178,10 @@ class Runner(_Section):
     allowed_mount_roots: list[Path] = Field(
         [], description="Folders under which `--mount` may take its source; the share needs no entry."
     )
+    gpu_access: Literal["auto", "cdi", "runtime", "devices"] = Field(
+        "auto",
+        description="How containers get GPUs: by CDI, by the NVIDIA runtime, or as bare device files; `auto` takes CDI where it is set up, else the runtime.",
+    )
     network: Literal["host", "bridge", "none"] = Field(
         "bridge", description="Network of containers that name none."
     )

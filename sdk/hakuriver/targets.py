@@ -9,6 +9,7 @@ from hakuriver.errors import UsageError
 
 NODE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 """A node's name: a host name, at most 64 characters."""
+_GPU_UUID = re.compile(r"(?:GPU|MIG)-[A-Za-z0-9/-]{1,90}")
 
 _HINT = "write node, node:numa, node::gpu,gpu or node:numa::gpu,gpu, such as gpu-1, gpu-1:0 or gpu-1::0,1"
 
@@ -19,11 +20,12 @@ class Target:
 
     node: str
     numa: int | None = None
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[str, ...] = ()
+    """Numbers or UUIDs."""
 
     def __str__(self) -> str:
         numa = "" if self.numa is None else f":{self.numa}"
-        gpus = "" if not self.gpus else "::" + ",".join(str(gpu) for gpu in self.gpus)
+        gpus = "" if not self.gpus else "::" + ",".join(self.gpus)
         return f"{self.node}{numa}{gpus}"
 
 
@@ -40,12 +42,14 @@ def parse_target(text: str) -> Target:
     if colon and not _is_index(numa_text):
         raise UsageError(f"{text!r} is not a target: {numa_text!r} is not a NUMA node's number", _HINT)
     gpus = gpu_text.split(",") if separator else []
-    if any(not _is_index(gpu) for gpu in gpus):
-        raise UsageError(f"{text!r} is not a target: {gpu_text!r} is not a list of GPU numbers", _HINT)
-    numbers = tuple(int(gpu) for gpu in gpus)
-    if len(set(numbers)) != len(numbers):
+    if any(not (_is_index(gpu) or _GPU_UUID.fullmatch(gpu)) for gpu in gpus):
+        raise UsageError(
+            f"{text!r} is not a target: {gpu_text!r} is not a list of GPU numbers or UUIDs", _HINT
+        )
+    named = tuple(str(int(gpu)) if _is_index(gpu) else gpu for gpu in gpus)
+    if len(set(named)) != len(named):
         raise UsageError(f"{text!r} names a GPU twice", _HINT)
-    return Target(node, int(numa_text) if colon else None, numbers)
+    return Target(node, int(numa_text) if colon else None, named)
 
 
 def _is_index(text: str) -> bool:

@@ -50,6 +50,7 @@ class Cluster:
         state_dir: Path | None = None,
         sections: settings.Sections | None = None,
         runner_sections: settings.Sections | None = None,
+        runner_environment: dict[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.shared = folder / "shared"
@@ -61,6 +62,7 @@ class Cluster:
         self._containers = containers
         self._sections = sections or {}
         self._runner_sections = runner_sections or {}
+        self._runner_environment = runner_environment
         self._host_relay = Relay(_LOOPBACK, free_port(), (_LOOPBACK, self.port)) if relays else None
         self.config = settings.write(folder / "host.toml", self._host_settings())
         self.host = Daemon("hakuriver_host", self.config, folder / "host.log")
@@ -225,7 +227,8 @@ class Cluster:
         }
         sections = settings.merged(self._host_settings(), own, self._sections, self._runner_sections)
         config = settings.write(self.folder / f"{name}.toml", sections)
-        return Node(name, Daemon("hakuriver_agent", config, self.folder / f"{name}.log"), relay)
+        log = self.folder / f"{name}.log"
+        return Node(name, Daemon("hakuriver_agent", config, log, self._runner_environment), relay)
 
 
 @contextmanager

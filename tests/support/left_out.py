@@ -1,6 +1,6 @@
 """What this machine cannot test is named and counted; with CI=true it fails.
 
-A test says what it needs by a marker (`docker`, `deploy`, `postgresql`, `small_disk`,
+A test says what it needs by a marker (`docker`, `deploy`, `postgresql`, `small_disk`, `gpus`,
 `control_groups`). Skipping in any other way counts
 just the same.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from hakuriver_agent.shim.cgroups import Cgroups
-from support import disks, engine, nodes, postgres
+from support import disks, engine, nodes, nvml, postgres
 
 
 def _no_groups() -> str | None:
@@ -31,6 +31,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "postgresql": postgres.why_not,
     "small_disk": disks.why_not,
     "control_groups": _no_groups,
+    "gpus": nvml.why_not,
 }
 
 

@@ -15,6 +15,7 @@ from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain import reactor
+from hakuriver_host.domain.gpus import Gpu
 from hakuriver_host.domain.model import Batch, Effects, Event, Node, Now, Registration, Task
 
 TIMEOUTS = reactor.Timeouts(offline_after=30.0, lost_after=300.0)
@@ -30,6 +31,7 @@ class SimAttempt:
     sequence: int = 0
     exit_code: int | None = None
     run: int = 0
+    gpus: tuple[str, ...] = ()
 
     def report(self) -> AttemptReport:
         return AttemptReport(
@@ -38,6 +40,7 @@ class SimAttempt:
             sequence=self.sequence,
             run=self.run,
             status=self.status,
+            gpus=list(self.gpus),
             exit_code=self.exit_code,
             completed_at=datetime.fromtimestamp(T0, UTC) if self.status in FINAL else None,
         )
@@ -50,6 +53,7 @@ class SimRunner:
     name: str
     cores: int
     journal_id: str
+    gpus: int = 2
     refuses: bool = False
     connected: bool = True
     registered: bool = True
@@ -128,6 +132,10 @@ class SimRunner:
             del self.attempts[key]
             self.acknowledged.add(key)
 
+    def beat(self) -> HeartbeatRequest:
+        running = (key for key in self.live() if self.attempts[key].status is not TaskState.STOPPED)
+        return HeartbeatRequest(running_tasks=[task_id for task_id, _ in running])
+
     def live(self) -> list[Key]:
         return [key for key, attempt in self.attempts.items() if attempt.status not in FINAL]
 
@@ -149,6 +157,8 @@ class Simulation:
     runners: dict[str, SimRunner] = field(default_factory=dict)
     reports: list[tuple[str, AttemptReport]] = field(default_factory=list)
     starts: list[tuple[str, Key, int]] = field(default_factory=list)
+    given: dict[Key, tuple[str, ...]] = field(default_factory=dict)
+    """GPUs of the attempts that were sent."""
     registering: list[SimRegistering] = field(default_factory=list)
     history: dict[int, list[Event]] = field(default_factory=dict)
     outcomes: dict[Key, tuple[TaskState, int | None]] = field(default_factory=dict)
@@ -194,7 +204,8 @@ class Simulation:
             name=name,
             url=f"http://{name}",
             capacity={"cores": runner.cores, "memory": 10**9},
-            devices=frozenset(),
+            gpus=tuple(Gpu(f"{name}-{number}", number) for number in range(runner.gpus)),
+            gpu_note="",
             numa_nodes=frozenset(),
             engines=frozenset({"docker", "process"}),
             engine_notes={},
@@ -241,15 +252,18 @@ class Simulation:
     def heartbeat(self, name: str) -> None:
         runner = self.runners[name]
         if runner.connected and not (
-            runner.registered and reactor.on_heartbeat(self.cluster, name, HeartbeatRequest(), self.now)
+            runner.registered and reactor.on_heartbeat(self.cluster, name, runner.beat(), self.now)
         ):
             self.register(name)
 
-    def submit(self, cores: int, retries: int, target: str | None, *, vps: bool = False) -> int:
+    def submit(
+        self, cores: int, retries: int, target: str | None, *, gpus: int = 0, vps: bool = False
+    ) -> int:
         spec = SubmitRequest(
             task_type="vps" if vps else "command",
             command="x",
             required_cores=cores,
+            gpus=gpus,
             max_retries=0 if vps else retries,
             targets=[target] if target else [],
         )
@@ -277,12 +291,17 @@ class Simulation:
         node = self.cluster.nodes.get(name)
         if node is not None and node.reconciled and self.runners[name].connected:
             self.starts += [(name, task.key, task.run) for task in node.to_start.values()]
+            for task in node.to_start.values():
+                self.given[task.key] = tuple(gpu.uuid for gpu in task.gpus)
 
     def deliver_start(self, name: str, key: Key, run: int, *, answer_lost: bool) -> None:
         runner = self.runners[name]
         if not runner.connected:
             return
         result = runner.start(key, run)
+        if key in runner.attempts:
+            # What is kept of an attempt has the GPUs that it was made with.
+            runner.attempts[key].gpus = runner.attempts[key].gpus or self.given[key]
         if result is not None and not answer_lost:
             self.commit(reactor.on_start_results(self.cluster, name, [result], self.now))
 

@@ -24,7 +24,14 @@ def task_variables(spec: AttemptSpec, node: str, local_temp: str, shared: str) -
     }
     if spec.numa_node is not None:
         ours["HAKURIVER_TARGET_NUMA_NODE"] = str(spec.numa_node)
+    if spec.gpus:
+        ours["HAKURIVER_GPUS"] = ",".join(spec.gpus)
     return spec.env_vars | ours
+
+
+def cuda_variables(gpus: Sequence[str], *, there: bool) -> dict[str, str]:
+    """What keeps a process to its GPUs, where there are any: CUDA shows it no others (CUDA C++ Programming Guide)."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if there else {}
 
 
 def numactl(program: str, numa_node: int, argv: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import structlog
 
@@ -27,6 +27,7 @@ from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec
 from hakuriver.terminals import ContainerExecs, Exec, start_exec
 from hakuriver.threads import in_thread, start_thread
+from hakuriver_agent.devices.gpu import Gpus, none_there
 from hakuriver_agent.engines.again import Again
 from hakuriver_agent.engines.container_network import connect_into
 from hakuriver_agent.engines.docker_answers import ended, failure, moment, unit_of
@@ -44,6 +45,7 @@ from hakuriver_agent.engines.docker_request import (
     create_request,
     split_mount,
 )
+from hakuriver_agent.engines.gpu_access import NO_ACCESS, chosen, host_config, visible, ways
 from hakuriver_agent.engines.held_sources import HeldSources, clear_all
 from hakuriver_agent.engines.init_process import ignores_sigterm
 from hakuriver_agent.engines.memory_kills import engine_missed, kernel_kills
@@ -93,6 +95,8 @@ class DockerSettings:
     allowed_networks: tuple[str, ...] = ("bridge", "none", "host")
     parallel_starts: int = 8
     numa_cores: dict[int, str] = field(default_factory=dict)
+    gpus: Gpus = field(default_factory=none_there)
+    gpu_access: Literal["auto", "cdi", "runtime", "devices"] = "auto"
     environment_cache_bytes: int | None = None
 
 
@@ -132,8 +136,20 @@ class DockerEngine(Engine):
         except TimeoutError:
             return "the Docker engine does not answer"
 
+    async def gpu_note(self) -> str:
+        """Why its containers can be given no GPU; empty when they can, or when there is none."""
+        if not self._settings.gpus.infos:
+            return ""
+        try:
+            found = await self._door.call(lambda: ways(self._door.client().info()))
+        except EngineUnavailableError:
+            return ""  # Which is told as the engine's problem.
+        return "" if chosen(self._settings.gpu_access, found) else NO_ACCESS
+
     async def refusal(self, spec: AttemptSpec) -> str | None:
         settings = self._settings
+        if gone := settings.gpus.refusal(spec.gpus):
+            return gone
         if spec.environment is None or spec.environment_version is None:
             return "a task for the Docker engine names no environment"
         if spec.privileged and not settings.allow_privileged:
@@ -373,6 +389,7 @@ class DockerEngine(Engine):
                 binds += self._vps_binds(spec)
             binds += [replace(bind, source=held.hold(bind.source)) for bind in self._binds(spec)]
         request = create_request(spec, without_secrets(spec), image, binds, self._place)
+        self._give_gpus(request, spec)
         try:
             self._door.client().create_container_from_config(request, name)
         except ImageNotFound:
@@ -382,6 +399,19 @@ class DockerEngine(Engine):
                 raise failure(spec, error) from None
             return False
         return True
+
+    def _give_gpus(self, request: dict[str, Any], spec: AttemptSpec) -> None:
+        gpus = self._settings.gpus
+        if not gpus.infos:
+            return
+        access = None
+        if spec.gpus:
+            found = ways(self._door.client().info())
+            access = chosen(self._settings.gpu_access, found)
+            if access is None:
+                raise StartFailedError(NO_ACCESS)
+            request["HostConfig"] |= host_config(access, spec.gpus, gpus.numbers, gpus.minors, found.cdi)
+        request["Env"].append(f"NVIDIA_VISIBLE_DEVICES={visible(access, spec.gpus)}")
 
     def _start(self, client: Any, spec: AttemptSpec, name: str) -> None:
         from docker.errors import APIError  # noqa: PLC0415 - see `docker_door`

@@ -12,14 +12,21 @@ import os
 import pwd
 import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from hakuriver.models.runner import AttemptSpec
-from hakuriver_agent.engines.commands import DEFAULT_PATH, numactl, systemd_scope, task_variables
+from hakuriver_agent.devices.gpu import Gpus, none_there
+from hakuriver_agent.engines.commands import (
+    DEFAULT_PATH,
+    cuda_variables,
+    numactl,
+    systemd_scope,
+    task_variables,
+)
 from hakuriver_agent.engines.port import (
     COMMAND_NOT_EXECUTABLE,
     COMMAND_NOT_FOUND,
@@ -52,6 +59,7 @@ class ProcessSettings:
     allow_any_user: bool = False
     numactl_path: str = ""
     numa_nodes: frozenset[int] = frozenset()
+    gpus: Gpus = field(default_factory=none_there)
     systemd: bool = False
     """Give the shim a scope."""
     scopes: bool = False
@@ -97,7 +105,7 @@ class ProcessEngine(Engine):
             return f"this node has no NUMA node {spec.numa_node}"
         if spec.numa_node is not None and not self._numactl():
             return "the task asks for a NUMA node, and numactl is not installed on this node"
-        return None
+        return self._settings.gpus.refusal(spec.gpus)
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
         launch.check()
@@ -175,7 +183,9 @@ class ProcessEngine(Engine):
             "key": _name(spec.key),
             "command": spec.command,
             "argv": self._argv(spec, scope, user),
-            "env": _base_variables(user) | task_variables(spec, settings.node, scratch, shared),
+            "env": _base_variables(user)
+            | task_variables(spec, settings.node, scratch, shared)
+            | cuda_variables(spec.gpus, there=bool(settings.gpus.infos)),
             "cwd": spec.working_dir or shared,
             "scratch": scratch,
             "stdout": str(stdout),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from hakuriver.states import NodeState, TaskState
 from hakuriver.targets import parse_target
 from hakuriver_host.db.bulk import Row
 from hakuriver_host.db.tables import BatchRow, NodeRow, TaskRow
+from hakuriver_host.domain.gpus import Gpu, asked
 from hakuriver_host.domain.model import CORES, MEMORY, Batch, Event, Node, Request, Task
 
 
@@ -44,7 +45,7 @@ def request_of(
     amounts = {CORES: spec.required_cores, MEMORY: spec.required_memory_bytes or 0}
     return Request(
         amounts=tuple(sorted((name, amount) for name, amount in amounts.items() if amount)),
-        devices=frozenset(f"gpu:{gpu}" for gpu in target.gpus) if target else frozenset(),
+        gpus=asked(spec, target),
         engine="docker" if in_container else "process",
         node=target.node if target else None,
         numa=target.numa if target else None,
@@ -103,6 +104,7 @@ def task_changes(task: Task) -> Row:
         "state": task.state.value,
         "attempt": task.attempt,
         "node": task.node,
+        "gpus": _given(task.gpus),
         "sequence": task.sequence,
         "closed": task.closed,
         "run": task.run,
@@ -130,6 +132,7 @@ def task_of(row: TaskRow, batch: Batch) -> Task:
         state=TaskState(row.state),
         attempt=row.attempt,
         node=row.node,
+        gpus=given_of(row.gpus),
         sequence=row.sequence,
         closed=row.closed,
         run=row.run,
@@ -157,6 +160,30 @@ def event_row(event: Event, sequence: int) -> Row:
         "cause": event.cause,
         "exit_code": event.exit_code,
     }
+
+
+def gpus_of(infos: Iterable[GpuInfo]) -> tuple[Gpu, ...]:
+    """What decisions need of a node's GPUs. One whose UUID was never told has its number for it."""
+    return tuple(
+        Gpu(
+            uuid=gpu.uuid or f"gpu:{gpu.gpu_id}",
+            number=gpu.gpu_id,
+            model=gpu.name,
+            memory_bytes=max(0, gpu.memory_total_mib) << 20,
+            numa=gpu.numa_node,
+            problem=gpu.problem,
+        )
+        for gpu in infos
+    )
+
+
+def _given(gpus: Iterable[Gpu]) -> str:
+    """The GPUs of an attempt, as the record has them."""
+    return json.dumps([[gpu.uuid, gpu.number, gpu.model] for gpu in gpus])
+
+
+def given_of(text: str) -> tuple[Gpu, ...]:
+    return tuple(Gpu(*each) for each in json.loads(text))
 
 
 def node_row(node: Node, record: NodeRecord) -> Row:
@@ -190,7 +217,7 @@ def node_of(row: NodeRow) -> tuple[Node, NodeRecord]:
         name=row.name,
         url=row.url,
         capacity=json.loads(row.capacity),
-        devices=frozenset(f"gpu:{gpu.gpu_id}" for gpu in gpus),
+        gpus=gpus_of(gpus),
         numa_nodes=frozenset(int(key) for key in topology or {}),
         engines=frozenset(json.loads(row.engines)),
         engine_notes=json.loads(row.engine_notes),

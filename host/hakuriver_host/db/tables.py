@@ -49,6 +49,8 @@ class TaskRow(SQLModel, table=True):
     state: str
     attempt: int = 0
     node: str | None = Field(default=None, index=True)
+    gpus: str = Field(default="[]", sa_column=Column(Text, nullable=False, server_default="[]"))
+    """Those that the latest attempt was given: UUID, number and model of each, as JSON."""
     sequence: int = -1
     closed: bool = True
     run: int = Field(default=0, sa_column_kwargs={"server_default": "0"})

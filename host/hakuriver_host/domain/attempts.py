@@ -12,8 +12,9 @@ from hakuriver.models.runner import AttemptReport, Verdict, VerdictAction
 from hakuriver.models.tasks import RetryCause
 from hakuriver.states import FINAL, HOLDING, TaskState
 from hakuriver_host.domain.cluster import Cluster
+from hakuriver_host.domain.gpus import Gpu, GpuRequest
 from hakuriver_host.domain.machine import allowed
-from hakuriver_host.domain.model import Effects, Event, Node, Now, Request, Task
+from hakuriver_host.domain.model import AttemptKey, Effects, Event, Node, Now, Request, Task
 from hakuriver_host.domain.placement import impossible
 
 _RETRY_CAUSES = {
@@ -37,6 +38,7 @@ def take_all(
     verdicts = []
     for report in reports:
         action = take(cluster, node_name, report, now, effects, returning=returning)
+        _keep_back(cluster, node_name, report, action, effects)
         if action is not VerdictAction.KEEP:
             verdicts.append(Verdict(task_id=report.task_id, attempt=report.attempt, action=action))
     return verdicts
@@ -91,6 +93,32 @@ def take(
     return VerdictAction.KEEP
 
 
+def _keep_back(
+    cluster: Cluster, node_name: str, report: AttemptReport, action: VerdictAction, effects: Effects
+) -> None:
+    """Nobody gets the GPUs of an attempt that is to be killed before it has ended."""
+    node = cluster.nodes[node_name]
+    key = AttemptKey(report.task_id, report.attempt)
+    if action is VerdictAction.KILL and report.status is not TaskState.STOPPED:
+        node.leaving |= dict.fromkeys(report.gpus, key)
+        node.heartbeat_then = node.heartbeat
+    elif report.status in FINAL and key in node.leaving.values():
+        node.leaving = {uuid: holder for uuid, holder in node.leaving.items() if holder != key}
+        freed(cluster, effects)
+
+
+def left(cluster: Cluster, node: Node, effects: Effects) -> None:
+    """Gives on the GPUs of attempts that the node has no more: the report of their end may have overtaken another."""
+    if not node.leaving or node.heartbeat is node.heartbeat_then:
+        return
+    running = set(node.heartbeat.running_tasks)
+    gone = [uuid for uuid, key in node.leaving.items() if key.task_id not in running]
+    for uuid in gone:
+        del node.leaving[uuid]
+    if gone:
+        freed(cluster, effects)
+
+
 def _is_current(task: Task, node_name: str, report: AttemptReport) -> bool:
     """Whether the report speaks of the attempt that the Host counts on."""
     if (
@@ -123,9 +151,18 @@ def _reopen(cluster: Cluster, task: Task, node_name: str, report: AttemptReport)
     if task.state not in HOLDING:
         task.attempt, task.node, task.closed = report.attempt, node_name, False
         task.completed_at = task.exit_code = task.message = None
+        _take_gpus(cluster, task, report)
         if report.status is not TaskState.STOPPED:
-            cluster.ledger.hold(node_name, task.task_id, task.request)
+            cluster.ledger.hold(node_name, task.task_id, task.request, task.gpus)
     struck(cluster, task)
+
+
+def _take_gpus(cluster: Cluster, task: Task, report: AttemptReport) -> None:
+    """Those that the Runner says it gave: a Host that lost its last writes does not know of them."""
+    if report.gpus != [gpu.uuid for gpu in task.gpus]:
+        node = cluster.nodes.get(task.node or "")
+        known = {gpu.uuid: gpu for gpu in node.gpus} if node else {}
+        task.gpus = tuple(known.get(uuid, Gpu(uuid, -1)) for uuid in report.gpus)
 
 
 def _not_told_to_start(cluster: Cluster, task: Task, effects: Effects) -> None:
@@ -143,8 +180,9 @@ def _at_rest(cluster: Cluster, task: Task, effects: Effects) -> None:
 
 
 def pinned(task: Task) -> Request:
-    """What it asks for where it is kept."""
-    return replace(task.request, node=task.node)
+    """What it asks for where it is kept: its container has the GPUs that it was made with."""
+    gpus = GpuRequest(len(task.gpus), tuple(gpu.uuid for gpu in task.gpus)) if task.gpus else None
+    return replace(task.request, node=task.node, gpus=gpus)
 
 
 def stay(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -> None:

@@ -1,6 +1,6 @@
 """The ledger: who holds what, on which node.
 
-Every attempt that is assigning, running or paused holds its amounts and devices until it ends. Amounts
+Every attempt that is assigning, running or paused holds its amounts and GPUs until it ends. Amounts
 are counted by name, so that cores, memory and whatever follows are one rule. What a node reports to be
 running is held even where it exceeds the node's capacity: the ledger records what is, and refuses only
 to add to it.
@@ -8,17 +8,18 @@ to add to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from hakuriver_host.domain.gpus import Gpu
 from hakuriver_host.domain.model import Request
 
 
 @dataclass(slots=True)
 class _Account:
     held: dict[str, int] = field(default_factory=dict)
-    devices: dict[str, int] = field(default_factory=dict)
-    """Device to the task that holds it."""
+    gpus: dict[str, int] = field(default_factory=dict)
+    """By UUID: the task that holds it."""
     requests: dict[int, Request] = field(default_factory=dict)
 
 
@@ -30,7 +31,7 @@ class Ledger:
         self.changed: set[str] = set()
         """Nodes whose holdings or capacity changed since `FullestFirst` last looked."""
 
-    def hold(self, node: str, task_id: int, request: Request) -> None:
+    def hold(self, node: str, task_id: int, request: Request, gpus: Iterable[Gpu] = ()) -> None:
         """Enters a holding; repeated for the same task it changes nothing."""
         account = self._accounts.setdefault(node, _Account())
         if task_id in account.requests:
@@ -39,8 +40,8 @@ class Ledger:
         self.changed.add(node)
         for name, amount in request.amounts:
             account.held[name] = account.held.get(name, 0) + amount
-        for device in request.devices:
-            account.devices.setdefault(device, task_id)
+        for gpu in gpus:
+            account.gpus.setdefault(gpu.uuid, task_id)
 
     def release(self, node: str, task_id: int) -> bool:
         """Strikes a holding; False when there was none."""
@@ -51,8 +52,8 @@ class Ledger:
         self.changed.add(node)
         for name, amount in request.amounts:
             account.held[name] -= amount
-        for device in [device for device, holder in account.devices.items() if holder == task_id]:
-            del account.devices[device]
+        for uuid in [uuid for uuid, holder in account.gpus.items() if holder == task_id]:
+            del account.gpus[uuid]
         return True
 
     def forget(self, node: str) -> None:
@@ -73,16 +74,15 @@ class Ledger:
         return capacity.get(name, 0) - self.held(node, name)
 
     def fits(self, node: str, capacity: Mapping[str, int], request: Request) -> bool:
-        """Whether the request fits beside what is held now."""
+        """Whether its amounts fit beside what is held now; its GPUs are for `gpus.choose`."""
         account = self._accounts.get(node) or _NOTHING
-        room = all(
+        return all(
             amount <= capacity.get(name, 0) - account.held.get(name, 0) for name, amount in request.amounts
         )
-        return room and not (request.devices and not account.devices.keys().isdisjoint(request.devices))
 
-    def taken(self, node: str, request: Request) -> list[str]:
-        """Which of the devices asked for are held by others."""
-        return sorted(request.devices & self._accounts.get(node, _NOTHING).devices.keys())
+    def gpus(self, node: str) -> Mapping[str, int]:
+        """The GPUs that are held, by UUID, and the task that holds each."""
+        return self._accounts.get(node, _NOTHING).gpus
 
 
 _NOTHING = _Account()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest
 from hakuriver.models.tasks import RetryCause, SubmitRequest
 from hakuriver.states import NodeState, TaskState
+from hakuriver_host.domain.gpus import Gpu, GpuRequest
 
 CORES = "cores"
 MEMORY = "memory"
@@ -34,8 +35,7 @@ class Request:
 
     amounts: tuple[tuple[str, int], ...] = ()
     """Countable resources by name, above zero, sorted."""
-    devices: frozenset[str] = frozenset()
-    """Resources that are held whole, by name, such as `gpu:0`."""
+    gpus: GpuRequest | None = None
     engine: str = "docker"
     node: str | None = None
     numa: int | None = None
@@ -78,6 +78,8 @@ class Task:
     """Number of the latest attempt; 0 before the first."""
     node: str | None = None
     """Node of the latest attempt."""
+    gpus: tuple[Gpu, ...] = ()
+    """Those that the latest attempt was given."""
     sequence: int = -1
     """Of the last report of the latest attempt; -1 before any."""
     closed: bool = True
@@ -117,7 +119,9 @@ class Node:
     name: str
     url: str
     capacity: dict[str, int]
-    devices: frozenset[str] = frozenset()
+    gpus: tuple[Gpu, ...] = ()
+    gpu_note: str = ""
+    """Why its containers can be given none of them."""
     numa_nodes: frozenset[int] = frozenset()
     engines: frozenset[str] = frozenset()
     engine_notes: Mapping[str, str] = field(default_factory=dict)
@@ -142,6 +146,10 @@ class Node:
     heartbeat: HeartbeatRequest = field(default_factory=HeartbeatRequest)
     to_start: dict[int, Task] = field(default_factory=dict)
     """Reserved here, and not yet known to have reached the Runner."""
+    leaving: dict[str, AttemptKey] = field(default_factory=dict)
+    """By UUID: GPUs that an attempt still has which the Host does not count on any more, until its Runner has ended it."""
+    heartbeat_then: HeartbeatRequest | None = None
+    """The last one that had come when `leaving` grew."""
     to_kill: dict[AttemptKey, None] = field(default_factory=dict)
     """To be told to the Runner. A dict for its order."""
 
@@ -195,7 +203,8 @@ class Registration:
     name: str
     url: str
     capacity: dict[str, int]
-    devices: frozenset[str]
+    gpus: tuple[Gpu, ...]
+    gpu_note: str
     numa_nodes: frozenset[int]
     engines: frozenset[str]
     engine_notes: Mapping[str, str]

@@ -2,19 +2,22 @@
 
 `place` is one round: tasks in the order of the queue, each on the fullest node that it fits (so that large
 gaps stay for large tasks). The first task that must wait for room claims a node, and what comes later in the
-queue does not take room there: small tasks cannot keep a large one waiting for ever. The claim holds until
-the task is placed or that node can no longer run it.
+queue takes nothing there that it needs: small tasks cannot keep a large one waiting for ever. Where it waits for
+a GPU alone, its cores and memory are set aside, and others use the rest. The claim holds until the task is placed
+or that node can no longer run it.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from hakuriver.models.tasks import NodeVerdict
 from hakuriver.states import NodeState
+from hakuriver_host.domain.gpus import Gpu, choose, has_well, lacking, short, suitable
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import CORES, MEMORY, Node, Request, Task
 from hakuriver_host.domain.order import FullestFirst
@@ -29,6 +32,7 @@ AT_ONCE = 100
 class Claim:
     task_id: int
     node: str
+    request: Request
 
 
 @dataclass(slots=True)
@@ -53,9 +57,8 @@ def impossible(node: Node, request: Request) -> str:
             return (
                 f"it has {_quantity(name, node.capacity.get(name, 0))}, {_quantity(name, amount)} asked for"
             )
-    missing = sorted(request.devices - node.devices)
-    if missing:
-        return f"it has no {', '.join(missing)} (it has {', '.join(sorted(node.devices)) or 'none'})"
+    if request.gpus is not None and (reason := lacking(node.gpus, request.gpus)):
+        return reason
     if request.numa is not None and request.numa not in node.numa_nodes:
         known = ", ".join(map(str, sorted(node.numa_nodes))) or "none known"
         return f"it has no NUMA node {request.numa} (it has: {known})"
@@ -85,6 +88,8 @@ def hindrance(node: Node, request: Request) -> str:
         return "the node has not registered again yet"
     if request.engine not in node.engines:
         return f"its {request.engine} engine does not work: {node.engine_notes.get(request.engine, 'not offered')}"
+    if request.gpus is not None and request.engine == "docker":
+        return node.gpu_note
     return ""
 
 
@@ -117,14 +122,15 @@ def place(
         task = queue.first(request)
         if task is None:
             continue
-        node = _choose(task, nodes, ledger, order, claim)
-        if node is None:
+        chosen = _choose(task, nodes, ledger, order, claim)
+        if chosen is None:
             outcome.blocked.add(request)
             if claim is None or task.task_id < claim.task_id:
                 claim = _claim_for(task, nodes.values(), ledger) or claim
             continue
+        node, task.gpus = chosen
         queue.remove(task)
-        ledger.hold(node.name, task.task_id, request)
+        ledger.hold(node.name, task.task_id, request, task.gpus)
         if claim and claim.task_id == task.task_id:
             claim = None
         outcome.placed.append((task, node))
@@ -174,12 +180,39 @@ def _no_room(node: Node, task: Task, ledger: Ledger, claim: Claim | None) -> str
         free, total = ledger.free(node.name, node.capacity, name), node.capacity.get(name, 0)
         if amount > free:
             return f"{_quantity(name, max(free, 0))} of {_quantity(name, total)} free, {_quantity(name, amount)} asked for"
-    taken = ledger.taken(node.name, task.request)
-    if taken:
-        return f"in use: {', '.join(taken)}"
-    if claim and claim.node == node.name and claim.task_id < task.task_id:
+    wanted = task.request.gpus
+    if wanted is not None and (reason := short(node.gpus, _taken(node, ledger), wanted)):
+        return reason
+    if claim and _concerns(claim, node, task) and not _leaves_room(claim, node, task.request, ledger):
         return f"its room is kept for task {claim.task_id}, which is before in the queue"
     return ""
+
+
+def _concerns(claim: Claim, node: Node, task: Task) -> bool:
+    return claim.node == node.name and claim.task_id < task.task_id
+
+
+def _leaves_room(claim: Claim, node: Node, request: Request, ledger: Ledger) -> bool:
+    """Whether the claim's task finds all that it needs beside this request, once the GPUs are free that it waits for."""
+    amounts = Counter(dict(request.amounts)) + Counter(dict(claim.request.amounts))
+    both = Request(amounts=tuple(amounts.items()))
+    if not ledger.fits(node.name, node.capacity, both):
+        return False
+    return request.gpus is None or _gpus_for(node, request, ledger, claim) is not None
+
+
+def _gpus_for(node: Node, request: Request, ledger: Ledger, claim: Claim | None) -> tuple[Gpu, ...] | None:
+    """The GPUs that it would get there; none of those that would do for the claim's task."""
+    if request.gpus is None:
+        return ()
+    kept = suitable(node.gpus, claim.request.gpus) if claim and claim.request.gpus else []
+    taken = {*_taken(node, ledger), *(gpu.uuid for gpu in kept)}
+    return choose(node.gpus, taken, request.gpus, request.numa)
+
+
+def _taken(node: Node, ledger: Ledger) -> dict[str, int]:
+    """The GPUs that cannot be given now, by UUID, and the tasks that have them."""
+    return {uuid: key.task_id for uuid, key in node.leaving.items()} | dict(ledger.gpus(node.name))
 
 
 def _quantity(name: str, amount: int) -> str:
@@ -192,32 +225,48 @@ def _quantity(name: str, amount: int) -> str:
 
 def _choose(
     task: Task, nodes: Mapping[str, Node], ledger: Ledger, order: FullestFirst, claim: Claim | None
-) -> Node | None:
-    """The fullest node that the task fits now, and that is not kept for one before it."""
+) -> tuple[Node, tuple[Gpu, ...]] | None:
+    """The fullest node that the task fits now, and that is not kept for one before it; with the GPUs that it gets."""
     request = task.request
     order.refresh(nodes, ledger)
     names = [request.node] if request.node is not None else order.with_cores(request.amount(CORES))
     for name in names:
         node = nodes.get(name)
-        kept = claim is not None and claim.node == name and claim.task_id < task.task_id
-        if node is None or kept or not ledger.fits(name, node.capacity, request):
+        if node is None or not ledger.fits(name, node.capacity, request):
             continue
-        if not impossible(node, request) and not hindrance(node, request):
-            return node
+        before = claim if claim is not None and _concerns(claim, node, task) else None
+        if before is not None and not _leaves_room(before, node, request, ledger):
+            continue
+        if impossible(node, request) or hindrance(node, request):
+            continue
+        gpus = _gpus_for(node, request, ledger, before)
+        if gpus is not None:
+            return node, gpus
     return None
 
 
 def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger) -> Claim | None:
-    """The node to keep room on: of those that could run it, the one with the most free cores."""
+    """The node to keep room on: of those that could run it, the one with the most GPUs for it free, then cores."""
     able = [
-        node for node in nodes if not impossible(node, task.request) and not hindrance(node, task.request)
+        node
+        for node in nodes
+        if not impossible(node, task.request)
+        and not hindrance(node, task.request)
+        and has_well(node.gpus, task.request.gpus)
     ]
     if not able:
         return None
-    best = min(able, key=lambda node: (-ledger.free(node.name, node.capacity, CORES), node.name))
-    return Claim(task.task_id, best.name)
+
+    def rank(node: Node) -> tuple[int, int, str]:
+        would_do = suitable(node.gpus, task.request.gpus) if task.request.gpus else []
+        gpus = sum(gpu.is_free(_taken(node, ledger)) for gpu in would_do)
+        return -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
+
+    return Claim(task.task_id, min(able, key=rank).name, task.request)
 
 
 def _valid(claim: Claim, queue: Queue, nodes: Mapping[str, Node]) -> bool:
     node = nodes.get(claim.node)
-    return claim.task_id in queue and node is not None and node.ready
+    if claim.task_id not in queue or node is None or not node.ready:
+        return False
+    return has_well(node.gpus, claim.request.gpus)

@@ -17,6 +17,7 @@ from hakuriver_host.domain.attempts import (
     change,
     end,
     freed,
+    left,
     lose,
     missing,
     pinned,
@@ -29,6 +30,7 @@ from hakuriver_host.domain.attempts import (
     told_to_kill,
 )
 from hakuriver_host.domain.cluster import Cluster
+from hakuriver_host.domain.gpus import asked
 from hakuriver_host.domain.model import AttemptKey, Effects, Node, Now, Registration, Task
 from hakuriver_host.domain.placement import place
 
@@ -54,7 +56,7 @@ def restore(cluster: Cluster, nodes: Iterable[Node], tasks: Iterable[Task], now:
             cluster.queue.add(task)
         elif (task.state in HOLDING or task.kept) and task.node:
             if task.state in HOLDING:
-                cluster.ledger.hold(task.node, task.task_id, task.request)
+                cluster.ledger.hold(task.node, task.task_id, task.request, task.gpus)
             if task.kill_requested and task.node in cluster.nodes:
                 cluster.nodes[task.node].to_kill[task.key] = None
 
@@ -155,6 +157,7 @@ def on_register(
     if node is None:
         node = cluster.nodes[registration.name] = Node(registration.name, registration.url, {})
     _describe(node, registration, now)
+    node.leaving = {}
     cluster.ledger.changed.add(node.name)
     effects = Effects()
     verdicts = take_all(cluster, node.name, registration.attempts, now, effects, returning=True)
@@ -183,6 +186,7 @@ def on_tick(cluster: Cluster, timeouts: Timeouts, now: Now) -> Effects:
     """Time has passed: silent nodes go offline, and the tasks of those silent for long are lost."""
     effects = Effects()
     for node in cluster.nodes.values():
+        left(cluster, node, effects)
         silence = now.mono - node.last_seen
         if silence > timeouts.offline_after and (node.state is NodeState.ONLINE or node.reconciled):
             node.state, node.reconciled = NodeState.OFFLINE, False
@@ -364,7 +368,9 @@ def on_restore(cluster: Cluster, task_id: int, version: str, by: str, now: Now) 
     told_to_kill(cluster, task, effects)
     target = parse_target(task.target) if task.target else None
     task.closed, task.run = True, 0
-    task.request = replace(task.request, node=target.node if target else None)
+    task.request = replace(
+        task.request, node=target.node if target else None, gpus=asked(task.batch.spec, target)
+    )
     task.reason, task.exit_code = "", None
     if task.state is TaskState.PENDING:
         change(task, TaskState.STOPPED, now, effects, "to be restored")
@@ -473,7 +479,8 @@ def _live(cluster: Cluster, task_id: int) -> Task:
 
 def _describe(node: Node, registration: Registration, now: Now) -> None:
     node.url, node.capacity = registration.url, dict(registration.capacity)
-    node.devices, node.numa_nodes = registration.devices, registration.numa_nodes
+    node.gpus, node.gpu_note = registration.gpus, registration.gpu_note
+    node.numa_nodes = registration.numa_nodes
     node.engines, node.engine_notes = registration.engines, registration.engine_notes
     node.journal_id, node.problem = registration.journal_id, registration.problem
     node.allow_privileged, node.mount_roots = registration.allow_privileged, registration.mount_roots

@@ -161,7 +161,7 @@ def _spec(task: Task) -> AttemptSpec:
         env_vars=spec.env_vars,
         cores=spec.required_cores,
         memory_bytes=spec.required_memory_bytes,
-        gpus=sorted(device.removeprefix("gpu:") for device in task.request.devices),
+        gpus=[gpu.uuid for gpu in task.gpus],
         numa_node=task.request.numa,
         environment=batch.environment,
         environment_version=batch.environment_version,

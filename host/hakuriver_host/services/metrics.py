@@ -114,6 +114,24 @@ METRICS = (
         _of_nodes(lambda core, node: core.cluster.ledger.held(node.name, MEMORY)),
     ),
     Metric(
+        "hakuriver_node_gpus",
+        "GPUs of the node, those out of service too",
+        ("node",),
+        _of_nodes(lambda _, node: len(node.gpus)),
+    ),
+    Metric(
+        "hakuriver_node_gpus_held",
+        "GPUs that tasks hold on the node",
+        ("node",),
+        _of_nodes(lambda core, node: len(core.cluster.ledger.gpus(node.name))),
+    ),
+    Metric(
+        "hakuriver_node_gpus_bad",
+        "GPUs of the node that are out of service",
+        ("node",),
+        _of_nodes(lambda _, node: sum(bool(gpu.problem) for gpu in node.gpus)),
+    ),
+    Metric(
         "hakuriver_node_tasks",
         "Tasks with an attempt that the node holds",
         ("node",),

@@ -236,6 +236,7 @@ class Nodes:
             ledger.held(node.name, CORES),
             ledger.held(node.name, MEMORY),
             len(ledger.holders(node.name)),
+            dict(ledger.gpus(node.name)),
         )
         known = self._told.get(node.name)
         if known is None or known[0] != seen:
@@ -271,6 +272,7 @@ class Nodes:
             last_heartbeat=optional_moment(node.last_heartbeat),
             numa_topology=record.numa_topology,
             gpu_info=beat.gpu_info or record.gpu_info,
+            gpu_tasks=dict(ledger.gpus(node.name)),
         )
 
     async def _unreachable(self, request: RegisterRequest) -> str:
@@ -322,7 +324,8 @@ def _registration(request: RegisterRequest, problem: str) -> Registration:
         name=request.hostname,
         url=request.runner_url,
         capacity={CORES: request.total_cores, MEMORY: request.total_ram_bytes},
-        devices=frozenset(f"gpu:{gpu.gpu_id}" for gpu in request.gpu_info),
+        gpus=rows.gpus_of(request.gpu_info),
+        gpu_note=request.gpu_note,
         numa_nodes=frozenset(int(key) for key in request.numa_topology or {}),
         engines=frozenset(request.engines),
         engine_notes=request.engine_notes,

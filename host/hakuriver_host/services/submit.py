@@ -325,6 +325,8 @@ def _check(request: SubmitRequest) -> None:
         )
     if request.count * max(1, len(request.targets)) > MAX_COUNT:
         raise UsageError(f"one submission makes at most {MAX_COUNT} tasks", "split it")
+    if (request.gpu_model or request.gpu_memory_bytes) and not request.gpus:
+        raise UsageError("a GPU's model or memory is asked for, and no GPU is", "say how many: --gpus 1")
     if request.required_gpus and len(request.required_gpus) != len(request.targets):
         raise UsageError(
             "required_gpus must have one list for each target", "name the GPUs in the targets: node::0,1"
@@ -371,7 +373,11 @@ def _targets(request: SubmitRequest) -> list[str | None]:
             raise UsageError(
                 f"GPUs for {text} are named twice", "name them in the target or in required_gpus"
             )
-        joined.append(str(Target(target.node, target.numa, tuple(numbers) or target.gpus)))
+        if request.gpus and (numbers or target.gpus):
+            raise UsageError(
+                f"{text} names its GPUs, and {request.gpus} are asked for beside", "leave one of the two out"
+            )
+        joined.append(str(Target(target.node, target.numa, tuple(map(str, numbers)) or target.gpus)))
     return list(joined)
 
 

@@ -13,6 +13,7 @@ from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
 from hakuriver.models.environments import Reference
 from hakuriver.models.runner import ActionResponse, AttemptId, AttemptLimit
 from hakuriver.models.tasks import (
+    AssignedGpu,
     Message,
     NodeVerdict,
     SubmitResponse,
@@ -328,7 +329,12 @@ class Tasks:
             container_name=spec.container_name,
             required_cores=spec.required_cores,
             required_memory_bytes=spec.required_memory_bytes,
-            required_gpus=list(target.gpus) if target else [],
+            required_gpus=[int(gpu) for gpu in target.gpus if gpu.isdigit()] if target else [],
+            gpus=len(target.gpus) if target and target.gpus else spec.gpus,
+            assigned_gpus=[
+                AssignedGpu(gpu_id=gpu.number, uuid=gpu.uuid, name=gpu.model)
+                for gpu in rows.given_of(row.gpus)
+            ],
             target=row.target,
             assigned_node=None if row.state == TaskState.PENDING else row.node,
             unreachable=live is not None and self._unreachable(live),

@@ -35,6 +35,8 @@ class NodeInfo(PeerModel):
     last_heartbeat: Timestamp | None = None
     numa_topology: dict[str, NumaNode] | None = None
     gpu_info: list[GpuInfo] = []
+    gpu_tasks: dict[str, TaskId] = {}
+    """By UUID: the task that holds a GPU."""
 
 
 class NodeDuty(PeerModel):

@@ -57,6 +57,7 @@ class AttemptSpec(AttemptId):
     """0: no limit."""
     memory_bytes: int | None = None
     gpus: list[str] = []
+    """UUIDs."""
     numa_node: int | None = None
     environment: str | None = None
     """Name of the environment; none with the process engine."""
@@ -97,6 +98,8 @@ class AttemptReport(AttemptId):
     """Digest of the image."""
     unit_name: PeerText | None = None
     """Container or systemd scope."""
+    gpus: list[PeerText] = []
+    """UUIDs of those that it was given."""
 
 
 class StartRequest(PeerModel):
@@ -184,14 +187,25 @@ class NumaNode(PeerModel):
     memory_bytes: int | None = None
 
 
+class GpuProcess(PeerModel):
+    """A program that uses a GPU."""
+
+    pid: int
+    memory_used_mib: int = -1
+    name: PeerText = ""
+    task_id: TaskId | None = None
+    """The task that it says it belongs to."""
+
+
 class GpuInfo(PeerModel):
-    """−1 where the driver does not tell."""
+    """A GPU, or a MIG instance of one; −1 where the driver does not tell."""
 
     gpu_id: int
-    uuid: str = ""
-    name: str
-    driver_version: str
-    pci_bus_id: str
+    """Its number, by which it is asked for; it may change when the machine starts anew, as the UUID does not."""
+    uuid: PeerText = ""
+    name: PeerText
+    driver_version: PeerText
+    pci_bus_id: PeerText
     gpu_utilization: int = -1
     graphics_clock_mhz: int = -1
     mem_utilization: int = -1
@@ -203,6 +217,13 @@ class GpuInfo(PeerModel):
     fan_speed: int = -1
     power_usage_mw: int = -1
     power_limit_mw: int = -1
+    numa_node: int | None = None
+    """None where the machine has one only, or does not tell."""
+    parent_uuid: PeerText = ""
+    """Of the GPU that a MIG instance is a part of."""
+    processes: list[GpuProcess] = []
+    problem: PeerText = ""
+    """Why nothing new is to run on it; empty when it is well."""
 
 
 class RegisterRequest(PeerModel):
@@ -214,6 +235,8 @@ class RegisterRequest(PeerModel):
     runner_url: PeerText
     numa_topology: dict[NumaNumber, NumaNode] | None = None
     gpu_info: list[GpuInfo] = []
+    gpu_note: PeerText = ""
+    """Why containers can be given no GPU here, where there are any."""
     version: PeerText
     journal_id: PeerText
     """Of the Runner's journal: a new one means that it has forgotten what it ran."""

@@ -21,6 +21,7 @@ MAX_ARGV_BYTES = 1_500_000
 MAX_COUNT = 100_000
 """Tasks in one submission."""
 MAX_CORES = 100_000
+MAX_GPUS = 1_000
 OWN_KEYS = "-"
 """The command of a VPS that only its owner's registered keys open."""
 
@@ -37,6 +38,8 @@ RESERVED_VARIABLES = frozenset(
         "HAKURIVER_LOCAL_TEMP_DIR",
         "HAKURIVER_SHARED_DIR",
         "HAKURIVER_TARGET_NUMA_NODE",
+        "HAKURIVER_GPUS",
+        "NVIDIA_VISIBLE_DEVICES",
     }
 )
 """What the Runner tells every task; a submission cannot set them."""
@@ -125,6 +128,12 @@ class SubmitRequest(StrictModel):
     """Memory to hold, which is also the limit; none holds none and sets no limit."""
     required_gpus: list[list[int]] = []
     """GPU numbers, one list for each target, as an alternative to `node::0,1` in the targets."""
+    gpus: int = Field(default=0, ge=0, le=MAX_GPUS)
+    """How many GPUs to hold, whichever of one node fit; for targets that name none."""
+    gpu_model: Annotated[str, StringConstraints(min_length=1, max_length=96)] | None = None
+    """A part of the model's name that the GPUs must have, whatever its case."""
+    gpu_memory_bytes: int | None = Field(default=None, ge=1, le=MAX_BYTES)
+    """Memory that each of the GPUs must have."""
     targets: list[TargetText] = Field(default=[], max_length=MAX_COUNT)
     count: int = Field(default=1, ge=1, le=MAX_COUNT)
     """How many tasks to make for each target (or without one); each sees its number in `HAKURIVER_TASK_INDEX`."""
@@ -190,6 +199,13 @@ class TaskEvent(PeerModel):
     exit_code: int | None = None
 
 
+class AssignedGpu(PeerModel):
+    gpu_id: int
+    """Its number when it was given; −1 when that is not known any more."""
+    uuid: str
+    name: str = ""
+
+
 class TaskSummary(PeerModel):
     """A task as a list shows it."""
 
@@ -207,6 +223,11 @@ class TaskSummary(PeerModel):
     required_cores: int
     required_memory_bytes: int | None
     required_gpus: list[int] = []
+    """The numbers that its target names."""
+    gpus: int = 0
+    """How many it asks for."""
+    assigned_gpus: list[AssignedGpu] = []
+    """Those that its latest attempt was given."""
     target: str | None = None
     assigned_node: str | None = None
     unreachable: bool = False

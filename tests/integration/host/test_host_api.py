@@ -591,7 +591,7 @@ class TestRefusal:
             ({"required_cores": 0}, 400, "at least 1 core"),
             ({"required_cores": 10**9}, 400, "required_cores"),
             ({"required_memory_bytes": 0}, 400, "required_memory_bytes"),
-            ({"targets": ["node-1::0"]}, 409, "it has no gpu:0"),
+            ({"targets": ["node-1::0"]}, 409, "it has no GPU 0"),
             ({"targets": ["node-1:7"]}, 409, "it has no NUMA node 7"),
             ({"container_name": "absent"}, 404, "there is no environment 'absent'"),
             ({"container_name": "../etc"}, 400, "is not an environment's name"),

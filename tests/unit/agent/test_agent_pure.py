@@ -89,13 +89,15 @@ def test_numactl() -> None:
 
 
 def test_variables_of_hakuriver_go_before_the_tasks_own() -> None:
-    given = spec(env_vars={"A": "1", "HAKURIVER_NODE": "forged"}, numa_node=0, index=3)
+    given = spec(env_vars={"A": "1", "HAKURIVER_NODE": "forged"}, numa_node=0, index=3, gpus=["GPU-a"])
     variables = task_variables(given, "n1", "/t", "/s")
     assert variables["A"] == "1"
     assert variables["HAKURIVER_NODE"] == "n1"
     assert variables["HAKURIVER_TARGET_NUMA_NODE"] == "0"
     assert variables["HAKURIVER_TASK_INDEX"] == "3"
-    assert variables.keys() - {"A"} == RESERVED_VARIABLES, "what the Host keeps submissions from setting"
+    assert variables["HAKURIVER_GPUS"] == "GPU-a"
+    of_containers = {"NVIDIA_VISIBLE_DEVICES"}
+    assert variables.keys() - {"A"} == RESERVED_VARIABLES - of_containers, "what submissions cannot set"
 
 
 def test_the_request_for_a_container() -> None:

@@ -20,6 +20,7 @@ APPS: list[Callable[[], App]] = [
 ]
 VERBS = [
     "up",
+    "gpu list",
     "host",
     "runner",
     "state backup",

@@ -22,13 +22,18 @@ class ClusterMachine(RuleBasedStateMachine):
         for name, cores in zip(NODES, (2, 4), strict=True):
             self.sim.add_runner(name, cores)
 
-    @rule(cores=st.integers(0, 4), retries=st.integers(0, 2), where=st.sampled_from([None, "b"]))
-    def submit(self, cores: int, retries: int, where: str | None) -> None:
-        self.sim.submit(cores, retries, where)
+    @rule(
+        cores=st.integers(0, 4),
+        retries=st.integers(0, 2),
+        where=st.sampled_from([None, "b", "b::1"]),
+        gpus=st.integers(0, 2),
+    )
+    def submit(self, cores: int, retries: int, where: str | None, gpus: int) -> None:
+        self.sim.submit(cores, retries, where, gpus=gpus)
 
-    @rule(cores=st.integers(0, 2), where=st.sampled_from([None, "b"]))
-    def submit_vps(self, cores: int, where: str | None) -> None:
-        self.sim.submit(cores, 0, where, vps=True)
+    @rule(cores=st.integers(0, 2), where=st.sampled_from([None, "b"]), gpus=st.integers(0, 1))
+    def submit_vps(self, cores: int, where: str | None, gpus: int) -> None:
+        self.sim.submit(cores, 0, where, gpus=gpus, vps=True)
 
     @precondition(lambda self: self.sim.history)
     @rule(index=indices)
@@ -201,6 +206,17 @@ class ClusterMachine(RuleBasedStateMachine):
             held = sum(cluster.tasks[i].request.amount("cores") for i in holding)
             assert cluster.ledger.held(name, "cores") == held
             assert set(node.to_start) <= holding
+
+    @invariant()
+    def a_gpu_is_used_by_one_alone(self) -> None:
+        for name, runner in self.sim.runners.items():
+            using = [
+                uuid
+                for attempt in runner.attempts.values()
+                if attempt.status not in FINAL | {TaskState.STOPPED}
+                for uuid in attempt.gpus
+            ]
+            assert len(using) == len(set(using)), (name, runner.attempts)
 
     @invariant()
     def what_waits_is_in_the_queue(self) -> None:

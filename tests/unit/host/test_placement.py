@@ -80,20 +80,6 @@ def test_memory_is_held_like_cores() -> None:
     assert board.round() == {2: "a", 3: "a"}
 
 
-def test_devices_are_held_whole() -> None:
-    board = Board(node("a", devices=frozenset({"gpu:0", "gpu:1"})))
-    board.add(
-        task(1, devices=frozenset({"gpu:0"}), node="a"), task(2, devices=frozenset({"gpu:0"}), node="a")
-    )
-    assert board.round() == {1: "a"}
-    assert (
-        "in use: gpu:0"
-        in explain(task(2, devices=frozenset({"gpu:0"})), board.nodes.values(), board.ledger, None)[0].reason
-    )
-    board.end("a", 1)
-    assert board.round() == {2: "a"}
-
-
 def test_a_stream_of_small_tasks_does_not_starve_a_large_one() -> None:
     board = Board(node("a", 4))
     board.add(task(1, 1), task(2, 4))
@@ -116,7 +102,7 @@ def test_another_node_serves_the_small_ones_meanwhile() -> None:
     board.add(task(1, 3), task(2, 4), task(3, 2))
     placed = board.round()
     assert placed == {1: "a", 3: "b"}
-    assert board.claim == Claim(2, "a")
+    assert board.claim == Claim(2, "a", task(2, 4).request)
 
 
 def test_a_claim_on_a_node_that_went_away_is_given_up() -> None:
@@ -181,9 +167,6 @@ def test_a_cordoned_node_is_told_of_and_does_not_hide_what_another_lacks() -> No
 
 def test_what_a_node_does_not_have_is_impossible() -> None:
     assert "NUMA node 3" in impossible(node("a", numa_nodes=frozenset({0, 1})), task(1, numa=3).request)
-    assert "it has no gpu:7" in impossible(
-        node("a", devices=frozenset({"gpu:0"})), task(1, devices=frozenset({"gpu:7"})).request
-    )
     assert not impossible(node("a"), task(1, 4).request)
 
 

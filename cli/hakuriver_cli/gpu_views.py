@@ -1,0 +1,77 @@
+"""What lists of GPUs show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel
+
+from hakuriver.models.base import TaskId
+from hakuriver.models.nodes import NodeInfo
+from hakuriver.models.runner import GpuInfo
+from hakuriver.sizes import format_size
+from hakuriver_cli.cells import number
+from hakuriver_cli.output import NOTHING, Column, View
+
+_PROBLEM_WIDTH = 60
+
+
+class GpuRow(BaseModel):
+    """One GPU, as a list shows it."""
+
+    node: str
+    gpu: GpuInfo
+    task_id: TaskId | None
+    """The task that holds it."""
+
+
+def gpu_rows(nodes: Iterable[NodeInfo]) -> list[GpuRow]:
+    return [
+        GpuRow(node=node.hostname, gpu=gpu, task_id=node.gpu_tasks.get(gpu.uuid))
+        for node in nodes
+        for gpu in node.gpu_info
+    ]
+
+
+def _told(value: int, unit: str) -> str:
+    return NOTHING if value < 0 else f"{value}{unit}"
+
+
+def _memory(gpu: GpuInfo) -> str:
+    used, total = (
+        NOTHING if mib < 0 else format_size(mib << 20) for mib in (gpu.memory_used_mib, gpu.memory_total_mib)
+    )
+    return f"{used}/{total}"
+
+
+def _power(gpu: GpuInfo) -> str:
+    return NOTHING if gpu.power_usage_mw < 0 else f"{gpu.power_usage_mw / 1000:.0f}W"
+
+
+def _programs(gpu: GpuInfo) -> str:
+    return ", ".join(
+        f"{each.name or '?'} ({each.pid}{f', task {each.task_id}' if each.task_id else ''})"
+        for each in gpu.processes
+    )
+
+
+GPUS: View[GpuRow] = View(
+    name=lambda row: f"{row.node}::{row.gpu.gpu_id}",
+    columns=[
+        Column("NODE", lambda row: row.node),
+        Column("GPU", lambda row: str(row.gpu.gpu_id), right=True),
+        Column("MODEL", lambda row: row.gpu.name),
+        Column("TASK", lambda row: number(row.task_id)),
+        Column("USE", lambda row: _told(row.gpu.gpu_utilization, "%"), right=True),
+        Column("MEMORY", lambda row: _memory(row.gpu), right=True),
+        Column("TEMPERATURE", lambda row: _told(row.gpu.temperature, "°C"), right=True),
+        Column("POWER", lambda row: _power(row.gpu), right=True),
+        Column("PROBLEM", lambda row: row.gpu.problem, style=lambda _: "red", limit=_PROBLEM_WIDTH),
+        Column("PROGRAMS", lambda row: _programs(row.gpu), wide=True),
+        Column("NUMA", lambda row: number(row.gpu.numa_node), wide=True, right=True),
+        Column("CLOCK", lambda row: _told(row.gpu.graphics_clock_mhz, " MHz"), wide=True, right=True),
+        Column("FAN", lambda row: _told(row.gpu.fan_speed, "%"), wide=True, right=True),
+        Column("DRIVER", lambda row: row.gpu.driver_version, wide=True),
+        Column("UUID", lambda row: row.gpu.uuid, wide=True),
+    ],
+)
