@@ -121,6 +121,6 @@ def other_names() -> str:
             words = " TASK_ID pause` or `resume" if same == "task command" else ""
             lines.append(f"| `{program} {name}{words}` | {meaning} |")
     lines.append("| `hakuriver.docker-shell` | `hakuriver env shell` |")
-    lines.append("| `hakuriver.ssh` | `hakuriver ssh` |")
+    lines += ["| `hakuriver.ssh` | `hakuriver ssh` |", "| `hakurun` | `hakuriver sweep` |"]
     lines += ["| `hakuriver.host` | `hakuriver host` |", "| `hakuriver.runner` | `hakuriver runner` |"]
     return "\n".join(lines)

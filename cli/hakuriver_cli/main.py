@@ -42,6 +42,7 @@ def application() -> App:
     lazy(app, "doors:shell", "connect", "Open a shell in a running task.")
     lazy(app, "doors:forward", "forward", "Reach ports of a running task from here.")
     lazy(app, "doors:cp", "cp", "Copy files into running tasks and out of them.")
+    lazy(app, "sweep:sweep", "sweep", "Run a program here for each combination of parameters.")
     lazy(app, "nodes:app", "node", "Look at nodes, empty and remove them.")
     lazy(app, "gpus:app", "gpu", "Look at the GPUs of all nodes.")
     lazy(app, "environments:app", "env", "Prepare environments, pack them, and bring them to nodes.")

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from cyclopts import App
 
-from hakuriver_cli.main import run
+from hakuriver_cli.main import application, run
 from hakuriver_cli.tree import lazy, new_app
 
 
@@ -56,6 +56,11 @@ def host() -> NoReturn:
 def runner() -> NoReturn:
     """`hakuriver.runner [-c FILE]`."""
     _run(daemon_app("runner"))
+
+
+def hakurun() -> NoReturn:
+    """`hakurun [--parallel] APP ARGUMENTS`."""
+    sys.exit(run(application(), ["sweep", *sys.argv[1:]]))
 
 
 def client_app() -> App:

@@ -51,6 +51,7 @@ VERBS = [
     "vps share",
     "vps unshare",
     "ssh",
+    "sweep",
     "ssh-config",
     "key add",
     "key list",
