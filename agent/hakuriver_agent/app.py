@@ -58,6 +58,7 @@ class Parts:
     host: HostClient
     outbox: Outbox
     supervisor: Supervisor
+    gpus: Gpus
     machine: Machine
     registrar: Registrar
     guests: doors.Guests
@@ -106,6 +107,7 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
         host,
         outbox,
         supervisor,
+        gpus,
         machine,
         registrar,
         doors.Guests(),
@@ -202,7 +204,7 @@ def _loops(parts: Parts) -> list[Any]:
         parts.machine.watch(),
         parts.registrar.run(),
         parts.docker.environments.run(parts.docker.problem),
-        IdleWatch(parts.supervisor, parts.engines, parts.guests).run(),
+        IdleWatch(parts.supervisor, parts.engines, parts.guests, parts.gpus).run(),
         _housekeeping(parts),
         _watchdog(),
     ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hakuriver.models.runner import EngineName
 from hakuriver.sizes import format_duration
 from hakuriver_agent.api.doors import Guests
+from hakuriver_agent.devices.gpu import Gpus
 from hakuriver_agent.engines.port import Engine, Key
 from hakuriver_agent.supervisor import Supervisor
 
@@ -29,8 +30,8 @@ class Use:
     cpu_seconds: float | None = None
     warned: bool = False
 
-    def look(self, now: float, cpu_seconds: float | None, *, guests: bool) -> float:
-        """Seconds for which it has not been used. `guests` says whether anybody was connected since the last look.
+    def look(self, now: float, cpu_seconds: float | None, *, used: bool) -> float:
+        """Seconds for which it has not been used. `used` says that it is, whatever its processor time says.
 
         Where the engine does not tell of its processor time, it counts as used: nothing is stopped for want of knowledge.
         """
@@ -39,7 +40,7 @@ class Use:
             busy = cpu_seconds is None
         else:
             busy = cpu_seconds - before > BUSY_CORES * (now - self.seen)
-        if busy or guests:
+        if busy or used:
             self.since = now
         self.seen = now
         return now - self.since
@@ -53,8 +54,10 @@ def warning_seconds(limit: float) -> float:
 class IdleWatch:
     """Looks at the VPS that are to be stopped when nobody uses them."""
 
-    def __init__(self, supervisor: Supervisor, engines: Mapping[EngineName, Engine], guests: Guests) -> None:
-        self._supervisor, self._engines, self._guests = supervisor, engines, guests
+    def __init__(
+        self, supervisor: Supervisor, engines: Mapping[EngineName, Engine], guests: Guests, gpus: Gpus
+    ) -> None:
+        self._supervisor, self._engines, self._guests, self._gpus = supervisor, engines, guests, gpus
         self._uses: dict[Key, Use] = {}
 
     async def run(self) -> None:
@@ -68,10 +71,11 @@ class IdleWatch:
         self._guests.forget_all_but(watched)
         self._uses = {key: use for key, use in self._uses.items() if key in watched}
         for key, spec in watched.items():
-            used = await self._engines[spec.engine].cpu_seconds(key)
+            cpu_seconds = await self._engines[spec.engine].cpu_seconds(key)
+            connected = self._guests.were_there(key)
             now, limit = time.monotonic(), float(spec.idle_stop_seconds or 0)
             use = self._uses.setdefault(key, Use(now, now))
-            idle = use.look(now, used, guests=self._guests.were_there(key))
+            idle = use.look(now, cpu_seconds, used=connected or self._gpus.busy(spec.gpus))
             if idle >= limit:
                 await self._supervisor.stop_idle(key, f"nobody has used it for {format_duration(idle)}")
                 continue

@@ -79,8 +79,8 @@ class VpsOptions:
         Duration,
         Parameter(
             group=PLACE,
-            help="Stop it, and keep what is in it, when it was not used for so long: nobody connected, and next to no"
-            " processor time.",
+            help="Stop it, and keep what is in it, when it was not used for so long: nobody connected, next to no"
+            " processor time, and no use of its GPUs.",
         ),
     ] = None
     hold_for_node: Annotated[

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from hakuriver.threads import start_thread
 LIBRARY = "libnvidia-ml.so.1"
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 UNKNOWN = -1
+BUSY_PERCENT = 5
+"""Use above which a GPU is in use."""
 _MIB = 1 << 20
 _LOOK_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 60.0
@@ -104,6 +106,14 @@ class Gpus:
         """Looks, unless that was done before."""
         if self._reading is None:
             await self.look()
+
+    def busy(self, uuids: Collection[str]) -> bool:
+        """Whether one of these computes; where the driver does not tell, whether a program is on it."""
+        return any(
+            gpu.gpu_utilization > BUSY_PERCENT or (gpu.gpu_utilization < 0 and bool(gpu.processes))
+            for gpu in self.infos
+            if gpu.uuid in uuids
+        )
 
     def refusal(self, uuids: Iterable[str]) -> str | None:
         """Why a task cannot have these; none when it can."""

@@ -152,7 +152,7 @@ class SubmitRequest(StrictModel):
     time_limit_seconds: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
     """Time to run before the task is stopped and `failed`; pauses count."""
     idle_stop_seconds: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
-    """Of a VPS: it is stopped when for so long nobody was connected to it and it used next to no processor time."""
+    """Of a VPS: it is stopped when for so long nobody was connected to it and it used next to no processor time, and no GPU."""
     restart: Literal["always", "never"] = "always"
     """Of a VPS that ends unasked, as when its machine restarts: started again with all that is in it, or `failed`."""
     max_retries: int = Field(default=0, ge=0, le=1_000)
