@@ -80,7 +80,10 @@ def lacking(gpus: Sequence[Gpu], request: GpuRequest) -> str:
         if not missing:
             return f"{', '.join(request.named)}: two of these are the same GPU"
         return f"it has no GPU {missing} (it has {has})"
-    return f"it has {len(found)} such GPUs, {described(request)} asked for (it has {has})"
+    if not gpus:
+        return f"it has no GPU, {described(request)} asked for"
+    such = "1 such GPU" if len(found) == 1 else f"{len(found) or 'no'} such GPUs"
+    return f"it has {such}, {described(request)} asked for (it has {has})"
 
 
 def has_well(gpus: Iterable[Gpu], request: GpuRequest | None) -> bool:

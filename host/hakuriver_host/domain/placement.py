@@ -65,6 +65,18 @@ def impossible(node: Node, request: Request) -> str:
     return _forbidden(node, request)
 
 
+def nearest_to(request: Request, nodes: Iterable[Node]) -> Node:
+    """The node that comes nearest to what is asked for: what it lacks is worth telling."""
+
+    def rank(node: Node) -> tuple[bool, float, float, str]:
+        gpus = request.gpus
+        share = min(1.0, len(suitable(node.gpus, gpus)) / gpus.count) if gpus else 1.0
+        shares = [min(1.0, node.capacity.get(name, 0) / amount) for name, amount in request.amounts]
+        return (node.name in request.excluded, -share, -min(shares, default=1.0), node.name)
+
+    return min(nodes, key=rank)
+
+
 def _forbidden(node: Node, request: Request) -> str:
     """What the node's configuration lets no task do. Its Runner looks again, with links resolved."""
     if request.privileged and node.allow_privileged is False:
@@ -164,8 +176,8 @@ def waiting_reason(task: Task, nodes: Mapping[str, Node], ledger: Ledger, claim:
         return "no node has joined yet"
     hopeful = [name for name, node in nodes.items() if not impossible(node, request)]
     if not hopeful:
-        name = min(nodes)
-        return f"no node can run it: {name}: {impossible(nodes[name], request)}"
+        nearest = nearest_to(request, nodes.values())
+        return f"no node can run it: {nearest.name}: {impossible(nearest, request)}"
     name = min(hopeful, key=lambda name: (not nodes[name].ready, name))
     reason = f"{name}: {_not_now(nodes[name], task, ledger, claim)}"
     return reason if len(hopeful) == 1 else f"waits for one of {len(hopeful)} nodes; {reason}"

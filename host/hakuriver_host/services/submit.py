@@ -36,7 +36,7 @@ from hakuriver_host.db.tables import BatchRow
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.model import Batch, Event, Task
-from hakuriver_host.domain.placement import impossible
+from hakuriver_host.domain.placement import impossible, nearest_to
 from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.bus import Notice
 from hakuriver_host.services.core import Core, event_of_row
@@ -273,8 +273,8 @@ class Submissions:
             return impossible(node, wanted) if node else f"no node is named {wanted.node}"
         if not nodes or any(not impossible(node, wanted) for node in nodes.values()):
             return ""
-        name = min(nodes)
-        return f"no node can ever run it; {name}: {impossible(nodes[name], wanted)}"
+        nearest = nearest_to(wanted, nodes.values())
+        return f"no node can ever run it; {nearest.name}: {impossible(nearest, wanted)}"
 
     async def _make_tasks(self, batch: Batch, targets: list[str | None]) -> list[Task]:
         tasks: list[Task] = []

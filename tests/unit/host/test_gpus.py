@@ -83,9 +83,9 @@ class TestWords:
     def test_what_can_never_be(self) -> None:
         gpus = [gpu(0), gpu(1, model="NVIDIA T4")]
         assert lacking(gpus, named("0", "7")) == "it has no GPU 7 (it has 0: NVIDIA A100, 1: NVIDIA T4)"
-        assert lacking([], any_of(1)) == "it has 0 such GPUs, 1 GPU asked for (it has none)"
+        assert lacking([], any_of(1)) == "it has no GPU, 1 GPU asked for"
         assert lacking(gpus, any_of(2, "t4", 16)).startswith(
-            "it has 1 such GPUs, 2 GPUs (t4, 16.00G) asked for"
+            "it has 1 such GPU, 2 GPUs (t4, 16.00G) asked for"
         )
         assert lacking(gpus, named("0", "GPU-0")) == "0, GPU-0: two of these are the same GPU"
         assert not lacking(gpus, named("1", "GPU-0"))
@@ -111,7 +111,7 @@ class TestWords:
         assert (told["a"].can_ever_fit, told["a"].reason) == (True, "0 of 1 GPUs free, 1 GPU asked for")
         assert (told["b"].can_ever_fit, told["b"].reason) == (
             False,
-            "it has 0 such GPUs, 1 GPU asked for (it has none)",
+            "it has no GPU, 1 GPU asked for",
         )
         assert waiting_reason(waits, board.nodes, board.ledger, board.claim).startswith("a: 0 of 1 GPUs free")
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import NodeState
+from hakuriver_host.domain.gpus import Gpu, GpuRequest
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import Batch, Node, Request, Task
 from hakuriver_host.domain.order import FullestFirst
@@ -256,3 +257,19 @@ def test_what_a_nodes_configuration_forbids_is_impossible() -> None:
     assert not impossible(node("b"), task(1, privileged=True, mounts=("/etc",)).request), (
         "it has not told yet"
     )
+
+
+def test_who_asks_for_too_much_is_told_of_the_node_that_comes_nearest() -> None:
+    board = Board(
+        node("a", 2, 64 * GIGA),
+        node("b", 16, 8 * GIGA),
+        node("c", 4, gpus=(Gpu("GPU-0", 0, "NVIDIA T4", 16 * GIGA),)),
+    )
+
+    def told(wanted: Task) -> str:
+        return waiting_reason(wanted, board.nodes, board.ledger, None)
+
+    assert told(task(1, 32)) == "no node can run it: b: it has 16 cores, 32 cores asked for"
+    assert told(task(1, 1, 128 * GIGA)).startswith("no node can run it: a: it has 64.00G memory")
+    assert told(task(1, 32, gpus=GpuRequest(2))).startswith("no node can run it: c: it has 4 cores")
+    assert told(task(1, 1, gpus=GpuRequest(2))).startswith("no node can run it: c: it has 1 such GPU")
