@@ -81,7 +81,9 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
 
     outbox = Outbox(send, delivered)
     share = Share(folders.shared, settings.runner.name)
-    supervisor = Supervisor(engines, journal, outbox, settings.runner.kill_grace_seconds, share.check)
+    supervisor = Supervisor(
+        engines, journal, outbox, settings.runner.kill_grace_seconds, share.check, gpus.unusable
+    )
     url = settings.model_copy(
         update={"network": settings.network.model_copy(update={"runner_port": port})}
     ).runner_url

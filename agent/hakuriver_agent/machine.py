@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 
 from hakuriver.config import Settings
+from hakuriver.cores import usable_cores
 from hakuriver.models.runner import EngineName, HeartbeatRequest, RegisterRequest
 from hakuriver.threads import in_thread
 from hakuriver.version import __version__
@@ -92,7 +93,7 @@ class Machine:
         runner = self._settings.runner
         return RegisterRequest(
             hostname=runner.name,
-            total_cores=runner.cores or cpu.usable_cores(),
+            total_cores=runner.cores or usable_cores(),
             total_ram_bytes=runner.memory_bytes or cpu.usable_memory(),
             runner_url=self._runner_url,
             numa_topology=numa.topology(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -58,8 +58,10 @@ class Supervisor:
         reports: Reports,
         kill_grace_seconds: float,
         ready: Ready = always,
+        unusable_gpus: Callable[[Iterable[str]], dict[str, str]] = lambda _: {},
     ) -> None:
         self._engines = engines
+        self._unusable_gpus = unusable_gpus
         self._journal = journal
         self._reports = reports
         self._driver = Driver(engines, journal, reports, kill_grace_seconds, ready)
@@ -283,7 +285,8 @@ class Supervisor:
                     else _result(spec, "known", report)
                 )
             elif reason := refusals.get(spec.key):
-                results[spec.key] = _result(spec, "refused", reason=reason)
+                gpus = list(self._unusable_gpus(spec.gpus))
+                results[spec.key] = _result(spec, "refused", reason=reason, gpus=gpus)
             elif again:
                 results[spec.key] = await self._start_again(spec)
             elif spec.run:
@@ -338,6 +341,8 @@ class Supervisor:
         engine = self._engines.get(spec.engine)
         if engine is None:
             return f"this node has no {spec.engine} engine"
+        if unusable := self._unusable_gpus(spec.gpus):
+            return "; ".join(unusable.values())
         return await engine.refusal(spec)
 
     def _take_up(self, entry: Known) -> None:
@@ -421,10 +426,19 @@ def _spec_of(attempt: Attempt) -> AttemptSpec:
 
 
 def _result(
-    spec: AttemptSpec, outcome_: Any, report: AttemptReport | None = None, reason: str | None = None
+    spec: AttemptSpec,
+    outcome_: Any,
+    report: AttemptReport | None = None,
+    reason: str | None = None,
+    gpus: Sequence[str] = (),
 ) -> StartResult:
     return StartResult(
-        task_id=spec.task_id, attempt=spec.attempt, outcome=outcome_, report=report, reason=reason
+        task_id=spec.task_id,
+        attempt=spec.attempt,
+        outcome=outcome_,
+        report=report,
+        reason=reason,
+        unusable_gpus=list(gpus),
     )
 
 

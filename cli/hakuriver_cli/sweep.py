@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from hakuriver.cores import usable_cores
 from hakuriver.errors import UsageError
 from hakuriver.sweeps import Sweep
 from hakuriver_cli.sweep_record import Record
@@ -30,7 +30,7 @@ CommandLine = Annotated[
 
 def sweep(
     *command_line: CommandLine,
-    parallel: Annotated[bool, Parameter(help="Run as many at once as there are cores.")] = False,
+    parallel: Annotated[bool, Parameter(help="Run as many at once as it may use cores.")] = False,
     jobs: Annotated[int | None, Parameter(name=("--jobs", "-j"), help="Run this many at once.")] = None,
     fail_fast: Annotated[bool, Parameter(help="Start nothing more once one has failed.")] = False,
     resume: Annotated[
@@ -66,7 +66,7 @@ def sweep(
         for run in runs:
             sys.stdout.write(shlex.join([*head, *run.arguments]) + "\n")
         return 0
-    at_once = jobs or (len(os.sched_getaffinity(0)) if parallel else 1)
+    at_once = jobs or (usable_cores() if parallel else 1)
     record = Record(resume, [app]) if resume else None
     settings = Settings(head, at_once, fail_fast=fail_fast, log_dir=log_dir, quiet=quiet)
     return Runner(settings, runs, record).run()

@@ -1,7 +1,7 @@
 """Calls a function of a module, as `hakurun MODULE:FUNCTION ARGUMENTS` asks for: `python -m hakuriver_cli.sweep_function`.
 
 A function that takes no arguments finds them in `sys.argv`, as a program does; others are given them, as text. What it
-returns is the exit code, if it is a number.
+returns is the exit code, if it is a whole number.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from inspect import signature
+
+_MOST = 255
+"""Exit codes have eight bits."""
 
 
 def main(argv: list[str]) -> int:
@@ -23,7 +26,9 @@ def main(argv: list[str]) -> int:
     except ValueError:  # Of one that is not written in Python nothing is told.
         takes = True
     returned = function(*argv[1:]) if takes else function()
-    return returned if isinstance(returned, int) else 0
+    if isinstance(returned, bool) or not isinstance(returned, int):
+        return 0
+    return returned if 0 <= returned <= _MOST else 1
 
 
 if __name__ == "__main__":

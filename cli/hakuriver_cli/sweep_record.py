@@ -31,11 +31,10 @@ class Record:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise UsageError(f"cannot use {path}: {reason}", "name another file for --resume") from None
-        lines = text.splitlines(keepends=True)
+        *lines, cut = text.split("\n")
+        if cut:
+            self._file.write("\n")
         for number, line in enumerate(lines, 1):
-            if not line.endswith("\n"):
-                self._file.write("\n")
-                break
             if line.strip():
                 self._take(line, f"line {number} of {path}")
 
@@ -55,7 +54,7 @@ class Record:
 
     def note(self, run: Run, code: int, seconds: float) -> None:
         told = {"argv": [*self._app, *run.arguments], "code": code, "seconds": round(seconds, 3)}
-        self._file.write(json.dumps(told, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(told) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -26,7 +26,12 @@ _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 _SHOWN = 10
 """Failures that the summary names."""
 _GRACE_SECONDS = 10.0
+_WAKE_SECONDS = 0.5
+_LEFT_SECONDS = 2.0
+"""For output to come after the end of a run."""
 _EXACT_SECONDS = 60
+_LONGEST_LINE = 1 << 16
+"""Of output, in bytes: a longer one is printed in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Runner:
         self._lock = threading.Lock()
         """Of the children, and of what is printed."""
         self._ending = False
+        self._deaf = False
+        """Nobody reads what is printed any more."""
         self._failed: list[tuple[Run, int]] = []
         self._ended = self._left_out = 0
 
@@ -78,6 +85,8 @@ class Runner:
             if self._record is not None:
                 self._record.close()
         self._summary(time.monotonic() - began)
+        if self._deaf:
+            return 1
         return self._failed[0][1] if self._failed else 0
 
     def _run_all(self) -> None:
@@ -94,7 +103,8 @@ class Runner:
                         running.add(pool.submit(self._run_one, run))
                     if not running:
                         return
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    # Not for ever: a signal that comes just before Python blocks is seen when it wakes.
+                    done, running = wait(running, _WAKE_SECONDS, return_when=FIRST_COMPLETED)
                     for each in done:
                         each.result()
             except BaseException:
@@ -102,7 +112,7 @@ class Runner:
                 raise
 
     def _is_over(self) -> bool:
-        return self._settings.fail_fast and bool(self._failed)
+        return self._deaf or (self._settings.fail_fast and bool(self._failed))
 
     def _to_do(self) -> Iterator[Run]:
         for run in self._sweep:
@@ -142,6 +152,8 @@ class Runner:
                         stdout=out,
                         stderr=err,
                         env=os.environ | variables,
+                        # With what it starts in a group of its own; one alone has the terminal.
+                        process_group=None if self._settings.at_once == 1 else 0,
                     )
                 except OSError as error:
                     self._print(sys.stderr.buffer, f"error: {argv[0]}: {error.strerror}\n".encode())
@@ -154,9 +166,11 @@ class Runner:
             ]
             for pump in pumps:
                 pump.start()
-            for pump in pumps:
-                pump.join()
             code = child.wait()
+            give_up = time.monotonic() + _LEFT_SECONDS
+            for pump in pumps:
+                # What it has left behind may hold them open.
+                pump.join(max(0.0, give_up - time.monotonic()))
             with self._lock:
                 self._children.discard(child)
             return code if code >= 0 else 128 - code
@@ -182,14 +196,18 @@ class Runner:
     def _pump(self, run: Run, source: IO[bytes], target: IO[bytes]) -> None:
         prefix = f"[{run.index + 1}] ".encode()
         with source:
-            for line in source:
+            for line in iter(lambda: source.readline(_LONGEST_LINE), b""):
                 with self._lock:
                     self._print(target, prefix + line + (b"" if line.endswith(b"\n") else b"\n"))
+                if self._deaf:
+                    return
 
     def _print(self, target: IO[bytes], data: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):
+        try:
             target.write(data)
             target.flush()
+        except BrokenPipeError:
+            self._deaf = True
 
     def _end_all(self) -> None:
         """SIGTERM to all that run, and SIGKILL to those that are still there after a while."""
@@ -197,13 +215,23 @@ class Runner:
             self._ending = True
             children = list(self._children)
         for child in children:
-            child.terminate()
+            self._signal(child, signal.SIGTERM)
         give_up = time.monotonic() + _GRACE_SECONDS
-        for child in children:
-            try:
-                child.wait(max(0.0, give_up - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
+        try:
+            for child in children:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(max(0.0, give_up - time.monotonic()))
+        finally:
+            for child in children:
+                self._signal(child, signal.SIGKILL)
+
+    def _signal(self, child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+        """To its whole group, where it has one of its own; what a child has left behind is ended, too."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._settings.at_once > 1:
+                os.killpg(child.pid, number)
+            elif child.poll() is None:
+                child.send_signal(number)
 
     def _summary(self, seconds: float, how: str = "") -> None:
         good = self._ended - len(self._failed)

@@ -26,6 +26,7 @@ from hakuriver.errors import UsageError
 MOST_VALUES = 1_000_000
 """Of one span; what has more is a slip of the pen."""
 MOST_RUNS = 100_000_000
+_MOST_DIGITS = 30
 
 _SPAN = re.compile(r"\bspan(?:\.(?P<name>[A-Za-z_][A-Za-z0-9_]*))?:(?P<body>\{[^{}]*\}|\[[^\[\]]*\])")
 _LOOKS_LIKE = re.compile(r"\bspan(?:\.\w*)?:")
@@ -157,7 +158,7 @@ def _list(text: str, body: str) -> list[str]:
 def _range(text: str, body: str) -> Steps:
     try:
         ends = [Decimal(part) for part in body.split("..")]
-        if not all(end.is_finite() for end in ends):
+        if not all(end.is_finite() and abs(end.adjusted()) <= _MOST_DIGITS for end in ends):
             raise InvalidOperation  # noqa: TRY301 - as what is no number at all
         first, last, *steps = ends
     except (InvalidOperation, ValueError):
@@ -169,7 +170,7 @@ def _range(text: str, body: str) -> Steps:
     if count > MOST_VALUES:
         raise UsageError(f"{text} has {count:,} values; {MOST_VALUES:,} are the most", "use a larger step")
     words = [part.strip() for part in body.split("..")]
-    decimals = max(len(word.partition(".")[2]) for word in (words[0], *words[2:]))
+    decimals = max(max(0, -int(number.as_tuple().exponent)) for number in (first, step))
     padded = any(re.match(r"-?0\d", word) for word in words[:2])
     width = max(map(len, words[:2])) if padded else 0
     return Steps(first, step if last >= first else -step, count, decimals, width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -146,9 +147,10 @@ def _wait_end(number: str) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_who_interrupts_it_ends_what_runs(tmp_path: Path, how: signal.Signals) -> None:
-    text = "echo $$ > pid-$0; exec sleep 600"
+    words = ["sh", "-c", "echo $$ > pid-$0; exec sleep 600", "span:{1..5}"]
     with subprocess.Popen(
-        [HAKURUN, "-j", "2", "--resume", "record", "sh", "-c", text, "span:{1..5}"],
+        # Who runs the tests in the background may have SIGINT ignored.
+        ["env", "--default-signal=INT", HAKURUN, "-j", "2", "--resume", "record", *words],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
@@ -186,3 +188,45 @@ def test_what_is_no_sweep(tmp_path: Path, words: list[str], said: str) -> None:
     (tmp_path / "text").write_text("hello\n")
     done = hakurun(tmp_path, *words)
     assert (done.returncode, said in done.stderr, len(done.stderr.splitlines())) == (2, True, 2), done.stderr
+
+
+def test_what_a_run_leaves_behind_holds_up_nothing(tmp_path: Path) -> None:
+    text = "sleep 600 & echo $! > left; echo said"
+    began = subprocess.run(
+        [HAKURUN, "-j", "2", "-q", "sh", "-c", text],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    left = Path("/proc", (tmp_path / "left").read_text().strip())
+    try:
+        assert (began.returncode, began.stdout) == (0, "[1] said\n")
+        assert left.exists(), "a run that has ended well may leave a program behind"
+    finally:
+        os.kill(int(left.name), signal.SIGKILL)
+
+
+def test_text_of_any_kind_is_noted_and_found_again(tmp_path: Path) -> None:
+    odd = ["a\u2028b", "c\x85d", os.fsdecode(b"\xff")]
+    words = ["--resume", "record", "sh", "-c", "true", f"span:[{','.join(odd)}]"]
+    assert hakurun(tmp_path, *words).returncode == 0
+    assert "0 ok, 0 failed, 3 done before of 3" in hakurun(tmp_path, *words).stderr
+
+
+def test_a_long_line_comes_in_pieces(tmp_path: Path) -> None:
+    done = hakurun(tmp_path, "-j", "2", "-q", "sh", "-c", "head -c 200000 /dev/zero | tr '\\0' x")
+    assert done.stdout.replace("[1] ", "").replace("\n", "") == 200_000 * "x"
+
+
+def test_who_reads_no_more_ends_it(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [HAKURUN, "-j", "2", "-q", "sh", "-c", "while :; do echo line; done", "span:{1..4}"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline().endswith(b"line\n")
+        program.stdout.close()
+        assert program.wait(60) == 1

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from hakuriver.ids import MAX_ID
 from hakuriver.models.runner import GpuInfo, GpuProcess
 from hakuriver.threads import start_thread
 
@@ -25,6 +26,8 @@ UNKNOWN = -1
 BUSY_PERCENT = 5
 """Use above which a GPU is in use."""
 _MIB = 1 << 20
+_RESET = "stop the Runner, reset it (nvidia-smi --gpu-reset), start the Runner; or restart the machine"
+"""No program may have it open for that, and a Runner has."""
 _LOOK_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 60.0
 _TRY_AGAIN_SECONDS = 10.0
@@ -59,7 +62,9 @@ class Gpus:
 
     def __init__(self, read: Callable[[], Reading]) -> None:
         self._read = read
+        self._one = asyncio.Lock()
         self._looking: asyncio.Future[Reading] | None = None
+        """A look that did not come in time."""
         self._reading: Reading | None = None
 
     @property
@@ -69,6 +74,11 @@ class Gpus:
     @property
     def problem(self) -> str:
         return self._reading.problem if self._reading else ""
+
+    @property
+    def may_be_there(self) -> bool:
+        """There are GPUs, or nobody can say."""
+        return bool(self.infos or self.problem)
 
     @property
     def minors(self) -> Mapping[str, int]:
@@ -85,16 +95,22 @@ class Gpus:
 
     async def look(self) -> None:
         """Looks at them anew; what does not come in time is taken at a later look."""
-        if self._looking is None:
-            self._looking = start_thread(self._read, "gpus")
+        async with self._one:
+            await self._look()
+
+    async def _look(self) -> None:
+        looking = self._looking or start_thread(self._read, "gpus")
+        self._looking = None
         try:
-            reading = await asyncio.wait_for(asyncio.shield(self._looking), _LOOK_SECONDS)
+            reading = await asyncio.wait_for(asyncio.shield(looking), _LOOK_SECONDS)
         except TimeoutError:
+            self._looking = looking
             reading = Reading(
                 problem=f"the NVIDIA driver has not answered for {_LOOK_SECONDS:g} s: restart the machine"
             )
-        else:
-            self._looking = None
+        except Exception as error:
+            log.exception("looking at the GPUs failed by a defect")
+            reading = Reading(problem=f"the GPUs cannot be looked at: {error!r}; see the Runner's log")
         if reading.problem:
             # What was there is, and does not work.
             reading.minors = dict(self.minors)
@@ -105,25 +121,33 @@ class Gpus:
     async def looked(self) -> None:
         """Looks, unless that was done before."""
         if self._reading is None:
-            await self.look()
+            async with self._one:
+                if self._reading is None:
+                    await self._look()
 
     def busy(self, uuids: Collection[str]) -> bool:
-        """Whether one of these computes; where the driver does not tell, whether a program is on it."""
-        return any(
-            gpu.gpu_utilization > BUSY_PERCENT or (gpu.gpu_utilization < 0 and bool(gpu.processes))
-            for gpu in self.infos
-            if gpu.uuid in uuids
+        """Whether one of these computes; where the driver does not tell, whether a program is on it.
+
+        One of which nothing is known now counts as busy: nothing is stopped for want of knowledge.
+        """
+        infos = [gpu for gpu in self.infos if gpu.uuid in uuids]
+        return len(infos) < len(uuids) or any(
+            gpu.problem
+            or gpu.gpu_utilization > BUSY_PERCENT
+            or (gpu.gpu_utilization < 0 and bool(gpu.processes))
+            for gpu in infos
         )
 
-    def refusal(self, uuids: Iterable[str]) -> str | None:
-        """Why a task cannot have these; none when it can."""
+    def unusable(self, uuids: Iterable[str]) -> dict[str, str]:
+        """Those of these that no task can have now, and why."""
         by_uuid = {gpu.uuid: gpu for gpu in self.infos}
+        found = {}
         for uuid in uuids:
             if uuid not in by_uuid:
-                return f"this node has no GPU {uuid} any more"
-            if problem := by_uuid[uuid].problem:
-                return f"GPU {by_uuid[uuid].gpu_id} is out of service: {problem}"
-        return None
+                found[uuid] = f"this node has no GPU {uuid} now"
+            elif problem := by_uuid[uuid].problem:
+                found[uuid] = f"GPU {by_uuid[uuid].gpu_id} is out of service: {problem}"
+        return found
 
 
 class GpuReader:
@@ -312,7 +336,7 @@ class GpuReader:
         """Why nothing should run on it; empty when it is well."""
         nvml = self._nvml
         if index in self._errors:
-            return f"{self._errors[index]}: reset it and restart the Runner, or restart the machine"
+            return f"{self._errors[index]}: {_RESET}"
         try:
             nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
         except nvml.NVMLError as error:
@@ -320,7 +344,7 @@ class GpuReader:
                 return _gpu_problem(error)
         rows = self._told(nvml.nvmlDeviceGetRemappedRows, handle)
         if rows and (rows[2] or rows[3]):
-            return "memory rows wait to be replaced, or cannot be: reset it (nvidia-smi --gpu-reset)"
+            return f"memory rows wait to be replaced, or cannot be: {_RESET}"
         wrong = self._number(
             nvml.nvmlDeviceGetTotalEccErrors,
             handle,
@@ -328,9 +352,7 @@ class GpuReader:
             nvml.NVML_VOLATILE_ECC,
         )
         if wrong > 0:
-            return (
-                f"{wrong} uncorrectable memory errors since it was reset: reset it (nvidia-smi --gpu-reset)"
-            )
+            return f"{wrong} uncorrectable memory errors since it was reset: {_RESET}"
         return ""
 
     def _numa_node(self, bus: str) -> int | None:
@@ -377,14 +399,16 @@ def _driver_problem(error: Exception) -> str:
 
 
 def _gpu_problem(error: Exception) -> str:
-    return f"it does not answer: {str(error).rstrip('.')}; reset it, or restart the machine"
+    return f"it does not answer: {str(error).rstrip('.')}; {_RESET}"
 
 
 def _name_of(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+        name = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
     except OSError:
         return ""
+    # A program names itself as it likes: no lines of its own in the lists of others.
+    return "".join(char if char.isprintable() else "?" for char in name)
 
 
 def _task_of(pid: int) -> int | None:
@@ -396,5 +420,5 @@ def _task_of(pid: int) -> int | None:
     for variable in variables:
         name, _, value = variable.partition(b"=")
         if name == b"HAKURIVER_TASK_ID" and value.isdigit() and len(value) < 20:  # noqa: PLR2004 - as 64 bits have
-            return int(value)
+            return int(value) if int(value) <= MAX_ID else None
     return None

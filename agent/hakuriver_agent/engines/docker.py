@@ -45,7 +45,17 @@ from hakuriver_agent.engines.docker_request import (
     create_request,
     split_mount,
 )
-from hakuriver_agent.engines.gpu_access import NO_ACCESS, chosen, host_config, visible, ways
+from hakuriver_agent.engines.gpu_access import (
+    NO_ACCESS,
+    OTHER_GPUS,
+    Access,
+    chosen,
+    host_config,
+    is_made_with,
+    must_have,
+    visible,
+    ways,
+)
 from hakuriver_agent.engines.held_sources import HeldSources, clear_all
 from hakuriver_agent.engines.init_process import ignores_sigterm
 from hakuriver_agent.engines.memory_kills import engine_missed, kernel_kills
@@ -126,6 +136,8 @@ class DockerEngine(Engine):
         """Whose end was asked for."""
         self._closed = threading.Event()
         self._probe: asyncio.Task[str | None] | None = None
+        self._gpu_probe: asyncio.Task[None] | None = None
+        self._gpu_note = ""
         clear_all(settings.folders.held_sources)
 
     async def problem(self) -> str | None:
@@ -137,19 +149,22 @@ class DockerEngine(Engine):
             return "the Docker engine does not answer"
 
     async def gpu_note(self) -> str:
-        """Why its containers can be given no GPU; empty when they can, or when there is none."""
+        """Why its containers can be given no GPU, as was last known; empty when they can, or when there is none."""
         if not self._settings.gpus.infos:
             return ""
-        try:
+        if self._gpu_probe is None or self._gpu_probe.done():
+            self._gpu_probe = asyncio.create_task(self._look_at_ways())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._gpu_probe), PROBE_SECONDS)
+        return self._gpu_note
+
+    async def _look_at_ways(self) -> None:
+        with contextlib.suppress(EngineUnavailableError):  # Which is told as the engine's problem.
             found = await self._door.call(lambda: ways(self._door.client().info()))
-        except EngineUnavailableError:
-            return ""  # Which is told as the engine's problem.
-        return "" if chosen(self._settings.gpu_access, found) else NO_ACCESS
+            self._gpu_note = "" if chosen(self._settings.gpu_access, found) else NO_ACCESS
 
     async def refusal(self, spec: AttemptSpec) -> str | None:
         settings = self._settings
-        if gone := settings.gpus.refusal(spec.gpus):
-            return gone
         if spec.environment is None or spec.environment_version is None:
             return "a task for the Docker engine names no environment"
         if spec.privileged and not settings.allow_privileged:
@@ -172,6 +187,7 @@ class DockerEngine(Engine):
         return None
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
+        await must_have(self._settings.gpus, spec.gpus)
         spec = self._with_user(spec)
         if spec.run:
             return await self._start_kept(spec, launch)
@@ -365,6 +381,7 @@ class DockerEngine(Engine):
     def _start_ended(self, spec: AttemptSpec) -> None:
         """In a thread: starts a container that has ended, with its mounts as they are now."""
         folders = self._settings.folders
+        self._check_gpus(spec)
         with HeldSources(self._held(spec)) as held:
             with _preparing():
                 # A folder for what is temporary may have been emptied when the machine started.
@@ -401,17 +418,29 @@ class DockerEngine(Engine):
         return True
 
     def _give_gpus(self, request: dict[str, Any], spec: AttemptSpec) -> None:
-        gpus = self._settings.gpus
-        if not gpus.infos:
+        if not self._settings.gpus.may_be_there:
             return
-        access = None
-        if spec.gpus:
-            found = ways(self._door.client().info())
-            access = chosen(self._settings.gpu_access, found)
-            if access is None:
-                raise StartFailedError(NO_ACCESS)
-            request["HostConfig"] |= host_config(access, spec.gpus, gpus.numbers, gpus.minors, found.cdi)
+        access, config = self._gpu_config(spec)
+        request["HostConfig"] |= config
         request["Env"].append(f"NVIDIA_VISIBLE_DEVICES={visible(access, spec.gpus)}")
+
+    def _gpu_config(self, spec: AttemptSpec) -> tuple[Access | None, dict[str, Any]]:
+        """How its container is given its GPUs, and what `HostConfig` says of it."""
+        if not spec.gpus:
+            return None, {}
+        found, gpus = ways(self._door.client().info()), self._settings.gpus
+        access = chosen(self._settings.gpu_access, found)
+        if access is None:
+            raise StartFailedError(NO_ACCESS)
+        return access, host_config(access, spec.gpus, gpus.numbers, gpus.minors, found.cdi)
+
+    def _check_gpus(self, spec: AttemptSpec) -> None:
+        """That the container has the GPUs that its attempt holds: it may have been made with numbers that are others' now."""
+        if spec.gpus:
+            info = self._door.inspect(container_name(spec.key)) or {}
+            access, config = self._gpu_config(spec)
+            if not is_made_with(info.get("HostConfig") or {}, config, access):
+                raise StartFailedError(OTHER_GPUS)
 
     def _start(self, client: Any, spec: AttemptSpec, name: str) -> None:
         from docker.errors import APIError  # noqa: PLC0415 - see `docker_door`

@@ -7,17 +7,23 @@ request; or the bare device files, for images that bring the driver's libraries 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from hakuriver_agent.engines.port import StartFailedError
+from hakuriver_agent.devices.gpu import Gpus
+from hakuriver_agent.engines.port import EngineUnavailableError, StartFailedError
 
 Access = Literal["cdi", "runtime", "devices"]
 CDI_KIND = "nvidia.com/gpu"
 NO_ACCESS = "its containers can be given no GPU: install the NVIDIA Container Toolkit on the node, or set runner.gpu_access"
+OTHER_GPUS = (
+    "its container was made with GPUs by numbers that are others' now: snapshot it, and restore it from there"
+)
 _HOOK = "nvidia-container-runtime-hook"
 _CONTROL_FILES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
 
@@ -40,19 +46,30 @@ def ways(info: Mapping[str, Any]) -> Ways:
 
 def cdi_devices(folders: Iterable[Path]) -> frozenset[str]:
     """Names of the NVIDIA devices that specifications in these folders offer."""
-    import yaml  # noqa: PLC0415 - nodes without GPUs need it not; JSON is YAML too
-
     found: set[str] = set()
     for path in (
         path for folder in folders for path in folder.glob("*") if path.suffix in {".json", ".yaml"}
     ):
-        try:
-            told = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            continue
-        if isinstance(told, dict) and told.get("kind") == CDI_KIND:
-            found.update(str(each["name"]) for each in told.get("devices") or () if "name" in each)
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            found |= _devices_of(path, state.st_mtime_ns, state.st_size)
     return frozenset(found)
+
+
+@lru_cache(maxsize=16)
+def _devices_of(path: Path, _modified: int, _size: int) -> frozenset[str]:
+    """Read once for each state of the file: there may be a thousand lines."""
+    import yaml  # noqa: PLC0415 - nodes without GPUs need it not; JSON is YAML too
+
+    try:
+        told = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return frozenset()
+    if not isinstance(told, dict) or told.get("kind") != CDI_KIND:
+        return frozenset()
+    devices = told.get("devices")
+    named = devices if isinstance(devices, list) else []
+    return frozenset(str(each["name"]) for each in named if isinstance(each, dict) and "name" in each)
 
 
 def chosen(wanted: Literal["auto"] | Access, found: Ways) -> Access | None:
@@ -104,6 +121,33 @@ def _cdi_name(uuid: str, number: int | None, known: frozenset[str]) -> str:
     raise StartFailedError(
         f"CDI does not know the GPU {uuid}: write its specification anew (nvidia-ctk cdi generate)"
     )
+
+
+def is_made_with(made: Mapping[str, Any], config: Mapping[str, Any], access: Access | None) -> bool:
+    """Whether the `HostConfig` of a container, as the engine tells it, gives the GPUs that `config` would give today."""
+    if access == "devices":
+        return _paths(made) == _paths(config)
+    return _asked(made) == _asked(config)
+
+
+def _paths(config: Mapping[str, Any]) -> set[str]:
+    files = {str(each.get("PathOnHost")) for each in config.get("Devices") or ()}
+    return {file for file in files if file.removeprefix("/dev/nvidia").isdigit()}
+
+
+def _asked(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [tuple(sorted(each.get("DeviceIDs") or ())) for each in config.get("DeviceRequests") or ()]
+
+
+async def must_have(gpus: Gpus, uuids: Sequence[str]) -> None:
+    """Waits until it is known which GPUs there are: a Runner that has just begun starts nothing before.
+
+    Raises:
+        EngineUnavailableError: a GPU that an attempt is to have cannot be given now.
+    """
+    await gpus.looked()
+    if unusable := gpus.unusable(uuids):
+        raise EngineUnavailableError("; ".join(unusable.values()))
 
 
 def visible(access: Access | None, uuids: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from hakuriver_agent.engines.commands import (
     systemd_scope,
     task_variables,
 )
+from hakuriver_agent.engines.gpu_access import must_have
 from hakuriver_agent.engines.port import (
     COMMAND_NOT_EXECUTABLE,
     COMMAND_NOT_FOUND,
@@ -105,9 +106,10 @@ class ProcessEngine(Engine):
             return f"this node has no NUMA node {spec.numa_node}"
         if spec.numa_node is not None and not self._numactl():
             return "the task asks for a NUMA node, and numactl is not installed on this node"
-        return self._settings.gpus.refusal(spec.gpus)
+        return None
 
     async def start(self, spec: AttemptSpec, launch: Launch) -> Started:
+        await must_have(self._settings.gpus, spec.gpus)
         launch.check()
         try:
             answer = await self._link.request(self._request(spec))
@@ -185,7 +187,7 @@ class ProcessEngine(Engine):
             "argv": self._argv(spec, scope, user),
             "env": _base_variables(user)
             | task_variables(spec, settings.node, scratch, shared)
-            | cuda_variables(spec.gpus, there=bool(settings.gpus.infos)),
+            | cuda_variables(spec.gpus, there=settings.gpus.may_be_there),
             "cwd": spec.working_dir or shared,
             "scratch": scratch,
             "stdout": str(stdout),

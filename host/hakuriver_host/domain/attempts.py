@@ -256,6 +256,22 @@ def refused(cluster: Cluster, task: Task, reason: str, now: Now, effects: Effect
     cluster.queue.add(task)
 
 
+def without_gpus(
+    cluster: Cluster, task: Task, unusable: Iterable[str], reason: str, now: Now, effects: Effects
+) -> None:
+    """The node cannot give it its GPUs: others may do, there too. These get no work until the node registers again."""
+    node, bad = cluster.nodes[task.node or ""], set(unusable)
+    node.gpus = tuple(
+        replace(gpu, problem=gpu.problem or "its Runner cannot give it now") if gpu.uuid in bad else gpu
+        for gpu in node.gpus
+    )
+    task.closed = True
+    release(cluster, task, effects)
+    task.reason = f"{node.name} could not start it: {reason}"
+    change(task, TaskState.PENDING, now, effects, task.reason)
+    cluster.queue.add(task)
+
+
 def missing(cluster: Cluster, node: Node, task: Task, *, forgot: bool, now: Now, effects: Effects) -> None:
     """The Host counts on an attempt of which the Runner's journal says nothing."""
     if task.closed or (task.state is TaskState.PENDING and not task.kept):

@@ -18,8 +18,8 @@ from hakuriver_host.domain.model import Request
 @dataclass(slots=True)
 class _Account:
     held: dict[str, int] = field(default_factory=dict)
-    gpus: dict[str, int] = field(default_factory=dict)
-    """By UUID: the task that holds it."""
+    gpus: dict[str, list[int]] = field(default_factory=dict)
+    """By UUID: the tasks that hold it; one, but for what a returning node reports."""
     requests: dict[int, Request] = field(default_factory=dict)
 
 
@@ -41,7 +41,7 @@ class Ledger:
         for name, amount in request.amounts:
             account.held[name] = account.held.get(name, 0) + amount
         for gpu in gpus:
-            account.gpus.setdefault(gpu.uuid, task_id)
+            account.gpus.setdefault(gpu.uuid, []).append(task_id)
 
     def release(self, node: str, task_id: int) -> bool:
         """Strikes a holding; False when there was none."""
@@ -52,8 +52,11 @@ class Ledger:
         self.changed.add(node)
         for name, amount in request.amounts:
             account.held[name] -= amount
-        for uuid in [uuid for uuid, holder in account.gpus.items() if holder == task_id]:
-            del account.gpus[uuid]
+        for uuid, holders in list(account.gpus.items()):
+            if task_id in holders:
+                holders.remove(task_id)
+            if not holders:
+                del account.gpus[uuid]
         return True
 
     def forget(self, node: str) -> None:
@@ -81,8 +84,9 @@ class Ledger:
         )
 
     def gpus(self, node: str) -> Mapping[str, int]:
-        """The GPUs that are held, by UUID, and the task that holds each."""
-        return self._accounts.get(node, _NOTHING).gpus
+        """The GPUs that are held, by UUID, and the task that holds each: of several, the first."""
+        account = self._accounts.get(node) or _NOTHING
+        return {uuid: holders[0] for uuid, holders in account.gpus.items()}
 
 
 _NOTHING = _Account()

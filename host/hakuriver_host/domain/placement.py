@@ -279,6 +279,8 @@ def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger) -> Claim | Non
 
 def _valid(claim: Claim, queue: Queue, nodes: Mapping[str, Node]) -> bool:
     node = nodes.get(claim.node)
-    if claim.task_id not in queue or node is None or not node.ready:
+    task = queue.get(claim.task_id)
+    if task is None or node is None or task.request != claim.request:
         return False
-    return has_well(node.gpus, claim.request.gpus)
+    usable = not impossible(node, claim.request) and not hindrance(node, claim.request)
+    return usable and has_well(node.gpus, claim.request.gpus)

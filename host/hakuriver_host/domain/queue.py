@@ -25,6 +25,9 @@ class Queue:
     def __contains__(self, task_id: int) -> bool:
         return task_id in self._waiting
 
+    def get(self, task_id: int) -> Task | None:
+        return self._waiting.get(task_id)
+
     def add(self, task: Task) -> None:
         self._waiting[task.task_id] = task
         heapq.heappush(self._groups.setdefault(task.request, []), task.task_id)

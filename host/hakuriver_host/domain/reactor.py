@@ -28,6 +28,7 @@ from hakuriver_host.domain.attempts import (
     take,
     take_all,
     told_to_kill,
+    without_gpus,
 )
 from hakuriver_host.domain.cluster import Cluster
 from hakuriver_host.domain.gpus import asked
@@ -104,7 +105,10 @@ def on_start_results(cluster: Cluster, node_name: str, results: Iterable[StartRe
         struck(cluster, task)
         why = _why_not_started(task, result)
         if why is not None and task.state is TaskState.ASSIGNING:
-            refused(cluster, task, why, now, effects)
+            if result.unusable_gpus and not (task.run or task.kill_requested):
+                without_gpus(cluster, task, result.unusable_gpus, why, now, effects)
+            else:
+                refused(cluster, task, why, now, effects)
             continue
         if result.report is not None:
             take(cluster, node_name, result.report, now, effects)

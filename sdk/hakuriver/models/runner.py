@@ -111,6 +111,8 @@ class StartResult(AttemptId):
     """`known`: it was started before (or killed before it came); `report` says how it is."""
     report: AttemptReport | None = None
     reason: str | None = None
+    unusable_gpus: list[PeerText] = []
+    """UUIDs of those that it was to have and cannot: they are the reason of a refusal."""
 
 
 class StartResponse(PeerModel):

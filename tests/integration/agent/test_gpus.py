@@ -69,6 +69,20 @@ def test_programs_and_their_tasks(driver: FakeDriver) -> None:
     ]
 
 
+@pytest.mark.parametrize("told", ["9999999999999999999", "x", "", "-1"])
+def test_what_a_program_says_of_itself_harms_nobody(driver: FakeDriver, told: str, tmp_path: Path) -> None:
+    forged = tmp_path / "two\nlines"
+    forged.symlink_to("/bin/sleep")
+    program = subprocess.Popen([forged, "600"], env={**os.environ, "HAKURIVER_TASK_ID": told})
+    try:
+        (read,) = driver.readings([A100, f"process 0 {program.pid} 512"])
+    finally:
+        program.kill()
+        program.wait()
+    (found,) = read["gpus"][0]["processes"]
+    assert (found["name"], found["task_id"]) == ("two?lines", None)
+
+
 def test_instances_are_gpus_of_their_own(driver: FakeDriver) -> None:
     parts = ["mig 1 MIG-x NVIDIA_A100_MIG_1g.5gb 4864", "mig 1 MIG-y NVIDIA_A100_MIG_3g.20gb 19968"]
     (told,) = driver.readings([T4, A100, *parts])
@@ -96,9 +110,7 @@ class TestHealth:
     def test_one_that_falls_off_the_bus_keeps_its_place_and_name(self, driver: FakeDriver) -> None:
         well, lost, back = driver.readings([A100, T4], [A100, T4, "lost 0"], [A100, T4])
         assert [gpu["uuid"] for gpu in lost["gpus"]] == ["GPU-aaa", "GPU-bbb"]
-        assert (
-            lost["gpus"][0]["problem"] == "it does not answer: GPU is lost; reset it, or restart the machine"
-        )
+        assert lost["gpus"][0]["problem"] == "it does not answer: GPU is lost; " + module._RESET
         assert lost["gpus"][1]["problem"] == ""
         assert back["gpus"] == well["gpus"]
 
@@ -165,15 +177,42 @@ class TestHanging:
 
         gpus = Gpus(read)
         await gpus.look()
-        assert gpus.refusal(["GPU-aaa"]) is None
+        assert gpus.unusable(["GPU-aaa"]) == {}
         await gpus.look()
         await gpus.look()
         assert len(calls) == 2, "the first thread is waited for"
         assert "has not answered" in gpus.problem
-        assert "has not answered" in (gpus.refusal(["GPU-aaa"]) or "")
-        assert gpus.refusal(["GPU-zzz"]) == "this node has no GPU GPU-zzz any more"
+        assert "has not answered" in gpus.unusable(["GPU-aaa"])["GPU-aaa"]
+        assert gpus.unusable(["GPU-zzz"]) == {"GPU-zzz": "this node has no GPU GPU-zzz now"}
+        assert gpus.busy(["GPU-aaa"]), "nothing is known of it"
         free.set()
         async with asyncio.timeout(30):
             while gpus.problem:
                 await gpus.look()
-        assert gpus.refusal(["GPU-aaa"]) is None
+        assert gpus.unusable(["GPU-aaa"]) == {}
+        assert not gpus.busy(["GPU-aaa"])
+
+    async def test_a_defect_ends_no_loop(self) -> None:
+        told = [ValueError("odd"), Reading()]
+
+        def read() -> Reading:
+            if isinstance(first := told.pop(0), Exception):
+                raise first
+            return first
+
+        gpus = Gpus(read)
+        await gpus.look()
+        assert "ValueError('odd')" in gpus.problem
+        await gpus.look()
+        assert gpus.problem == ""
+
+    async def test_many_who_want_to_know_look_once(self) -> None:
+        calls: list[int] = []
+
+        def read() -> Reading:
+            calls.append(1)
+            return Reading()
+
+        gpus = Gpus(read)
+        await asyncio.gather(*(gpus.looked() for _ in range(10)))
+        assert len(calls) == 1

@@ -9,7 +9,7 @@ import pytest
 from hakuriver.models.runner import GpuInfo, GpuProcess
 from hakuriver_agent import idle
 from hakuriver_agent.api.doors import Guests
-from hakuriver_agent.devices.gpu import Gpus, Reading, none_there
+from hakuriver_agent.devices.gpu import Gpus, Reading
 from hakuriver_agent.idle import IdleWatch, Use, warning_seconds
 from unit.agent.agent_doubles import Life, Node, eventually, node, spec
 
@@ -66,7 +66,9 @@ async def watched(
     await life.supervisor.start([given, spec(task_type="vps")])
     await life.post.running(given)
     machine.world.cpu_seconds[given.key] = 1.0
-    watch = IdleWatch(life.supervisor, {"process": life.engine}, guests, gpus or none_there())
+    quiet = Gpus(lambda: Reading([gpu("GPU-a", 0)]))
+    await quiet.look()
+    watch = IdleWatch(life.supervisor, {"process": life.engine}, guests, gpus or quiet)
     return watch, given.key
 
 
@@ -118,7 +120,7 @@ def gpu(uuid: str, use: int, *programs: int) -> GpuInfo:
         ([gpu("GPU-a", -1, 77)], True),
         ([gpu("GPU-a", -1)], False),
         ([gpu("GPU-a", 0), gpu("GPU-b", 99, 77)], False),
-        ([], False),
+        ([], True),
     ],
 )
 async def test_what_computes_on_its_gpu_uses_it(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hakuriver.config import Settings
+from hakuriver.cores import usable_cores
 from hakuriver.models.runner import JoinResponse
 from hakuriver.models.tasks import RESERVED_VARIABLES
 from hakuriver.states import TaskState
@@ -254,12 +255,12 @@ def test_cores_and_memory_are_bounded_by_control_groups(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "cpu.max").write_text(cpus)
         (tmp_path / name / "memory.max").write_text(memory)
-    assert cpu.usable_cores(tmp_path, own) == 1
+    assert usable_cores(tmp_path, own) == 1
     assert cpu.usable_memory(tmp_path, own) == 4096
 
 
 def test_without_control_groups_there_is_the_whole_machine(tmp_path: Path) -> None:
-    assert cpu.usable_cores(tmp_path, tmp_path / "missing") == len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path, tmp_path / "missing") == len(os.sched_getaffinity(0))
     assert cpu.usable_memory(tmp_path, tmp_path / "missing") > 2**20
 
 
@@ -271,7 +272,7 @@ def test_version_one_limits(tmp_path: Path) -> None:
     (tmp_path / "cpu,cpuacct/x/cpu.cfs_quota_us").write_text("100000")
     (tmp_path / "cpu,cpuacct/x/cpu.cfs_period_us").write_text("100000")
     (tmp_path / "memory/x/memory.limit_in_bytes").write_text("8192")
-    assert cpu.usable_cores(tmp_path, own) == 1
+    assert usable_cores(tmp_path, own) == 1
     assert cpu.usable_memory(tmp_path, own) == 8192
 
 

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from hakuriver_agent.engines.gpu_access import Ways, cdi_devices, chosen, host_config, visible, ways
+from hakuriver_agent.engines.gpu_access import (
+    Ways,
+    cdi_devices,
+    chosen,
+    host_config,
+    is_made_with,
+    visible,
+    ways,
+)
 from hakuriver_agent.engines.port import StartFailedError
 
 NUMBERS = {"GPU-a": 0, "GPU-b": 1}
@@ -26,6 +34,8 @@ def test_what_cdi_knows(tmp_path: Path) -> None:
         'kind: nvidia.com/gpu\ndevices:\n- name: "1"\n  x: {name: hook}\n', "utf-8"
     )
     (tmp_path / "broken.yaml").write_text("kind: [", "utf-8")
+    (tmp_path / "odd.yaml").write_text("kind: nvidia.com/gpu\ndevices: 7\n", "utf-8")
+    (tmp_path / "odder.yaml").write_text("kind: nvidia.com/gpu\ndevices: [7, name]\n", "utf-8")
     (tmp_path / "text.txt").write_text("kind: nvidia.com/gpu", "utf-8")
     assert cdi_devices([tmp_path, tmp_path / "none"]) == {"0", "GPU-a", "all", "1"}
 
@@ -77,3 +87,26 @@ def test_by_device_files() -> None:
 def test_what_the_toolkits_runtime_is_told() -> None:
     assert visible("runtime", ["GPU-a", "GPU-b"]) == "GPU-a,GPU-b"
     assert visible("runtime", []) == visible(None, []) == visible("cdi", ["GPU-a"]) == "void"
+
+
+def test_a_specification_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    specification(tmp_path, "nvidia.json", "nvidia.com/gpu", "0")
+    assert cdi_devices([tmp_path]) == {"0"}
+    specification(tmp_path, "nvidia.json", "nvidia.com/gpu", "0", "1")
+    assert cdi_devices([tmp_path]) == {"0", "1"}
+
+
+def test_a_container_of_other_gpus_is_told() -> None:
+    made = host_config("devices", ["GPU-b"], NUMBERS, MINORS, frozenset())
+    swapped = host_config("devices", ["GPU-b"], NUMBERS, {"GPU-a": 41, "GPU-b": 40}, frozenset())
+    assert is_made_with(made, made, "devices")
+    assert not is_made_with(made, swapped, "devices")
+    by_number = host_config("cdi", ["GPU-b"], NUMBERS, MINORS, frozenset({"0", "1"}))
+    other = host_config("cdi", ["GPU-b"], {"GPU-a": 1, "GPU-b": 0}, MINORS, frozenset({"0", "1"}))
+    assert is_made_with({**by_number, "Devices": None}, by_number, "cdi")
+    assert not is_made_with(by_number, other, "cdi")
+    by_uuid = host_config("runtime", ["GPU-b", "GPU-a"], NUMBERS, MINORS, frozenset())
+    assert is_made_with(
+        by_uuid, host_config("runtime", ["GPU-a", "GPU-b"], NUMBERS, MINORS, frozenset()), "runtime"
+    )
+    assert not is_made_with({"DeviceRequests": None}, by_uuid, "runtime")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hakuriver.models.runner import AttemptReport, VerdictAction
+from hakuriver.models.runner import AttemptReport, StartResult, VerdictAction
 from hakuriver.states import TaskState
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.cluster import Cluster
@@ -301,3 +301,41 @@ class TestRecord:
         reactor.on_start_again(cluster, 1, "ada", self.NOW)
         reactor.on_schedule(cluster, self.NOW)
         assert numbers(vps.gpus) == [1]
+
+    def test_a_gpu_that_its_runner_cannot_give_is_set_aside_and_the_task_gets_another(self) -> None:
+        cluster = self.cluster(*(tasks := [task(1, gpus=any_of(1)), task(2, gpus=named("0"))]))
+        reactor.on_schedule(cluster, self.NOW)
+        first = tasks[0]
+        assert numbers(first.gpus) == [0]
+        answer = StartResult(
+            task_id=1, attempt=1, outcome="refused", reason="GPU 0 is out of service", unusable_gpus=["GPU-0"]
+        )
+        reactor.on_start_results(cluster, "a", [answer], self.NOW)
+        assert (first.state, first.request.excluded) == (TaskState.PENDING, frozenset())
+        reactor.on_schedule(cluster, self.NOW)
+        assert (first.attempt, numbers(first.gpus)) == (2, [1])
+        told = waiting_reason(tasks[1], cluster.nodes, cluster.ledger, None)
+        assert "GPU 0 is out of service: its Runner cannot give it now" in told
+
+    def test_a_holder_that_a_restored_host_took_for_gone_still_has_its_gpu(self) -> None:
+        wrong = task(2, gpus=any_of(1))
+        wrong.state, wrong.attempt, wrong.node, wrong.closed = TaskState.RUNNING, 1, "a", False
+        wrong.gpus = (gpu(0),)
+        cluster = self.cluster(wrong, right := task(1, gpus=any_of(1)))
+        report = AttemptReport(task_id=1, attempt=1, sequence=1, status=TaskState.RUNNING, gpus=["GPU-0"])
+        reactor.on_reports(cluster, "a", [report], self.NOW)
+        assert right.state is TaskState.RUNNING
+        cluster.ledger.release("a", 2)
+        assert cluster.ledger.gpus("a") == {"GPU-0": 1}
+
+
+def test_a_claim_on_a_node_that_cannot_give_gpus_any_more_is_given_up() -> None:
+    board = Board(node("a", 1, gpus=(gpu(0),)), node("b", 1, gpus=(gpu(1),)))
+    board.add(task(1, gpus=any_of(1)), task(2, gpus=any_of(1)), task(3, gpus=any_of(1)))
+    board.round()
+    claim = board.claim
+    assert claim is not None
+    board.nodes[claim.node].gpu_note = "install the toolkit"
+    board.round()
+    assert board.claim is not None
+    assert board.claim.node != claim.node
