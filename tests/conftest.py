@@ -6,10 +6,15 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from support import postgres
 
 pytest_plugins = ["support.left_out"]
+
+# A machine that is busy with other tests is slow, and no fault of what is tested.
+settings.register_profile("patient", settings(deadline=None))
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
