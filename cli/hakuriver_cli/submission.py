@@ -29,6 +29,7 @@ FLAGS = {
     "gpu_model": "--gpu-model",
     "gpu_memory_bytes": "--gpu-memory",
     "targets": "--target",
+    "not_nodes": "--not-node",
     "count": "--count",
     "name": "--name",
     "container_name": "--container",
@@ -80,6 +81,10 @@ class SubmitOptions:
             help="Where to run: NODE[:NUMA][::GPU,GPU]. Repeated, it makes one task for each. "
             "Without it the Host chooses.",
         ),
+    ] = ()
+    not_node: Annotated[
+        tuple[str, ...],
+        Parameter(group=PLACE, metavar="NODE", help="A node that is not to run it; repeatable."),
     ] = ()
     cores: Annotated[
         int, Parameter(group=PLACE, help="Cores to hold for each task, which are also its limit.")
@@ -181,6 +186,7 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
         "required_memory_bytes": options.memory,
         **options.gpu.fields(),
         "targets": list(options.target),
+        "not_nodes": list(options.not_node),
         "count": options.count,
         "name": options.name,
         "container_name": options.container,

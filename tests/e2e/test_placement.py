@@ -150,3 +150,15 @@ def test_a_repeated_idempotency_key_gives_the_first_answer_again(pair: Cluster) 
     second = pair.api.json("POST", "/api/submit", json=body, headers=headers)
     assert first["task_ids"] == second["task_ids"]
     assert len(pair.api.tasks(name="once")) == 1
+
+
+def test_a_node_that_is_not_to_run_it_does_not(pair: Cluster) -> None:
+    first, second = (node.name for node in pair.nodes)
+    done = pair.run("task", "run", "--not-node", first, "--", "sh", "-c", "echo $HAKURIVER_NODE")
+    assert done.stdout.strip() == second
+    refused = pair.run("task", "submit", "--not-node", first, "--not-node", second, "--", "true")
+    refused.assert_refused(5, "the task is not to run there")
+    pair.run("task", "submit", "--not-node", "nosuch", "--", "true").assert_refused(3, "no node named nosuch")
+    pair.run("task", "submit", "--not-node", "a/b", "--", "true").assert_refused(2, "not a node's name")
+    both = pair.run("task", "submit", "--target", first, "--not-node", first, "--", "true")
+    both.assert_refused(5, "the task is not to run there")

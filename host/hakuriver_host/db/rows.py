@@ -53,6 +53,7 @@ def request_of(
         mounts=tuple(mount.partition(":")[0] for mount in spec.additional_mounts or ())
         if in_container
         else (),
+        avoided=frozenset(spec.not_nodes),
         excluded=excluded,
     )
 

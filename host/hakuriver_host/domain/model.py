@@ -42,6 +42,8 @@ class Request:
     privileged: bool = False
     mounts: tuple[str, ...] = ()
     """Folders of the node that it mounts."""
+    avoided: frozenset[str] = frozenset()
+    """Nodes that it is not to run on."""
     excluded: frozenset[str] = frozenset()
     """Nodes that refused the task."""
 

@@ -50,6 +50,8 @@ def impossible(node: Node, request: Request) -> str:
     """Why the node could not run the request even when empty; an empty string when it could."""
     if request.node is not None and request.node != node.name:
         return "the task is for another node"
+    if node.name in request.avoided:
+        return "the task is not to run there"
     if node.name in request.excluded:
         return "the node refused the task"
     for name, amount in request.amounts:
@@ -72,7 +74,8 @@ def nearest_to(request: Request, nodes: Iterable[Node]) -> Node:
         gpus = request.gpus
         share = min(1.0, len(suitable(node.gpus, gpus)) / gpus.count) if gpus else 1.0
         shares = [min(1.0, node.capacity.get(name, 0) / amount) for name, amount in request.amounts]
-        return (node.name in request.excluded, -share, -min(shares, default=1.0), node.name)
+        barred = node.name in request.excluded | request.avoided
+        return (barred, -share, -min(shares, default=1.0), node.name)
 
     return min(nodes, key=rank)
 

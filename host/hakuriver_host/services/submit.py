@@ -136,6 +136,8 @@ class Submissions:
     async def _make_resolved(
         self, request: SubmitRequest, spec: SubmitRequest, principal: Principal, key: str | None, digest: str
     ) -> SubmitResponse:
+        if unknown := sorted(set(spec.not_nodes) - self._core.cluster.nodes.keys()):
+            raise NotFoundError(f"there is no node named {', '.join(unknown)}", "see `hakuriver node list`")
         targets, failed = self._sort_targets(spec, _targets(request))
         batch = await self._batch(spec, principal)
         tasks = await self._make_tasks(batch, targets)

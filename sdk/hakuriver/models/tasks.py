@@ -12,7 +12,7 @@ from hakuriver.models.base import PeerModel, StrictModel, TaskId, Timestamp
 from hakuriver.models.environments import parse_reference
 from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
 from hakuriver.states import TaskState
-from hakuriver.targets import parse_target
+from hakuriver.targets import NODE_NAME, parse_target
 
 MAX_ARGUMENT_BYTES = 131_071
 """The kernel's own limit on one argument or environment variable (MAX_ARG_STRLEN, less the final NUL)."""
@@ -81,6 +81,12 @@ def _check_target(text: str) -> str:
     return str(parse_target(text))
 
 
+def _check_node(text: str) -> str:
+    if not NODE_NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is not a node's name")
+    return text
+
+
 def _check_container(name: str) -> str:
     if name != NO_CONTAINER:
         parse_reference(name)
@@ -102,6 +108,7 @@ def _check_working_dir(text: str) -> str:
 Argument = Annotated[str, AfterValidator(check_argument)]
 EnvVars = Annotated[dict[str, str], AfterValidator(_check_variables)]
 MountText = Annotated[str, AfterValidator(check_mount)]
+NodeText = Annotated[str, AfterValidator(_check_node)]
 TargetText = Annotated[str, AfterValidator(_check_target)]
 EnvironmentName = Annotated[str, AfterValidator(_check_container)]
 Network = Literal["host", "bridge", "none"]
@@ -135,6 +142,8 @@ class SubmitRequest(StrictModel):
     gpu_memory_bytes: int | None = Field(default=None, ge=1, le=MAX_BYTES)
     """Memory that each of the GPUs must have."""
     targets: list[TargetText] = Field(default=[], max_length=MAX_COUNT)
+    not_nodes: list[NodeText] = Field(default=[], max_length=1_000)
+    """Nodes that are not to run it."""
     count: int = Field(default=1, ge=1, le=MAX_COUNT)
     """How many tasks to make for each target (or without one); each sees its number in `HAKURIVER_TASK_INDEX`."""
     name: Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f]*$")] | None = None
