@@ -82,7 +82,7 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
     outbox = Outbox(send, delivered)
     share = Share(folders.shared, settings.runner.name)
     supervisor = Supervisor(
-        engines, journal, outbox, settings.runner.kill_grace_seconds, share.check, gpus.unusable
+        engines, journal, outbox, settings.runner.kill_grace_seconds, share.check, gpus.refused
     )
     url = settings.model_copy(
         update={"network": settings.network.model_copy(update={"runner_port": port})}

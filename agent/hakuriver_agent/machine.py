@@ -68,8 +68,11 @@ class Machine:
     async def changed(self) -> bool:
         """Whether engines, GPUs or share are otherwise than the last registration told."""
         await self._look_at_engines()
-        others = set(self._offered) != set(self._working) or self._share.found != self._told_share
-        return others or self._gpus.known != self._told_gpus or await self._read_gpu_note() != self._gpu_note
+        if set(self._offered) != set(self._working) or self._share.found != self._told_share:
+            return True
+        if self._gpus.has_refused or self._gpus.known != self._told_gpus:
+            return True
+        return await self._read_gpu_note() != self._gpu_note
 
     def accepted(self) -> None:
         """The Host found nothing wrong in the last registration."""
@@ -86,6 +89,7 @@ class Machine:
         await self._look_at_engines()
         self._told_share = await self._share.identity()
         await self._gpus.looked()
+        self._gpus.has_refused = False
         self._told_gpus, self._gpu_note = self._gpus.known, await self._read_gpu_note()
         await self._supervisor.settled(SETTLE_SECONDS)
         self._offered = self._working

@@ -66,6 +66,8 @@ class Gpus:
         self._looking: asyncio.Future[Reading] | None = None
         """A look that did not come in time."""
         self._reading: Reading | None = None
+        self.has_refused = False
+        """Since the last registration a start was refused for want of one: the Host gives it no work until the next."""
 
     @property
     def infos(self) -> list[GpuInfo]:
@@ -137,6 +139,12 @@ class Gpus:
             or (gpu.gpu_utilization < 0 and bool(gpu.processes))
             for gpu in infos
         )
+
+    def refused(self, uuids: Iterable[str]) -> dict[str, str]:
+        """`unusable`, as the reason to refuse a start."""
+        found = self.unusable(uuids)
+        self.has_refused = self.has_refused or bool(found)
+        return found
 
     def unusable(self, uuids: Iterable[str]) -> dict[str, str]:
         """Those of these that no task can have now, and why."""

@@ -183,6 +183,9 @@ class TestHanging:
         assert len(calls) == 2, "the first thread is waited for"
         assert "has not answered" in gpus.problem
         assert "has not answered" in gpus.unusable(["GPU-aaa"])["GPU-aaa"]
+        assert not gpus.has_refused, "nobody was refused"
+        assert gpus.refused(["GPU-aaa"])
+        assert gpus.has_refused, "which calls for a registration, also when it is well again by then"
         assert gpus.unusable(["GPU-zzz"]) == {"GPU-zzz": "this node has no GPU GPU-zzz now"}
         assert gpus.busy(["GPU-aaa"]), "nothing is known of it"
         free.set()

@@ -116,6 +116,23 @@ async def test_no_start_is_taken_before_the_first_registration(
             await again.start([spec()])
 
 
+async def test_a_start_without_its_gpus_is_refused_by_their_names(machine: Node) -> None:
+    def unusable(uuids: Iterable[str]) -> dict[str, str]:
+        return {uuid: f"{uuid} is lost" for uuid in uuids if uuid == "GPU-b"}
+
+    async with machine.life() as life:
+        made = supervisor.Supervisor(
+            {"process": life.engine}, life.journal, life.post, 0.05, unusable_gpus=unusable
+        )
+        await made.registered([])
+        lost, well = await made.start([spec(gpus=["GPU-a", "GPU-b"]), spec(gpus=["GPU-a"])])
+        assert (lost.outcome, lost.reason, lost.unusable_gpus) == ("refused", "GPU-b is lost", ["GPU-b"])
+        assert (well.outcome, well.unusable_gpus) == ("accepted", [])
+        assert well.report is not None
+        assert well.report.gpus == ["GPU-a"]
+        await made.close()
+
+
 async def test_a_late_start_of_an_acknowledged_attempt_is_known(machine: Node) -> None:
     async with machine.life() as life:
         given = spec("exit", "0")
