@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -78,8 +80,6 @@ def program(app: str) -> list[str]:
     Raises:
         UsageError: there is nothing of that name.
     """
-    import shutil  # noqa: PLC0415  (loaded when it is needed)
-
     if _FUNCTION.fullmatch(app):
         _check_module(app.partition(":")[0], app)
         return [sys.executable, "-m", "hakuriver_cli.sweep_function", app]
@@ -93,8 +93,6 @@ def program(app: str) -> list[str]:
 
 def _check_module(module: str, app: str) -> None:
     """As a child finds it: in the folder that it is started in, too."""
-    from importlib.util import find_spec  # noqa: PLC0415  (loaded when it is needed)
-
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = find_spec(module)

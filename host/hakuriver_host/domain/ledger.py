@@ -83,7 +83,7 @@ class Ledger:
             amount <= capacity.get(name, 0) - account.held.get(name, 0) for name, amount in request.amounts
         )
 
-    def gpus(self, node: str) -> Mapping[str, int]:
+    def gpus(self, node: str) -> dict[str, int]:
         """The GPUs that are held, by UUID, and the task that holds each: of several, the first."""
         account = self._accounts.get(node) or _NOTHING
         return {uuid: holders[0] for uuid, holders in account.gpus.items()}

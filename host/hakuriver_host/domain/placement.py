@@ -227,7 +227,7 @@ def _gpus_for(node: Node, request: Request, ledger: Ledger, claim: Claim | None)
 
 def _taken(node: Node, ledger: Ledger) -> dict[str, int]:
     """The GPUs that cannot be given now, by UUID, and the tasks that have them."""
-    return {uuid: key.task_id for uuid, key in node.leaving.items()} | dict(ledger.gpus(node.name))
+    return {uuid: key.task_id for uuid, key in node.leaving.items()} | ledger.gpus(node.name)
 
 
 def _quantity(name: str, amount: int) -> str:
@@ -252,7 +252,7 @@ def _choose(
         before = claim if claim is not None and _concerns(claim, node, task) else None
         if before is not None and not _leaves_room(before, node, request, ledger):
             continue
-        if impossible(node, request) or hindrance(node, request):
+        if not _may_run(node, request):
             continue
         gpus = _gpus_for(node, request, ledger, before)
         if gpus is not None:
@@ -260,21 +260,25 @@ def _choose(
     return None
 
 
+def _may_run(node: Node, request: Request) -> bool:
+    """Nothing but room is in the way."""
+    return not impossible(node, request) and not hindrance(node, request)
+
+
+def _is_worth_waiting_for(node: Node, request: Request) -> bool:
+    return _may_run(node, request) and has_well(node.gpus, request.gpus)
+
+
 def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger) -> Claim | None:
     """The node to keep room on: of those that could run it, the one with the most GPUs for it free, then cores."""
-    able = [
-        node
-        for node in nodes
-        if not impossible(node, task.request)
-        and not hindrance(node, task.request)
-        and has_well(node.gpus, task.request.gpus)
-    ]
+    able = [node for node in nodes if _is_worth_waiting_for(node, task.request)]
     if not able:
         return None
 
     def rank(node: Node) -> tuple[int, int, str]:
         would_do = suitable(node.gpus, task.request.gpus) if task.request.gpus else []
-        gpus = sum(gpu.is_free(_taken(node, ledger)) for gpu in would_do)
+        taken = _taken(node, ledger) if would_do else {}
+        gpus = sum(gpu.is_free(taken) for gpu in would_do)
         return -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
 
     return Claim(task.task_id, min(able, key=rank).name, task.request)
@@ -285,5 +289,4 @@ def _valid(claim: Claim, queue: Queue, nodes: Mapping[str, Node]) -> bool:
     task = queue.get(claim.task_id)
     if task is None or node is None or task.request != claim.request:
         return False
-    usable = not impossible(node, claim.request) and not hindrance(node, claim.request)
-    return usable and has_well(node.gpus, claim.request.gpus)
+    return _is_worth_waiting_for(node, claim.request)

@@ -236,7 +236,7 @@ class Nodes:
             ledger.held(node.name, CORES),
             ledger.held(node.name, MEMORY),
             len(ledger.holders(node.name)),
-            dict(ledger.gpus(node.name)),
+            ledger.gpus(node.name),
         )
         known = self._told.get(node.name)
         if known is None or known[0] != seen:
@@ -272,7 +272,7 @@ class Nodes:
             last_heartbeat=optional_moment(node.last_heartbeat),
             numa_topology=record.numa_topology,
             gpu_info=beat.gpu_info or record.gpu_info,
-            gpu_tasks=dict(ledger.gpus(node.name)),
+            gpu_tasks=ledger.gpus(node.name),
         )
 
     async def _unreachable(self, request: RegisterRequest) -> str:
