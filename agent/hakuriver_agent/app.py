@@ -24,7 +24,8 @@ from hakuriver.version import __version__
 from hakuriver_agent.api import attempts, doors, health, logs, snapshots, sync
 from hakuriver_agent.api.edge import Guard, on_error
 from hakuriver_agent.devices import numa
-from hakuriver_agent.devices.gpu import GpuReader, Gpus
+from hakuriver_agent.devices.gpu import GpuReader
+from hakuriver_agent.devices.gpus import Gpus
 from hakuriver_agent.engines.docker import DockerEngine, DockerSettings
 from hakuriver_agent.engines.port import Engine
 from hakuriver_agent.engines.process import ProcessEngine, ProcessSettings, scopes_tell_oom, systemd_runs

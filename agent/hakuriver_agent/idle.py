@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hakuriver.models.runner import EngineName
 from hakuriver.sizes import format_duration
 from hakuriver_agent.api.doors import Guests
-from hakuriver_agent.devices.gpu import Gpus
+from hakuriver_agent.devices.gpus import Gpus
 from hakuriver_agent.engines.port import Engine, Key
 from hakuriver_agent.supervisor import Supervisor
 

@@ -12,7 +12,7 @@ from hakuriver.models.runner import EngineName, HeartbeatRequest, RegisterReques
 from hakuriver.threads import in_thread
 from hakuriver.version import __version__
 from hakuriver_agent.devices import cpu, numa
-from hakuriver_agent.devices.gpu import Gpus
+from hakuriver_agent.devices.gpus import Gpus
 from hakuriver_agent.engines.port import Engine
 from hakuriver_agent.folders import Folders
 from hakuriver_agent.share import Share

@@ -27,7 +27,7 @@ from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec
 from hakuriver.terminals import ContainerExecs, Exec, start_exec
 from hakuriver.threads import in_thread, start_thread
-from hakuriver_agent.devices.gpu import Gpus, none_there
+from hakuriver_agent.devices.gpus import Gpus, none_there
 from hakuriver_agent.engines.again import Again
 from hakuriver_agent.engines.container_network import connect_into
 from hakuriver_agent.engines.docker_answers import ended, failure, moment, unit_of

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from hakuriver_agent.devices.gpu import Gpus
+from hakuriver_agent.devices.gpus import Gpus
 from hakuriver_agent.engines.port import EngineUnavailableError, StartFailedError
 
 Access = Literal["cdi", "runtime", "devices"]

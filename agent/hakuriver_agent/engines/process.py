@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from hakuriver.models.runner import AttemptSpec
-from hakuriver_agent.devices.gpu import Gpus, none_there
+from hakuriver_agent.devices.gpus import Gpus, none_there
 from hakuriver_agent.engines.commands import (
     DEFAULT_PATH,
     cuda_variables,

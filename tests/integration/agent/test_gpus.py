@@ -12,7 +12,9 @@ import pytest
 
 from hakuriver.models.runner import GpuInfo
 from hakuriver_agent.devices import gpu as module
-from hakuriver_agent.devices.gpu import GpuReader, Gpus, Reading
+from hakuriver_agent.devices import gpus as watched
+from hakuriver_agent.devices.gpu import GpuReader, Reading
+from hakuriver_agent.devices.gpus import Gpus
 from support.nvml import FakeDriver
 
 pytestmark = pytest.mark.gpus
@@ -165,7 +167,7 @@ class TestHanging:
     async def test_a_driver_that_hangs_holds_up_nothing_and_is_asked_once(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "_LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(watched, "_LOOK_SECONDS", 0.05)
         info = GpuInfo(gpu_id=0, uuid="GPU-aaa", name="A100", driver_version="", pci_bus_id="")
         free, calls = threading.Event(), []
 

@@ -9,7 +9,8 @@ import pytest
 from hakuriver.models.runner import GpuInfo, GpuProcess
 from hakuriver_agent import idle
 from hakuriver_agent.api.doors import Guests
-from hakuriver_agent.devices.gpu import Gpus, Reading
+from hakuriver_agent.devices.gpu import Reading
+from hakuriver_agent.devices.gpus import Gpus
 from hakuriver_agent.idle import IdleWatch, Use, warning_seconds
 from unit.agent.agent_doubles import Life, Node, eventually, node, spec
 
