@@ -22,8 +22,8 @@ from hakuriver_host.services.keys import Holder, Keys
 from hakuriver_host.ssh.vps import VpsDesk
 
 _MOST_AT_ONCE = 1_000
-_MOST_STRANGERS = 32
-"""Connections of one address that have not logged in."""
+MOST_STRANGERS = 200
+"""Connections of one address that have not logged in: as many as one user may have, all begun at once."""
 _MOST_STRANGERS_IN_ALL = 500
 _REST_SECONDS = 1.0
 """When there are no descriptors left for another connection."""
@@ -105,7 +105,7 @@ class Gateway:
     def _is_full(self, address: str) -> bool:
         return (
             len(self._serving) >= _MOST_AT_ONCE
-            or self._strangers[address] >= _MOST_STRANGERS
+            or self._strangers[address] >= MOST_STRANGERS
             or self._strangers.total() >= _MOST_STRANGERS_IN_ALL
         )
 
