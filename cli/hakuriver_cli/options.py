@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +14,7 @@ from hakuriver.errors import UsageError
 from hakuriver.ids import parse_id
 from hakuriver.sizes import parse_duration, parse_size
 from hakuriver.states import TaskState
+from hakuriver.times import parse_when
 from hakuriver_cli.output import Format
 
 T = TypeVar("T")
@@ -66,6 +68,10 @@ TaskIdOption = Annotated[int, Parameter(name="TASK_ID", converter=_one(parse_id)
 TaskOrVps = Annotated[str, Parameter(name="TASK", help="Id of the task, or id or name of the VPS.")]
 Size = Annotated[int | None, Parameter(converter=_one(parse_size), metavar="SIZE")]
 Duration = Annotated[int | None, Parameter(converter=_one(parse_duration), metavar="DURATION")]
+Moment = Annotated[
+    datetime | None,
+    Parameter(converter=_one(lambda text: parse_when(text, datetime.now(UTC))), metavar="WHEN"),
+]
 Interactive = Annotated[bool, Parameter(name=("--interactive", "-i"), help="Pass standard input on.")]
 Tty = Annotated[bool, Parameter(name=("--tty", "-t"), help="Give it a terminal.")]
 Workdir = Annotated[str | None, Parameter(name=("--workdir", "-w"), help="Folder to run in.")]

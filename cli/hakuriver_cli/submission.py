@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from hakuriver.errors import UsageError
-from hakuriver_cli.options import Duration, Size
+from hakuriver_cli.options import Duration, Moment, Size
 
 if TYPE_CHECKING:
     from hakuriver.models.tasks import SubmitRequest
 
 PLACE = Group("Where and how much", sort_key=1)
-_CONTAINER = Group("Environment and container", sort_key=2)
-_LIFE = Group("How it runs", sort_key=3)
+_ORDER = Group("When, and before whom", sort_key=2)
+_CONTAINER = Group("Environment and container", sort_key=3)
+_LIFE = Group("How it runs", sort_key=4)
 
 FLAGS = {
     "command": "the command",
@@ -41,6 +42,10 @@ FLAGS = {
     "time_limit_seconds": "--time-limit",
     "max_retries": "--retries",
     "retry_on": "--retry-on",
+    "retry_delay_seconds": "--retry-delay",
+    "priority": "--priority",
+    "not_before": "--not-before",
+    "after": "--after",
 }
 _ENV_HINT = "write KEY=VALUE, such as --env SEED=7"
 
@@ -70,6 +75,44 @@ NO_GPUS = GpuOptions()
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class OrderOptions:
+    """What keeps a task from its turn, and what brings it there."""
+
+    priority: Annotated[
+        int,
+        Parameter(group=_ORDER, help="The higher goes first; -1000 to 0, and up to 1000 for admins."),
+    ] = 0
+    hold: Annotated[bool, Parameter(group=_ORDER, help="Let it wait until `hakuriver task release`.")] = False
+    not_before: Annotated[
+        Moment,
+        Parameter(
+            group=_ORDER,
+            help="Not to run before then: 18:00, 2026-12-31T18:00, or so long from now, such as 2h30m.",
+        ),
+    ] = None
+    after: Annotated[
+        tuple[str, ...],
+        Parameter(
+            group=_ORDER,
+            metavar="ID[:ok|:any|:failed]",
+            help="Run after this task, or all tasks of this batch, have completed (ok), ended or failed; repeatable.",
+        ),
+    ] = ()
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "priority": self.priority,
+            "hold": self.hold,
+            "not_before": self.not_before,
+            "after": list(self.after),
+        }
+
+
+AT_ONCE = OrderOptions()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class SubmitOptions:
     """Names are those of the request; what is not given is left to the Host's defaults."""
 
@@ -93,6 +136,7 @@ class SubmitOptions:
         Size, Parameter(group=PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
     ] = None
     gpu: GpuOptions = NO_GPUS
+    order: OrderOptions = AT_ONCE
     count: Annotated[
         int,
         Parameter(
@@ -159,9 +203,17 @@ class SubmitOptions:
         int, Parameter(group=_LIFE, help="Further attempts after a failure that --retry-on names.")
     ] = 0
     retry_on: Annotated[
-        tuple[Literal["failed", "oom", "lost"], ...],
-        Parameter(group=_LIFE, help="What counts; repeatable. Default: all of them."),
+        tuple[str, ...],
+        Parameter(
+            group=_LIFE,
+            metavar="failed|oom|lost|CODE",
+            help="What counts, exit codes too; repeatable. Default: failed, oom and lost.",
+        ),
     ] = ()
+    retry_delay: Annotated[
+        Duration,
+        Parameter(group=_LIFE, help="Pause before the first further attempt; it doubles each time."),
+    ] = None
     name: Annotated[str | None, Parameter(group=_LIFE, help="What to call it in lists.")] = None
 
 
@@ -185,6 +237,7 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
         "required_cores": options.cores,
         "required_memory_bytes": options.memory,
         **options.gpu.fields(),
+        **options.order.fields(),
         "targets": list(options.target),
         "not_nodes": list(options.not_node),
         "count": options.count,
@@ -198,10 +251,11 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
         "shm_size_bytes": options.shm_size,
         "time_limit_seconds": options.time_limit,
         "max_retries": options.retries,
+        "retry_delay_seconds": options.retry_delay or 0,
         "hold_for_node": options.hold_for_node,
     }
     if options.retry_on:
-        fields["retry_on"] = list(options.retry_on)
+        fields["retry_on"] = [int(each) if each.isdecimal() else each for each in options.retry_on]
     return submit_request(fields, FLAGS)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from hakuriver.models.base import TaskId
 from hakuriver.models.tasks import (
     NodeVerdict,
+    QueuedTask,
     SubmitResponse,
     TaskDetail,
     TaskEvent,
@@ -154,6 +155,11 @@ TASK: View[TaskDetail] = View(
         Column("GPUS", _gpus),
         Column("ATTEMPT", lambda task: str(task.attempt)),
         Column("RETRIES", lambda task: str(task.max_retries)),
+        Column("RETRIED ON", lambda task: ", ".join(map(str, task.retry_on)), wide=True),
+        Column("PRIORITY", lambda task: str(task.priority)),
+        Column("HELD", lambda task: "yes" if task.held else "no", wide=True),
+        Column("NOT BEFORE", lambda task: time(task.not_before), wide=True),
+        Column("AFTER", lambda task: "\n".join(task.after), wide=True),
         Column("SUBMITTED", lambda task: time(task.submitted_at)),
         Column("STARTED", lambda task: time(task.started_at)),
         Column("ENDED", lambda task: time(task.completed_at)),
@@ -178,6 +184,24 @@ TASK: View[TaskDetail] = View(
         Column("STDOUT", lambda task: task.stdout_path),
         Column("STDERR", lambda task: task.stderr_path),
         Column("HISTORY", _history),
+    ],
+)
+
+QUEUE: View[QueuedTask] = View(
+    name=lambda task: str(task.task_id),
+    columns=[
+        Column("PLACE", lambda task: number(task.position), right=True),
+        Column("TASK ID", lambda task: str(task.task_id)),
+        Column("NAME", lambda task: task.name or "", limit=20),
+        Column("OWNER", lambda task: task.owner),
+        Column("PRIORITY", lambda task: str(task.priority), right=True),
+        Column("CORES", lambda task: str(task.required_cores), right=True),
+        Column("MEMORY", lambda task: size(task.required_memory_bytes), right=True),
+        Column("GPUS", lambda task: str(task.gpus), right=True),
+        Column("SUBMITTED", lambda task: time(task.submitted_at), wide=True),
+        Column("TARGET", lambda task: task.target or "", wide=True),
+        Column("COMMAND", _command, limit=_COMMAND_WIDTH, wide=True),
+        Column("WHY", _why, limit=_REASON_WIDTH),
     ],
 )
 

@@ -235,6 +235,33 @@ def resume(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
 
 
 @app.command
+def hold(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+    """Keep waiting tasks from running until they are released."""
+    session = Session(common)
+    return _act(session, task_ids, session.client.hold)
+
+
+@app.command
+def release(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+    """Let held tasks wait for their turn again, in their old places."""
+    session = Session(common)
+    return _act(session, task_ids, session.client.release)
+
+
+@app.command
+def reprioritize(
+    task_ids: TaskIds,
+    /,
+    *,
+    priority: Annotated[int, Parameter(help="The higher goes first; -1000 to 0, and up to 1000 for admins.")],
+    common: Common = COMMON,
+) -> int:
+    """Give waiting tasks another place in the queue."""
+    session = Session(common)
+    return _act(session, task_ids, lambda task_id: session.client.reprioritize(task_id, priority))
+
+
+@app.command
 def retry(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
     """Submit what ended tasks asked for once more, as new tasks; prints the new ids."""
     session = Session(common, default=Format.NAME)

@@ -60,4 +60,8 @@ def _toml(value: Any) -> str:
         value = str(value)
     elif isinstance(value, list):
         value = [str(item) if isinstance(item, Path) else item for item in value]
+    elif isinstance(value, dict):
+        table = tomlkit.inline_table()
+        table.update(value)
+        value = table
     return str(tomlkit.item(value).as_string())

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from hakuriver.config import Settings
+from hakuriver.config import Scheduling, Settings
 from hakuriver.errors import HakuRiverError, InternalError, NotFoundError, UsageError
 from hakuriver.ids import IdGenerator
 from hakuriver_host.api.access import access_endpoints
@@ -31,6 +31,8 @@ from hakuriver_host.api.vps import vps_endpoints
 from hakuriver_host.db.repository import LoadedState, Repository
 from hakuriver_host.db.writer import Writer
 from hakuriver_host.domain import reactor
+from hakuriver_host.domain.model import CORES, GPUS, MEMORY, TASKS, Effects
+from hakuriver_host.domain.turns import Limits, Shares
 from hakuriver_host.runners import RunnerClients
 from hakuriver_host.services import systemd
 from hakuriver_host.services.access import Access, Permission, load_secret
@@ -58,6 +60,7 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 _DECIDING = {"schedule", "liveness"}
 """Loops whose defect may leave the cluster in memory other than it is on the record."""
 _BEGIN_AGAIN_SECONDS = 60.0
+_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Parts:
     """What the application is made of."""
 
     core: Core
+    restored: Effects
+    """What taking up the record has led to."""
     access: Access
     nodes: Nodes
     endpoints: Sequence[Endpoint]
@@ -122,6 +127,7 @@ class HostApp:
             systemd.tell("READY=1")
             yield
             systemd.tell("STOPPING=1")
+            await parts.monitor.note_shares()
 
     def _fail(self, error: HakuRiverError) -> None:
         self.failure = self.failure or error
@@ -140,6 +146,7 @@ async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: E
     stack.push_async_callback(writer.close)
     parts = _assemble(settings, repository, writer, loaded, share, runners)
     stack.push_async_callback(parts.dispatcher.close)
+    await parts.core.apply(parts.restored)
     await parts.access.bootstrap(settings.paths.state_dir)
     await stack.enter_async_context(parts.gateway)
     return parts
@@ -158,8 +165,12 @@ def _assemble(
     share: Share,
     runners: RunnerClients,
 ) -> Parts:
-    cluster = reactor.Cluster()
-    reactor.restore(cluster, [node for node, _ in loaded.nodes], loaded.tasks, clock())
+    cluster = reactor.Cluster(
+        shares=_shares(settings.scheduling, loaded), limits=_limits(settings.scheduling)
+    )
+    restored = reactor.restore(
+        cluster, [node for node, _ in loaded.nodes], loaded.tasks, clock(), loaded.outcomes
+    )
     core = Core(
         settings=settings,
         cluster=cluster,
@@ -204,8 +215,37 @@ def _assemble(
         "watchdog": systemd.watchdog,
     }
     return Parts(
-        core, access, nodes, endpoints, loops, dispatcher, environments, monitor, doors, desk, gateway
+        core,
+        restored,
+        access,
+        nodes,
+        endpoints,
+        loops,
+        dispatcher,
+        environments,
+        monitor,
+        doors,
+        desk,
+        gateway,
     )
+
+
+def _shares(settings: Scheduling, loaded: LoadedState) -> Shares:
+    shares = Shares(settings.fair_share_half_life_days * _DAY or None, settings.user_weights)
+    now = clock()
+    shares.resume(loaded.held, now.wall - loaded.held_at, now.mono)
+    return shares
+
+
+def _limits(settings: Scheduling) -> Limits:
+    most = {
+        CORES: settings.max_cores_per_user,
+        MEMORY: settings.max_memory_bytes_per_user,
+        GPUS: settings.max_gpus_per_user,
+        TASKS: settings.max_running_per_user,
+    }
+    held = {name: limit for name, limit in most.items() if limit is not None}
+    return Limits(held, settings.max_waiting_per_user)
 
 
 def _openapi_endpoint(endpoints: list[Endpoint]) -> Endpoint:

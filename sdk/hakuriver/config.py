@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -167,6 +167,33 @@ class Host(_Section):
     )
 
 
+class Scheduling(_Section):
+    fair_share_half_life_days: float = Field(
+        7.0,
+        ge=0,
+        le=3650,
+        description="Days after which what a user held counts half as much against them; 0 is first come, first served.",
+    )
+    user_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="Parts of the cluster that users are due, by name; 1 for those who are not named."
+    )
+    max_cores_per_user: int | None = Field(
+        None, ge=1, description="Cores that one user may hold at a time; none is without limit."
+    )
+    max_memory_bytes_per_user: int | None = Field(
+        None, ge=1, description="Memory that one user may hold at a time, in bytes; none is without limit."
+    )
+    max_gpus_per_user: int | None = Field(
+        None, ge=0, description="GPUs that one user may hold at a time; none is without limit."
+    )
+    max_running_per_user: int | None = Field(
+        None, ge=1, description="Tasks of one user that may run at a time; none is without limit."
+    )
+    max_waiting_per_user: int | None = Field(
+        None, ge=1, description="Tasks of one user that may wait; none is without limit."
+    )
+
+
 class Runner(_Section):
     name: str = Field(
         default_factory=socket.gethostname,
@@ -244,6 +271,7 @@ class Settings(BaseSettings):
     environment: Environment = Environment()
     docker: Docker = Docker()
     host: Host = Host()
+    scheduling: Scheduling = Scheduling()
     runner: Runner = Runner()
     client: Client = Client()
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -600,7 +601,7 @@ class TestGateway:
                 stranger = stack.enter_context(socket.create_connection(("127.0.0.1", lab.ssh_port)))
                 with contextlib.suppress(OSError):
                     stranger.sendall(os.urandom(4096))
-                until(lambda stranger=stranger: _is_closed(stranger), lambda: "garbage is turned away")
+                until(partial(_is_closed, stranger), lambda: "garbage is turned away")
             silent = [
                 stack.enter_context(socket.create_connection(("127.0.0.1", lab.ssh_port)))
                 for _ in range(MOST_STRANGERS + 30)

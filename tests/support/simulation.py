@@ -6,15 +6,18 @@ It shares no code with the Runner; it does what the design says that a Runner do
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
+from hakuriver.dependencies import Dependency, parse_dependency
 from hakuriver.errors import ConflictError
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict, VerdictAction
 from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver_host.db.rows import request_of
-from hakuriver_host.domain import reactor
+from hakuriver_host.domain import reactor, waiting
 from hakuriver_host.domain.gpus import Gpu
 from hakuriver_host.domain.model import Batch, Effects, Event, Node, Now, Registration, Task
 
@@ -164,6 +167,8 @@ class Simulation:
     outcomes: dict[Key, tuple[TaskState, int | None]] = field(default_factory=dict)
     """How each attempt ended on its Runner."""
     durable: dict[int, Task] = field(default_factory=dict)
+    waits: dict[int, tuple[Dependency, ...]] = field(default_factory=dict)
+    """By batch, what a restarted Host would read."""
     durable_nodes: dict[str, Node] = field(default_factory=dict)
     mono: float = 0.0
     next_id: int = 1
@@ -178,6 +183,8 @@ class Simulation:
             self.history[event.task.task_id].append(event)
         for task_id, task in effects.tasks.items():
             self.durable[task_id] = copy.copy(task)
+        for batch_id, batch in effects.batches.items():
+            self.waits[batch_id] = batch.after
         for name, node in effects.nodes.items():
             self.durable_nodes[name] = copy.deepcopy(node)
         for name in effects.removed:
@@ -257,8 +264,17 @@ class Simulation:
             self.register(name)
 
     def submit(
-        self, cores: int, retries: int, target: str | None, *, gpus: int = 0, vps: bool = False
+        self,
+        cores: int,
+        retries: int,
+        target: str | None,
+        *,
+        gpus: int = 0,
+        vps: bool = False,
+        after: Sequence[Dependency] = (),
+        **order: Any,
     ) -> int:
+        """What it is to run `after` is looked up first, and may end before the task is on the record."""
         spec = SubmitRequest(
             task_type="vps" if vps else "command",
             command="x",
@@ -266,25 +282,56 @@ class Simulation:
             gpus=gpus,
             max_retries=0 if vps else retries,
             targets=[target] if target else [],
+            retry_delay_seconds=5 if retries > 1 else 0,
+            after=[str(dependency) for dependency in after],
+            **order,
         )
         task_id, self.next_id = self.next_id, self.next_id + 1
         batch = Batch(task_id, "ada", self.now.wall, spec, "base", "1")
         task = Task(task_id, batch, 0, target, request_of(spec, target))
+        task.priority, task.held = spec.priority, spec.hold
+        task.not_before = spec.not_before.timestamp() if spec.not_before else None
+        batch.after = tuple(each for each in after if waiting.awaited(self.cluster, each.task_id))
         self.history[task_id] = []
-        self.durable[task_id] = copy.copy(task)
-        self.commit(reactor.on_submit(self.cluster, [task]))
+        with waiting.watching(self.cluster, [each.task_id for each in batch.after]):
+            for number, each in enumerate(batch.after):
+                if number % 2:
+                    self.kill(each.task_id)
+            self.durable[task_id] = copy.copy(task)
+            self.waits[task_id] = batch.after
+            self.commit(reactor.on_submit(self.cluster, [task]))
         return task_id
+
+    def move(self, task_id: int, decide: Callable[..., Effects], *arguments: object) -> None:
+        """Holds, releases or reprioritizes what waits."""
+        task = self.cluster.tasks.get(task_id)
+        if task is not None and task.state is TaskState.PENDING:
+            self.commit(decide(self.cluster, task_id, *arguments, "ada", self.now))
 
     def schedule(self, *, crash_before_commit: bool = False) -> None:
         cordoned = {name for name, node in self.cluster.nodes.items() if node.cordoned}
         effects = reactor.on_schedule(self.cluster, self.now)
         assert not {event.node for event in effects.events} & cordoned, "nothing is placed on a cordoned node"
+        for event in effects.events:
+            if event.state is TaskState.ASSIGNING:
+                self._may_be_placed(event.task, effects.events)
         if crash_before_commit:
             self.restart_host()
             return
         self.commit(effects)
         if effects.schedule:
             self.schedule()
+
+    def _may_be_placed(self, task: Task, events: Sequence[Event]) -> None:
+        assert not task.held, "what is held is not placed"
+        spec = task.batch.spec
+        assert spec.not_before is None or spec.not_before.timestamp() <= self.now.wall, "nor before its time"
+        for dependency in map(parse_dependency, spec.after):
+            told = [*self.history[dependency.task_id], *events]
+            ends = {event.state for event in told if event.task.task_id == dependency.task_id}
+            assert any(map(dependency.outcome.admits, ends & FINAL)), (
+                "nor before those that it is to run after"
+            )
 
     def send_starts(self, name: str) -> None:
         """Puts every wanted start on the wire."""
@@ -360,7 +407,10 @@ class Simulation:
             again.cordoned, again.draining = node.cordoned, node.draining
             nodes.append(again)
         tasks = [copy.copy(task) for task in self.durable.values() if task.state not in final]
-        reactor.restore(self.cluster, nodes, tasks, self.now)
+        for task in tasks:
+            task.batch = replace(task.batch, after=self.waits[task.batch.batch_id], doom="")
+        ends = {i: task.state for i, task in self.durable.items() if task.state in FINAL}
+        self.commit(reactor.restore(self.cluster, nodes, tasks, self.now, ends))
 
     def tick(self, seconds: float) -> None:
         self.mono += seconds
@@ -435,9 +485,10 @@ class Simulation:
         raise AssertionError("the cluster does not come to rest")
 
     def _settle_once(self) -> None:
-        self.tick(1.0)
+        self.tick(50.0)  # So that the times of those have come that wait for one.
         for task_id in list(self.cluster.tasks):
             self.start_again(task_id)
+            self.move(task_id, waiting.on_release)
         self.schedule()
         for name, runner in self.runners.items():
             self.send_starts(name)

@@ -22,6 +22,8 @@ from hakuriver.models.base import TaskId
 from hakuriver.models.tasks import (
     LogChunk,
     Message,
+    PriorityRequest,
+    QueuedTask,
     SubmitRequest,
     SubmitResponse,
     TaskDetail,
@@ -71,6 +73,13 @@ class TaskQuery(BaseModel):
     cursor: TaskId | None = Field(default=None, description="The X-Next-Cursor of the page before.")
 
 
+class QueueQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    owner: _Text | None = None
+    limit: int = Field(default=100, ge=1, le=MAX_PAGE)
+
+
 class LogQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -112,9 +121,18 @@ def task_endpoints(tasks: Tasks, submissions: Submissions, logs: Logs) -> list[E
 
     async def command(call: Call) -> Message:
         action = call.path["action"]
+        if action in {"hold", "release"}:
+            return await tasks.move(call.task_id, action, call.principal)
         if action not in {"pause", "resume"}:
-            raise UsageError(f"{action!r} is not a command", "pause and resume are")
+            raise UsageError(f"{action!r} is not a command", "pause, resume, hold and release are")
         return await tasks.signal(call.task_id, action, call.principal)
+
+    async def reprioritize(call: Call) -> Message:
+        return await tasks.reprioritize(call.task_id, call.body.priority, call.principal)
+
+    async def queue(call: Call) -> list[QueuedTask]:
+        query: QueueQuery = call.query
+        return [*await tasks.queue(query.owner, query.limit, call.principal)]
 
     async def retry(call: Call) -> SubmitResponse:
         return await tasks.retry(call.task_id, call.principal, call.idempotency_key)
@@ -183,9 +201,28 @@ def task_endpoints(tasks: Tasks, submissions: Submissions, logs: Logs) -> list[E
             "/api/command/{task_id}/{action}",
             command,
             Permission.OWN,
-            "Pause or resume a task",
+            "Pause or resume a task that runs, hold or release one that waits",
             Message,
             errors=(NotFoundError, ConflictError, UnreachableError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/priority/{task_id}",
+            reprioritize,
+            Permission.OWN,
+            "Give a task that waits another place in the queue",
+            Message,
+            body=PriorityRequest,
+            errors=(NotFoundError, ConflictError),
+        ),
+        Endpoint(
+            "GET",
+            "/api/queue",
+            queue,
+            Permission.SEE,
+            "List the tasks that wait, the first in line first",
+            list[QueuedTask],
+            query=QueueQuery,
         ),
         Endpoint(
             "POST",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -28,6 +29,8 @@ from hakuriver_host.domain.model import Batch, Node, Task
 
 _RowModel = TypeVar("_RowModel", TaskRow, BatchRow)
 
+SHARES_KEY = "shares"
+"""Of what is noted of users' shares: the time, and the shares by user, as JSON."""
 _CACHED_BATCHES = 2_000
 _CHUNK = 500
 
@@ -55,6 +58,12 @@ class LoadedState:
     pending_nodes: dict[str, rows.NodeRecord] = field(default_factory=dict)
     """Joined, and never registered."""
     tasks: list[Task] = field(default_factory=list)
+    outcomes: dict[int, TaskState] = field(default_factory=dict)
+    """How those ended that some of the tasks are to run after."""
+    held: dict[str, float] = field(default_factory=dict)
+    """What users had held of the cluster, as means over the past."""
+    held_at: float = 0.0
+    """When that was noted, in Unix seconds."""
     last_event: int = 0
     last_id: int = 0
     users: list[UserRow] = field(default_factory=list)
@@ -95,7 +104,30 @@ class Repository:
                 state.pending_nodes[row.name] = record
         batches = self.batches({row.batch_id for row in found})
         state.tasks = [rows.task_of(row, batches[row.batch_id]) for row in found]
+        if noted := self.meta(SHARES_KEY):
+            state.held_at, state.held = json.loads(noted)
+        state.outcomes = self.outcomes({each.task_id for task in state.tasks for each in task.batch.after})
         return state
+
+    def outcomes(self, ids: Collection[int]) -> dict[int, TaskState]:
+        """How those of the tasks ended that have."""
+        found: dict[int, TaskState] = {}
+        for some in _chunks(ids):
+            query = select(TaskRow.task_id, TaskRow.state).where(
+                col(TaskRow.task_id).in_(some), col(TaskRow.state).in_([state.value for state in FINAL])
+            )
+            with Session(self._engine) as session:
+                found |= {task_id: TaskState(state) for task_id, state in session.exec(query)}
+        return found
+
+    def tasks_of(self, ids: Sequence[int]) -> list[tuple[TaskRow, Batch]]:
+        """Those of the tasks that are on the record, in this order."""
+        found: dict[int, TaskRow] = {}
+        for some in _chunks(ids):
+            query = select(TaskRow).where(col(TaskRow.task_id).in_(some))
+            found |= {row.task_id: row for row in self._all(TaskRow, query)}
+        batches = self.batches({row.batch_id for row in found.values()})
+        return [(found[task_id], batches[found[task_id].batch_id]) for task_id in ids if task_id in found]
 
     def tasks(self, wanted: TaskFilter) -> list[tuple[TaskRow, Batch]]:
         """Newest first."""
@@ -127,8 +159,8 @@ class Repository:
         kept = self._batches
         missing = sorted(ids - kept.keys())
         found = {batch_id: kept[batch_id] for batch_id in ids if batch_id in kept}
-        for start in range(0, len(missing), _CHUNK):
-            query = select(BatchRow).where(col(BatchRow.batch_id).in_(missing[start : start + _CHUNK]))
+        for some in _chunks(missing):
+            query = select(BatchRow).where(col(BatchRow.batch_id).in_(some))
             found |= {row.batch_id: rows.batch_of(row) for row in self._all(BatchRow, query)}
         # Replaced, never changed: other threads read it meanwhile.
         room = {} if len(kept) + len(missing) > _CACHED_BATCHES else kept
@@ -209,3 +241,9 @@ class Repository:
         with Session(self._engine) as session:
             row = session.get(MetaRow, key)
         return row.value if row else None
+
+
+def _chunks(ids: Collection[int]) -> Iterator[Sequence[int]]:
+    """As many at a time as one statement takes well."""
+    ordered = list(ids)
+    return (ordered[start : start + _CHUNK] for start in range(0, len(ordered), _CHUNK))

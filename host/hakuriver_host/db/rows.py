@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hakuriver.dependencies import parse_dependency
 from hakuriver.models.runner import GpuInfo, NumaNode
 from hakuriver.models.tasks import NO_CONTAINER, SubmitRequest
 from hakuriver.states import NodeState, TaskState
@@ -67,6 +68,7 @@ def batch_row(batch: Batch, **extra: Any) -> Row:
         "environment": batch.environment,
         "environment_version": batch.environment_version,
         "default_user": batch.default_user,
+        "awaits": awaits(batch),
         **extra,
     }
 
@@ -80,6 +82,7 @@ def batch_of(row: BatchRow) -> Batch:
         environment=row.environment,
         environment_version=row.environment_version,
         default_user=row.default_user,
+        after=tuple(parse_dependency(each) for each in row.awaits.split(",") if each),
     )
 
 
@@ -110,6 +113,9 @@ def task_changes(task: Task) -> Row:
         "closed": task.closed,
         "run": task.run,
         "retries": task.retries,
+        "priority": task.priority,
+        "held": task.held,
+        "not_before": millis(task.not_before),
         "kill_requested": task.kill_requested,
         "excluded": ",".join(sorted(task.request.excluded)),
         "reason": task.reason,
@@ -138,6 +144,9 @@ def task_of(row: TaskRow, batch: Batch) -> Task:
         closed=row.closed,
         run=row.run,
         retries=row.retries,
+        priority=row.priority,
+        held=row.held,
+        not_before=seconds(row.not_before),
         kill_requested=row.kill_requested,
         reason=row.reason,
         exit_code=row.exit_code,
@@ -185,6 +194,11 @@ def _given(gpus: Iterable[Gpu]) -> str:
 
 def given_of(text: str) -> tuple[Gpu, ...]:
     return tuple(Gpu(*each) for each in json.loads(text))
+
+
+def awaits(batch: Batch) -> str:
+    """What it waits for, as the record has it."""
+    return ",".join(map(str, batch.after))
 
 
 def node_row(node: Node, record: NodeRecord) -> Row:

@@ -6,6 +6,7 @@ Big integers throughout, so that SQLite and PostgreSQL hold the same.
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Text, UniqueConstraint
+from sqlalchemy import false as sa_false
 from sqlmodel import Field, SQLModel
 
 
@@ -27,6 +28,8 @@ class BatchRow(SQLModel, table=True):
     environment: str | None = None
     environment_version: str | None = None
     default_user: str | None = None
+    awaits: str = Field(default="", sa_column=Column(Text, nullable=False, server_default=""))
+    """What its tasks are to run after and has not ended, separated by commas."""
     failed_targets: str = Field(default="[]", sa_column=Column(Text, nullable=False))
     idempotency_key: str | None = None
     request_digest: str = ""
@@ -55,6 +58,9 @@ class TaskRow(SQLModel, table=True):
     closed: bool = True
     run: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     retries: int = 0
+    priority: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    held: bool = Field(default=False, sa_column_kwargs={"server_default": sa_false()})
+    not_before: int | None = Field(default=None, sa_column=_big(nullable=True))
     kill_requested: bool = False
     excluded: str = ""
     """Nodes that refused it, separated by commas."""

@@ -5,16 +5,18 @@ The pieces that the reactor's functions are made of. `change` is the one place w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from hakuriver.dependencies import Outcome
 from hakuriver.models.runner import AttemptReport, Verdict, VerdictAction
-from hakuriver.models.tasks import RetryCause
+from hakuriver.models.tasks import MAX_RETRY_DELAY, RetryCause
+from hakuriver.sizes import format_duration
 from hakuriver.states import FINAL, HOLDING, TaskState
 from hakuriver_host.domain.cluster import Cluster
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
 from hakuriver_host.domain.machine import allowed
-from hakuriver_host.domain.model import AttemptKey, Effects, Event, Node, Now, Request, Task
+from hakuriver_host.domain.model import AttemptKey, Batch, Effects, Event, Node, Now, Request, Task
 from hakuriver_host.domain.placement import impossible
 
 _RETRY_CAUSES = {
@@ -22,6 +24,7 @@ _RETRY_CAUSES = {
     TaskState.KILLED_OOM: RetryCause.OOM,
     TaskState.LOST: RetryCause.LOST,
 }
+_MOST_DOUBLINGS = 32
 _NOT_A_RUNNERS = {TaskState.PENDING, TaskState.LOST}
 """States that are the Host's alone to give."""
 
@@ -136,7 +139,7 @@ def _retry_is_queued(task: Task, report: AttemptReport) -> bool:
     return (
         task.state is TaskState.PENDING
         and not (task.closed or task.kept)
-        and _RETRY_CAUSES.get(report.status) in task.batch.spec.retry_on
+        and task.batch.spec.is_retried(_RETRY_CAUSES.get(report.status), report.exit_code)
     )
 
 
@@ -148,12 +151,13 @@ def _reopen(cluster: Cluster, task: Task, node_name: str, report: AttemptReport)
     """An attempt that had been given up, or that the Host had forgotten, holds its resources again."""
     if task.state is TaskState.PENDING:
         cluster.queue.remove(task)
+        task.held, task.not_before = False, None
     if task.state not in HOLDING:
         task.attempt, task.node, task.closed = report.attempt, node_name, False
         task.completed_at = task.exit_code = task.message = None
         _take_gpus(cluster, task, report)
         if report.status is not TaskState.STOPPED:
-            cluster.ledger.hold(node_name, task.task_id, task.request, task.gpus)
+            cluster.ledger.hold(node_name, task.task_id, task.request, task.gpus, owner=task.batch.owner)
     struck(cluster, task)
 
 
@@ -188,6 +192,7 @@ def pinned(task: Task) -> Request:
 def stay(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -> None:
     """A stopped VPS that was to be started stays stopped."""
     cluster.queue.remove(task)
+    task.held = False
     _at_rest(cluster, task, effects)
     task.reason = cause
     change(task, TaskState.STOPPED, now, effects, cause)
@@ -202,8 +207,7 @@ def _finish(cluster: Cluster, task: Task, report: AttemptReport, now: Now, effec
     task.closed = True
     task.exit_code, task.message = report.exit_code, report.message
     task.completed_at = report.completed_at.timestamp() if report.completed_at else now.wall
-    cause = _RETRY_CAUSES.get(report.status)
-    if cause is not None and task.may_retry(cause):
+    if task.may_retry(_RETRY_CAUSES.get(report.status), report.exit_code):
         _retry(cluster, task, f"attempt {task.attempt} {_outcome(report)}", now, effects)
     else:
         end(cluster, task, report.status, now, effects, report.message or "")
@@ -221,12 +225,17 @@ def _retry(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects)
     """Back into the queue, for another attempt."""
     exit_code = task.exit_code
     task.retries += 1
-    cause = f"{cause}; retry {task.retries} of {task.batch.spec.max_retries}"
+    spec = task.batch.spec
+    cause = f"{cause}; retry {task.retries} of {spec.max_retries}"
+    if spec.retry_delay_seconds:
+        pause = min(spec.retry_delay_seconds << min(task.retries - 1, _MOST_DOUBLINGS), MAX_RETRY_DELAY)
+        task.not_before = now.wall + pause
+        cause = f"{cause} in {format_duration(pause)}"
     release(cluster, task, effects)
     task.exit_code = task.started_at = task.completed_at = None
     task.reason = cause
     change(task, TaskState.PENDING, now, effects, cause, exit_code)
-    cluster.queue.add(task)
+    enter(cluster, task)
 
 
 def refused(cluster: Cluster, task: Task, reason: str, now: Now, effects: Effects) -> None:
@@ -253,7 +262,7 @@ def refused(cluster: Cluster, task: Task, reason: str, now: Now, effects: Effect
     task.request = excluded
     task.reason = f"{node_name} refused it: {reason}"
     change(task, TaskState.PENDING, now, effects, task.reason)
-    cluster.queue.add(task)
+    enter(cluster, task)
 
 
 def without_gpus(
@@ -269,7 +278,7 @@ def without_gpus(
     release(cluster, task, effects)
     task.reason = f"{node.name} could not start it: {reason}"
     change(task, TaskState.PENDING, now, effects, task.reason)
-    cluster.queue.add(task)
+    enter(cluster, task)
 
 
 def missing(cluster: Cluster, node: Node, task: Task, *, forgot: bool, now: Now, effects: Effects) -> None:
@@ -291,7 +300,7 @@ def missing(cluster: Cluster, node: Node, task: Task, *, forgot: bool, now: Now,
         task.closed = True
         task.completed_at = task.message = None
         change(task, TaskState.PENDING, now, effects, f"{node.name} came back without having started it")
-        cluster.queue.add(task)
+        enter(cluster, task)
         effects.schedule = True
 
 
@@ -304,17 +313,61 @@ def lose(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -
     release(cluster, task, effects)
     task.message, task.completed_at, task.reason = cause, now.wall, ""
     change(task, TaskState.LOST, now, effects, cause)
+    _ended(cluster, task, effects)
 
 
 def end(cluster: Cluster, task: Task, state: TaskState, now: Now, effects: Effects, cause: str) -> None:
-    """The task is final."""
+    """The task is final; those that are to run after it are told."""
     release(cluster, task, effects)
     task.closed = True
     task.reason = ""
+    task.held, task.not_before = False, None
     task.message = cause or task.message
     task.completed_at = task.completed_at or now.wall
     change(task, state, now, effects, cause, task.exit_code)
     del cluster.tasks[task.task_id]
+    _ended(cluster, task, effects)
+
+
+def _ended(cluster: Cluster, task: Task, effects: Effects) -> None:
+    """Tells the batches that are to run after it. Their tasks are moved round by round, since they may be many."""
+    if task.task_id in cluster.watched:
+        cluster.outcomes[task.task_id] = task.state
+    for batch in cluster.followers.pop(task.task_id, {}).values():
+        if follow(batch, {task.task_id: task.state}):
+            effects.batches[batch.batch_id] = batch
+        if batch.doom or not batch.after:
+            cluster.queue.wake(batch.batch_id)
+            effects.schedule = True
+
+
+def follow(batch: Batch, outcomes: Mapping[int, TaskState]) -> bool:
+    """Takes out of what it waits for those that have ended as it wants, and says whether there were any. Where one has
+    ended in another way, its tasks are doomed; what it waits for stays on the record, so that a restart finds it again.
+    """
+    if batch.doom:
+        return False
+    waits = []
+    for dependency in batch.after:
+        state = outcomes.get(dependency.task_id)
+        if state is None:
+            waits.append(dependency)
+        elif not dependency.outcome.admits(state):
+            wanted = "had completed" if dependency.outcome is Outcome.OK else "had failed"
+            batch.doom = f"it was to run once task {dependency.task_id} {wanted}, which is {state}"
+            return False
+    changed = len(waits) < len(batch.after)
+    batch.after = tuple(waits)
+    return changed
+
+
+def enter(cluster: Cluster, task: Task) -> None:
+    """Into the queue. What comes first of its group is looked at, though there was no room for those behind it: they may
+    have been kept from room that was set aside for a task which it goes before.
+    """
+    cluster.queue.add(task)
+    if cluster.queue.first(task.group) is task:
+        cluster.blocked.discard(task.group)
 
 
 def release(cluster: Cluster, task: Task, effects: Effects) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
+from hakuriver.errors import ConflictError, NotFoundError
+from hakuriver.states import TaskState
 from hakuriver_host.domain.ledger import Ledger
-from hakuriver_host.domain.model import Node, Request, Task
+from hakuriver_host.domain.model import Batch, Group, Node, Task
 from hakuriver_host.domain.order import FullestFirst
 from hakuriver_host.domain.placement import Claim
 from hakuriver_host.domain.queue import Queue
+from hakuriver_host.domain.turns import Limits, Shares, Turns
 
 
 @dataclass(slots=True)
@@ -21,7 +25,39 @@ class Cluster:
     ledger: Ledger = field(default_factory=Ledger)
     order: FullestFirst = field(default_factory=FullestFirst)
     claim: Claim | None = None
-    blocked: set[Request] = field(default_factory=set)
+    shares: Shares = field(default_factory=Shares)
+    limits: Limits = field(default_factory=Limits)
+    blocked: set[Group] = field(default_factory=set)
     """Groups of the queue that the last round found no room for."""
+    followers: dict[int, dict[int, Batch]] = field(default_factory=dict)
+    """By a task that has not ended: the batches that are to run after it, by id."""
+    watched: Counter[int] = field(default_factory=Counter)
+    """Tasks that tasks which are being submitted are to run after."""
+    outcomes: dict[int, TaskState] = field(default_factory=dict)
+    """How those of them ended that have."""
     registering: dict[str, int] = field(default_factory=dict)
     """By node: the number of the last registration that has come, decided or not."""
+
+
+def turns_of(cluster: Cluster) -> Turns:
+    """Whose turn it is now."""
+    return Turns(cluster.shares, cluster.limits, cluster.ledger, cluster.nodes.values())
+
+
+def live_task(cluster: Cluster, task_id: int) -> Task:
+    """The task, which has not ended.
+
+    Raises:
+        ConflictError: it is lost.
+        NotFoundError: no such task is live.
+
+    """
+    task = cluster.tasks.get(task_id)
+    if task is None:
+        raise NotFoundError(f"there is no live task {task_id}", "list them with `hakuriver task list`")
+    if task.state is TaskState.LOST:
+        raise ConflictError(
+            f"task {task_id} is lost: {task.message}",
+            "its node ends it should it come back and the task have been killed or retried",
+        )
+    return task

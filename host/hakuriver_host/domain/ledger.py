@@ -8,11 +8,12 @@ to add to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hakuriver_host.domain.gpus import Gpu
-from hakuriver_host.domain.model import Request
+from hakuriver_host.domain.model import GPUS, TASKS, Request
 
 
 @dataclass(slots=True)
@@ -21,6 +22,8 @@ class _Account:
     gpus: dict[str, list[int]] = field(default_factory=dict)
     """By UUID: the tasks that hold it; one, but for what a returning node reports."""
     requests: dict[int, Request] = field(default_factory=dict)
+    owners: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """By task: whose it is, and how many GPUs it holds."""
 
 
 class Ledger:
@@ -28,10 +31,14 @@ class Ledger:
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
+        self._owners: dict[str, Counter[str]] = {}
+        """What each user holds on all nodes, by name, GPUs and tasks too."""
         self.changed: set[str] = set()
         """Nodes whose holdings or capacity changed since `FullestFirst` last looked."""
 
-    def hold(self, node: str, task_id: int, request: Request, gpus: Iterable[Gpu] = ()) -> None:
+    def hold(
+        self, node: str, task_id: int, request: Request, gpus: Collection[Gpu] = (), *, owner: str = ""
+    ) -> None:
         """Enters a holding; repeated for the same task it changes nothing."""
         account = self._accounts.setdefault(node, _Account())
         if task_id in account.requests:
@@ -40,6 +47,8 @@ class Ledger:
         self.changed.add(node)
         for name, amount in request.amounts:
             account.held[name] = account.held.get(name, 0) + amount
+        account.owners[task_id] = owner, len(gpus)
+        self._owners.setdefault(owner, Counter()).update(amounts_of(request, len(gpus)))
         for gpu in gpus:
             account.gpus.setdefault(gpu.uuid, []).append(task_id)
 
@@ -50,6 +59,10 @@ class Ledger:
         if account is None or request is None:
             return False
         self.changed.add(node)
+        owner, gpus = account.owners.pop(task_id)
+        self._owners[owner].subtract(amounts_of(request, gpus))
+        if not self._owners[owner][TASKS]:
+            del self._owners[owner]
         for name, amount in request.amounts:
             account.held[name] -= amount
         for uuid, holders in list(account.gpus.items()):
@@ -61,6 +74,8 @@ class Ledger:
 
     def forget(self, node: str) -> None:
         """Closes the account of a node that is no more."""
+        for task_id in list(self.holders(node)):
+            self.release(node, task_id)
         self._accounts.pop(node, None)
         self.changed.add(node)
 
@@ -71,6 +86,14 @@ class Ledger:
     def holders(self, node: str) -> Mapping[int, Request]:
         account = self._accounts.get(node)
         return account.requests if account else {}
+
+    def owners(self) -> Iterable[str]:
+        """The users who hold anything."""
+        return self._owners.keys()
+
+    def of_owner(self, owner: str) -> Mapping[str, int]:
+        """What a user holds, by name; `GPUS` and `TASKS` too."""
+        return self._owners.get(owner, _NONE)
 
     def free(self, node: str, capacity: Mapping[str, int], name: str) -> int:
         """What is left of `capacity`; below zero where a returning node runs more than it has."""
@@ -89,4 +112,10 @@ class Ledger:
         return {uuid: holders[0] for uuid, holders in account.gpus.items()}
 
 
+def amounts_of(request: Request, gpus: int) -> dict[str, int]:
+    """All that a task holds with so many GPUs, by name."""
+    return {**dict(request.amounts), GPUS: gpus, TASKS: 1}
+
+
 _NOTHING = _Account()
+_NONE: Mapping[str, int] = {}

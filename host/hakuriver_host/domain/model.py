@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from hakuriver.dependencies import Dependency
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest
 from hakuriver.models.tasks import RetryCause, SubmitRequest
 from hakuriver.states import NodeState, TaskState
@@ -17,11 +18,22 @@ from hakuriver_host.domain.gpus import Gpu, GpuRequest
 
 CORES = "cores"
 MEMORY = "memory"
+GPUS = "gpus"
+TASKS = "tasks"
+"""How many hold anything; no node has an amount of them."""
 
 
 class Now(NamedTuple):
     wall: float
     mono: float
+
+
+class Rank(NamedTuple):
+    """A task's place among its owner's: the lowest is first."""
+
+    urgency: int
+    """Its priority, negated."""
+    task_id: int
 
 
 class AttemptKey(NamedTuple):
@@ -51,6 +63,23 @@ class Request:
         return next((amount for key, amount in self.amounts if key == name), 0)
 
 
+class Group(NamedTuple):
+    """Tasks that are placed alike, by what they ask for and whose they are."""
+
+    owner: str
+    request: Request
+
+
+def quantity(name: str, amount: int) -> str:
+    """An amount for people."""
+    if name == MEMORY:
+        return f"{amount / 1e9:.2f}G memory"
+    unit = {CORES: "core", GPUS: "GPU", TASKS: "task"}.get(name)
+    if unit is None:
+        return f"{amount} {name}"
+    return f"{amount} {unit}" if amount == 1 else f"{amount} {unit}s"
+
+
 @dataclass(slots=True)
 class Batch:
     """What the tasks of one submission share."""
@@ -64,6 +93,10 @@ class Batch:
     environment_version: str | None
     default_user: str | None = None
     """`uid:gid` of the owner, where the owner has them."""
+    after: tuple[Dependency, ...] = ()
+    """What its tasks are to run after; those that have ended as they were to are taken out."""
+    doom: str = ""
+    """Why those of its tasks that have not run can never do so."""
 
 
 @dataclass(slots=True)
@@ -89,6 +122,14 @@ class Task:
     run: int = 0
     """How often the latest attempt was told to start again after it had been stopped."""
     retries: int = 0
+    priority: int = 0
+    """The higher goes first."""
+    held: bool = False
+    """It stays aside until somebody releases it."""
+    not_before: float | None = None
+    """Wall clock: it stays aside until then; none once that has passed."""
+    lined_up_at: float | None = None
+    """Wall clock: when it came into line, where it stood aside before; not on the record."""
     kill_requested: bool = False
     reason: str = ""
     """Why it waits, or what the Runner does."""
@@ -104,14 +145,31 @@ class Task:
         return AttemptKey(self.task_id, self.attempt)
 
     @property
+    def group(self) -> Group:
+        return Group(self.batch.owner, self.request)
+
+    @property
+    def rank(self) -> Rank:
+        return Rank(-self.priority, self.task_id)
+
+    @property
+    def aside(self) -> bool:
+        """While it waits, it is not in line."""
+        batch = self.batch
+        follows = self.attempt == 0 and (bool(batch.after) or bool(batch.doom))
+        return self.held or self.not_before is not None or follows
+
+    @property
     def kept(self) -> bool:
         """It does not run, and its node keeps what is in it: it can be started there alone."""
         waits = self.state is TaskState.PENDING and self.run > 0
         return not self.closed and (waits or self.state is TaskState.STOPPED)
 
-    def may_retry(self, cause: RetryCause) -> bool:
+    def may_retry(self, cause: RetryCause | None, exit_code: int | None = None) -> bool:
         spec = self.batch.spec
-        return not self.kill_requested and self.retries < spec.max_retries and cause in spec.retry_on
+        return (
+            not self.kill_requested and self.retries < spec.max_retries and spec.is_retried(cause, exit_code)
+        )
 
 
 @dataclass(slots=True)
@@ -186,6 +244,8 @@ class Effects:
     tasks: dict[int, Task] = field(default_factory=dict)
     """Changed, to be written."""
     events: list[Event] = field(default_factory=list)
+    batches: dict[int, Batch] = field(default_factory=dict)
+    """What they wait for changed, to be written."""
     nodes: dict[str, Node] = field(default_factory=dict)
     """Changed, to be written."""
     removed: set[str] = field(default_factory=set)

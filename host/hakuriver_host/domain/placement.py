@@ -1,6 +1,6 @@
 """Placement: which waiting task goes to which node.
 
-`place` is one round: tasks in the order of the queue, each on the fullest node that it fits (so that large
+`place` is one round: tasks in the order of their turns, each on the fullest node that it fits (so that large
 gaps stay for large tasks). The first task that must wait for room claims a node, and what comes later in the
 queue takes nothing there that it needs: small tasks cannot keep a large one waiting for ever. Where it waits for
 a GPU alone, its cores and memory are set aside, and others use the rest. The claim holds until the task is placed
@@ -13,24 +13,28 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
+from hakuriver.dependencies import Dependency, Outcome
 from hakuriver.models.tasks import NodeVerdict
 from hakuriver.states import NodeState
 from hakuriver_host.domain.gpus import Gpu, choose, has_well, lacking, short, suitable
 from hakuriver_host.domain.ledger import Ledger
-from hakuriver_host.domain.model import CORES, MEMORY, Node, Request, Task
+from hakuriver_host.domain.model import CORES, Group, Node, Request, Task, quantity
 from hakuriver_host.domain.order import FullestFirst
 from hakuriver_host.domain.queue import Queue
+from hakuriver_host.domain.turns import Turns, first_come
 
 FITS = "fits: it is placed in the next round"
 AT_ONCE = 100
 """Placements of one round at most, so that nobody waits long behind it."""
+_SHOWN = 3
 
 
 @dataclass(slots=True)
 class Claim:
-    task_id: int
+    task: Task
     node: str
     request: Request
 
@@ -40,7 +44,7 @@ class Round:
     """The outcome of one round."""
 
     placed: list[tuple[Task, Node]] = field(default_factory=list)
-    blocked: set[Request] = field(default_factory=set)
+    blocked: set[Group] = field(default_factory=set)
     """Groups of which nothing fits until something is freed."""
     more: bool = False
     """It ended before the queue did: there is more to place."""
@@ -56,9 +60,7 @@ def impossible(node: Node, request: Request) -> str:
         return "the node refused the task"
     for name, amount in request.amounts:
         if amount > node.capacity.get(name, 0):
-            return (
-                f"it has {_quantity(name, node.capacity.get(name, 0))}, {_quantity(name, amount)} asked for"
-            )
+            return f"it has {quantity(name, node.capacity.get(name, 0))}, {quantity(name, amount)} asked for"
     if request.gpus is not None and (reason := lacking(node.gpus, request.gpus)):
         return reason
     if request.numa is not None and request.numa not in node.numa_nodes:
@@ -114,67 +116,85 @@ def place(
     ledger: Ledger,
     order: FullestFirst,
     claim: Claim | None,
-    blocked: set[Request],
+    blocked: set[Group],
+    turns: Turns | None = None,
 ) -> tuple[Round, Claim | None]:
     """One round. Enters each placement in the ledger at once, and takes the task out of the queue.
 
-    `blocked` are the groups that the last round found no room for, valid while nothing was freed since;
+    `turns` say who goes first; without them, whose priority is higher and who came first. `blocked` are the groups that the last round found no room for, valid while nothing was freed since;
     `claim` is the claim in force. Gives the round, and the claim for the next.
     """
-    if claim is not None and not _valid(claim, queue, nodes):
+    turns = turns or first_come(ledger)
+    if claim is not None and not _valid(claim, queue, nodes, turns):
         claim, blocked = None, set()
     outcome = Round(blocked=set(blocked))
-    heads = [
-        (task.task_id, request)
-        for request in queue.groups()
-        if request not in blocked and (task := queue.first(request))
-    ]
-    heap = [(task_id, index) for index, (task_id, _) in enumerate(heads)]
+    groups = [group for group in queue.groups() if group not in blocked]
+    heap = [(turns.of(task), index) for index, group in enumerate(groups) if (task := queue.first(group))]
     heapq.heapify(heap)
     while heap and len(outcome.placed) < AT_ONCE:
-        _, index = heapq.heappop(heap)
-        request = heads[index][1]
-        task = queue.first(request)
+        turn, index = heapq.heappop(heap)
+        group = groups[index]
+        task = queue.first(group)
         if task is None:
             continue
-        chosen = _choose(task, nodes, ledger, order, claim)
+        if (now := turns.of(task)) > turn:
+            # Its owner has been given something since.
+            heapq.heappush(heap, (now, index))
+            continue
+        if turns.over_limit(task):
+            outcome.blocked.add(group)
+            continue
+        chosen = _choose(task, nodes, ledger, order, _before(task, claim, turns))
         if chosen is None:
-            outcome.blocked.add(request)
-            if claim is None or task.task_id < claim.task_id:
+            outcome.blocked.add(group)
+            if claim is None or turn < turns.of(claim.task):
                 claim = _claim_for(task, nodes.values(), ledger) or claim
             continue
         node, task.gpus = chosen
         queue.remove(task)
-        ledger.hold(node.name, task.task_id, request, task.gpus)
-        if claim and claim.task_id == task.task_id:
+        ledger.hold(node.name, task.task_id, task.request, task.gpus, owner=group.owner)
+        if claim and claim.task is task:
             claim = None
         outcome.placed.append((task, node))
-        if following := queue.first(request):
-            heapq.heappush(heap, (following.task_id, index))
+        if following := queue.first(group):
+            heapq.heappush(heap, (turns.of(following), index))
     outcome.more = bool(heap)
     return outcome, claim
 
 
-def explain(task: Task, nodes: Iterable[Node], ledger: Ledger, claim: Claim | None) -> list[NodeVerdict]:
+def explain(
+    task: Task, nodes: Iterable[Node], ledger: Ledger, claim: Claim | None, turns: Turns | None = None
+) -> list[NodeVerdict]:
     """For each node, why the task is not placed there."""
+    claim = _before(task, claim, turns or first_come(ledger))
+    fits = "fits, once it is in line" if task.aside else FITS
     verdicts = []
     for node in sorted(nodes, key=lambda node: node.name):
         never = impossible(node, task.request)
-        reason = never or _not_now(node, task, ledger, claim)
+        reason = never or _not_now(node, task, ledger, claim) or fits
         verdicts.append(
             NodeVerdict(node=node.name, fits_now=reason == FITS, can_ever_fit=not never, reason=reason)
         )
     return verdicts
 
 
-def waiting_reason(task: Task, nodes: Mapping[str, Node], ledger: Ledger, claim: Claim | None) -> str:
-    """Why it waits, in one line. Only one node is looked at closely: lists ask this for each task that waits."""
-    request = task.request
+def waiting_reason(
+    task: Task,
+    nodes: Mapping[str, Node],
+    ledger: Ledger,
+    claim: Claim | None,
+    turns: Turns | None = None,
+) -> str:
+    """Why one in line waits, in one line. Only one node is looked at closely: lists ask this for each task that waits."""
+    request, turns = task.request, turns or first_come(ledger)
+    if reason := turns.over_limit(task):
+        return reason
+    claim = _before(task, claim, turns)
     if request.node is not None:
         node = nodes.get(request.node)
         if node is None:
             return f"no node named {request.node} has joined yet"
-        return f"{node.name}: {impossible(node, request) or _not_now(node, task, ledger, claim)}"
+        return f"{node.name}: {impossible(node, request) or _not_now(node, task, ledger, claim) or FITS}"
     if not nodes:
         return "no node has joined yet"
     hopeful = [name for name, node in nodes.items() if not impossible(node, request)]
@@ -182,29 +202,50 @@ def waiting_reason(task: Task, nodes: Mapping[str, Node], ledger: Ledger, claim:
         nearest = nearest_to(request, nodes.values())
         return f"no node can run it: {nearest.name}: {impossible(nearest, request)}"
     name = min(hopeful, key=lambda name: (not nodes[name].ready, name))
-    reason = f"{name}: {_not_now(nodes[name], task, ledger, claim)}"
+    reason = f"{name}: {_not_now(nodes[name], task, ledger, claim) or FITS}"
     return reason if len(hopeful) == 1 else f"waits for one of {len(hopeful)} nodes; {reason}"
 
 
+def waits_aside(task: Task) -> str:
+    """Why it is not in line, in words; empty when it is."""
+    reasons = ["it is held until it is released"] if task.held else []
+    after = task.batch.after if task.attempt == 0 else ()
+    if after:
+        shown = ", ".join(_condition(dependency) for dependency in after[:_SHOWN])
+        more = f" and {len(after) - _SHOWN} more" if len(after) > _SHOWN else ""
+        reasons.append(f"it waits for {shown}{more}")
+    if task.not_before is not None:
+        when = datetime.fromtimestamp(task.not_before, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        reasons.append(f"it is not to run before {when}")
+    return "; ".join(reasons)
+
+
+def _condition(dependency: Dependency) -> str:
+    how = {Outcome.OK: "complete", Outcome.ANY: "end", Outcome.FAILED: "fail"}[dependency.outcome]
+    return f"task {dependency.task_id} to {how}"
+
+
 def _not_now(node: Node, task: Task, ledger: Ledger, claim: Claim | None) -> str:
-    return hindrance(node, task.request) or _no_room(node, task, ledger, claim) or FITS
+    """What keeps the task from a node that could run it; empty when nothing does."""
+    return hindrance(node, task.request) or _no_room(node, task, ledger, claim)
 
 
 def _no_room(node: Node, task: Task, ledger: Ledger, claim: Claim | None) -> str:
     for name, amount in task.request.amounts:
         free, total = ledger.free(node.name, node.capacity, name), node.capacity.get(name, 0)
         if amount > free:
-            return f"{_quantity(name, max(free, 0))} of {_quantity(name, total)} free, {_quantity(name, amount)} asked for"
+            return f"{quantity(name, max(free, 0))} of {quantity(name, total)} free, {quantity(name, amount)} asked for"
     wanted = task.request.gpus
     if wanted is not None and (reason := short(node.gpus, _taken(node, ledger), wanted)):
         return reason
-    if claim and _concerns(claim, node, task) and not _leaves_room(claim, node, task.request, ledger):
-        return f"its room is kept for task {claim.task_id}, which is before in the queue"
+    if claim and claim.node == node.name and not _leaves_room(claim, node, task.request, ledger):
+        return f"its room is kept for task {claim.task.task_id}, which is before in the queue"
     return ""
 
 
-def _concerns(claim: Claim, node: Node, task: Task) -> bool:
-    return claim.node == node.name and claim.task_id < task.task_id
+def _before(task: Task, claim: Claim | None, turns: Turns) -> Claim | None:
+    """The claim, if it is of a task that goes before this one."""
+    return claim if claim is not None and turns.of(claim.task) < turns.of(task) else None
 
 
 def _leaves_room(claim: Claim, node: Node, request: Request, ledger: Ledger) -> bool:
@@ -230,18 +271,12 @@ def _taken(node: Node, ledger: Ledger) -> dict[str, int]:
     return {uuid: key.task_id for uuid, key in node.leaving.items()} | ledger.gpus(node.name)
 
 
-def _quantity(name: str, amount: int) -> str:
-    if name == MEMORY:
-        return f"{amount / 1e9:.2f}G memory"
-    if name == CORES:
-        return f"{amount} core" if amount == 1 else f"{amount} cores"
-    return f"{amount} {name}"
-
-
 def _choose(
     task: Task, nodes: Mapping[str, Node], ledger: Ledger, order: FullestFirst, claim: Claim | None
 ) -> tuple[Node, tuple[Gpu, ...]] | None:
-    """The fullest node that the task fits now, and that is not kept for one before it; with the GPUs that it gets."""
+    """The fullest node that the task fits now, and that is not kept for one before it, which has the claim; with the
+    GPUs that it gets.
+    """
     request = task.request
     order.refresh(nodes, ledger)
     names = [request.node] if request.node is not None else order.with_cores(request.amount(CORES))
@@ -249,7 +284,7 @@ def _choose(
         node = nodes.get(name)
         if node is None or not ledger.fits(name, node.capacity, request):
             continue
-        before = claim if claim is not None and _concerns(claim, node, task) else None
+        before = claim if claim is not None and claim.node == name else None
         if before is not None and not _leaves_room(before, node, request, ledger):
             continue
         if not _may_run(node, request):
@@ -281,12 +316,13 @@ def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger) -> Claim | Non
         gpus = sum(gpu.is_free(taken) for gpu in would_do)
         return -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
 
-    return Claim(task.task_id, min(able, key=rank).name, task.request)
+    return Claim(task, min(able, key=rank).name, task.request)
 
 
-def _valid(claim: Claim, queue: Queue, nodes: Mapping[str, Node]) -> bool:
-    node = nodes.get(claim.node)
-    task = queue.get(claim.task_id)
-    if task is None or node is None or task.request != claim.request:
+def _valid(claim: Claim, queue: Queue, nodes: Mapping[str, Node], turns: Turns) -> bool:
+    node, task = nodes.get(claim.node), claim.task
+    if node is None or queue.get(task.task_id) is not task or task.request != claim.request:
+        return False
+    if turns.over_limit(task):
         return False
     return _is_worth_waiting_for(node, claim.request)

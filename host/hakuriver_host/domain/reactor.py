@@ -6,8 +6,9 @@ says in `Effects` what is to be written and who is to be told. Nothing here wait
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from hakuriver.errors import ConflictError, NotFoundError
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict
@@ -16,6 +17,7 @@ from hakuriver.targets import parse_target
 from hakuriver_host.domain.attempts import (
     change,
     end,
+    enter,
     freed,
     left,
     lose,
@@ -30,10 +32,11 @@ from hakuriver_host.domain.attempts import (
     told_to_kill,
     without_gpus,
 )
-from hakuriver_host.domain.cluster import Cluster
+from hakuriver_host.domain.cluster import Cluster, live_task, turns_of
 from hakuriver_host.domain.gpus import asked
 from hakuriver_host.domain.model import AttemptKey, Effects, Node, Now, Registration, Task
 from hakuriver_host.domain.placement import place
+from hakuriver_host.domain.waiting import awaited, join, line_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +47,66 @@ class Timeouts:
     lost_after: float
 
 
-def restore(cluster: Cluster, nodes: Iterable[Node], tasks: Iterable[Task], now: Now) -> None:
-    """Takes up what the database holds. Nodes get a full time-out to show themselves."""
+def restore(
+    cluster: Cluster,
+    nodes: Iterable[Node],
+    tasks: Iterable[Task],
+    now: Now,
+    outcomes: Mapping[int, TaskState] = MappingProxyType({}),
+) -> Effects:
+    """Takes up what the database holds. Nodes get a full time-out to show themselves.
+
+    `outcomes` are the ends of tasks that others are to run after, which had not been told of it. One that is neither
+    live nor among them is not known any more: its followers fail.
+    """
     for node in nodes:
         node.last_seen = now.mono
         cluster.nodes[node.name] = node
+    waiting = []
     for task in tasks:
         cluster.tasks[task.task_id] = task
         if task.kept or (task.run and not task.closed):
             task.request = pinned(task)
         if task.state is TaskState.PENDING:
-            cluster.queue.add(task)
+            waiting.append(task)
         elif (task.state in HOLDING or task.kept) and task.node:
             if task.state in HOLDING:
-                cluster.ledger.hold(task.node, task.task_id, task.request, task.gpus)
+                cluster.ledger.hold(task.node, task.task_id, task.request, task.gpus, owner=task.batch.owner)
             if task.kill_requested and task.node in cluster.nodes:
                 cluster.nodes[task.node].to_kill[task.key] = None
+    effects = Effects()
+    batches = {task.batch.batch_id: task.batch for task in waiting}.values()
+    gone = {
+        dependency.task_id: outcomes.get(dependency.task_id, TaskState.LOST)
+        for batch in batches
+        for dependency in batch.after
+        if not awaited(cluster, dependency.task_id)
+    }
+    join(cluster, waiting, gone, effects)
+    return effects
 
 
-def on_submit(cluster: Cluster, tasks: Iterable[Task]) -> Effects:
+def on_submit(cluster: Cluster, tasks: Sequence[Task]) -> Effects:
     """New tasks, already on the record, enter the queue."""
     effects = Effects(schedule=True)
     for task in tasks:
         cluster.tasks[task.task_id] = task
-        cluster.queue.add(task)
+    join(cluster, tasks, cluster.outcomes, effects)
     return effects
 
 
 def on_schedule(cluster: Cluster, now: Now) -> Effects:
     """One round of placement: reserves, and marks what is to be started."""
     effects = Effects()
+    more = line_up(cluster, now, effects)
+    turns = turns_of(cluster)
+    cluster.shares.advance(now.mono, turns.shares())
     outcome, claim = place(
-        cluster.queue, cluster.nodes, cluster.ledger, cluster.order, cluster.claim, cluster.blocked
+        cluster.queue, cluster.nodes, cluster.ledger, cluster.order, cluster.claim, cluster.blocked, turns
     )
-    freed_claim = cluster.claim is not None and claim != cluster.claim
+    freed_claim = cluster.claim is not None and claim is not cluster.claim
     cluster.claim, cluster.blocked = claim, set() if freed_claim else outcome.blocked
-    effects.schedule = outcome.more or (freed_claim and bool(outcome.blocked))
+    effects.schedule = more or outcome.more or (freed_claim and bool(outcome.blocked))
     for task, node in outcome.placed:
         again = task.kept
         if not again:
@@ -269,7 +296,7 @@ def on_kill(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects:
         NotFoundError: no such task is live.
 
     """
-    task = _live(cluster, task_id)
+    task = live_task(cluster, task_id)
     effects = Effects()
     task.kill_requested = True
     cause = f"killed by {by}"
@@ -333,7 +360,7 @@ def on_start_again(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects
         task.run += 1
         task.reason, task.exit_code = "", None
         change(task, TaskState.PENDING, now, effects, f"started by {by}")
-        cluster.queue.add(task)
+        enter(cluster, task)
         effects.schedule = True
     return effects
 
@@ -375,11 +402,11 @@ def on_restore(cluster: Cluster, task_id: int, version: str, by: str, now: Now) 
     task.request = replace(
         task.request, node=target.node if target else None, gpus=asked(task.batch.spec, target)
     )
-    task.reason, task.exit_code = "", None
+    task.reason, task.exit_code, task.held = "", None, False
     if task.state is TaskState.PENDING:
         change(task, TaskState.STOPPED, now, effects, "to be restored")
     change(task, TaskState.PENDING, now, effects, f"restored from {version} by {by}")
-    cluster.queue.add(task)
+    enter(cluster, task)
     return effects
 
 
@@ -408,7 +435,7 @@ def check_signal(cluster: Cluster, task_id: int, action: str) -> Task:
         NotFoundError: no such task is live.
 
     """
-    task = _live(cluster, task_id)
+    task = live_task(cluster, task_id)
     wanted = TaskState.RUNNING if action == "pause" else TaskState.PAUSED
     if task.state is not wanted:
         raise ConflictError(
@@ -439,7 +466,7 @@ def _why_not_started(task: Task, result: StartResult) -> str | None:
 
 
 def _live_vps(cluster: Cluster, task_id: int) -> Task:
-    task = _live(cluster, task_id)
+    task = live_task(cluster, task_id)
     if task.batch.spec.task_type != "vps":
         raise ConflictError(
             f"task {task_id} is no VPS", "a command can be paused, or killed and submitted again"
@@ -467,18 +494,6 @@ def _check_unused(node: Node, held: list[int]) -> None:
             f"{node.name} is online",
             "stop its Runner, and wait until the node is offline; --force removes it now",
         )
-
-
-def _live(cluster: Cluster, task_id: int) -> Task:
-    task = cluster.tasks.get(task_id)
-    if task is None:
-        raise NotFoundError(f"there is no live task {task_id}", "list them with `hakuriver task list`")
-    if task.state is TaskState.LOST:
-        raise ConflictError(
-            f"task {task_id} is lost: {task.message}",
-            "its node ends it should it come back and the task have been killed or retried",
-        )
-    return task
 
 
 def _describe(node: Node, registration: Registration, now: Now) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, update
+from sqlmodel import SQLModel
 
 from hakuriver.config import Settings
 from hakuriver.ids import IdGenerator
@@ -22,11 +23,22 @@ from hakuriver.models.tasks import TaskEvent
 from hakuriver.states import FINAL, TaskState
 from hakuriver_host.db import rows
 from hakuriver_host.db.repository import Repository
+from hakuriver_host.db.tables import BatchRow
 from hakuriver_host.db.writer import Changes, Writer
 from hakuriver_host.domain.model import Effects, Event, Now, Task
 from hakuriver_host.domain.reactor import Cluster
 from hakuriver_host.services.bus import Bus, Notice
 from hakuriver_host.services.threads import ShareCalls
+
+_BATCHES = SQLModel.metadata.tables[str(BatchRow.__tablename__)]
+_NOTE_WAITS = update(_BATCHES).where(_BATCHES.c.batch_id == bindparam("id")).values(awaits=bindparam("waits"))
+
+
+def _noting(waits: list[dict[str, Any]]) -> Callable[[Connection], None]:
+    def note(connection: Connection) -> None:
+        connection.execute(_NOTE_WAITS, waits)
+
+    return note
 
 
 def clock() -> Now:
@@ -89,6 +101,9 @@ class Core:
             changes.events.append(rows.event_row(event, self.next_event()))
             if event.state in FINAL:
                 self.ends[event.state] += 1
+        if effects.batches:
+            waits = [{"id": i, "waits": rows.awaits(batch)} for i, batch in effects.batches.items()]
+            changes.actions.append(_noting(waits))
         for name, node in effects.nodes.items():
             changes.nodes[name] = rows.node_row(node, self.records[name])
         for name in effects.removed:

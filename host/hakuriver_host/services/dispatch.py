@@ -8,6 +8,7 @@ kill does not wait behind a start.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ _GATHER_PER_TASK = 0.001
 _LONGEST_GATHER = 0.02
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
+_LOOK_AT_CLOCK_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -64,13 +66,26 @@ class Dispatcher:
         """
         core = self._core
         while True:
-            await core.schedule_wanted.wait()
+            await self._until_wanted()
             core.schedule_wanted.clear()
             effects = reactor.on_schedule(core.cluster, core.now())
             if effects.events or effects.schedule:
                 await core.apply(effects)
             if len(effects.events) >= _MANY and not effects.schedule:
                 await asyncio.sleep(min(len(effects.events) * _GATHER_PER_TASK, _LONGEST_GATHER))
+
+    async def _until_wanted(self) -> None:
+        """Until something has changed, or the time of a task has come that waits for one."""
+        core = self._core
+        while not core.schedule_wanted.is_set():
+            due = core.cluster.queue.next_time()
+            left = None if due is None else due - core.now().wall
+            if left is not None and left <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                # The wall clock may be set meanwhile.
+                async with asyncio.timeout(None if left is None else min(left, _LOOK_AT_CLOCK_SECONDS)):
+                    await core.schedule_wanted.wait()
 
     async def close(self) -> None:
         tasks = [worker.task for worker in self._workers.values() if worker.task]

@@ -56,9 +56,9 @@ def _ends(core: Core) -> Samples:
     return [((state,), core.ends[state]) for state in TaskState if state in FINAL]
 
 
-def _oldest(core: Core) -> float:
-    first = core.cluster.queue.head()
-    return 0.0 if first is None else max(0.0, core.now().wall - first.batch.submitted_at)
+def _longest(core: Core) -> float:
+    since = core.cluster.queue.longest_in_line()
+    return 0.0 if since is None else max(0.0, core.now().wall - since)
 
 
 def _storage(core: Core) -> Samples:
@@ -147,9 +147,9 @@ METRICS = (
     ),
     Metric(
         "hakuriver_queue_oldest_seconds",
-        "Time since the submission of the first task that waits; 0 when none waits",
+        "How long the task has waited that has been in line for the longest; 0 when none is in line",
         (),
-        _one(_oldest),
+        _one(_longest),
     ),
     Metric(
         "hakuriver_storage_ok",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,9 +19,11 @@ from hakuriver.ids import EPOCH_MS
 from hakuriver.models.nodes import ClusterSample, ClusterStatus, HealthHistory, NodeSample
 from hakuriver.states import NodeState
 from hakuriver.version import __version__
+from hakuriver_host.db.repository import SHARES_KEY
 from hakuriver_host.db.tables import BatchRow, EventRow, MetaRow, TaskRow
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor, retention
+from hakuriver_host.domain.cluster import turns_of
 from hakuriver_host.domain.model import CORES, MEMORY, Node, Now
 from hakuriver_host.services.core import Core, moment
 from hakuriver_host.services.environments import list_environments
@@ -73,6 +77,17 @@ class Monitor:
             self._take_sample()
             if second % _PERSIST_EVERY == 0:
                 await persist_heartbeats(self._core)
+                await self.note_shares()
+
+    async def note_shares(self) -> None:
+        """So that a restart does not make those equal who were not. Where it cannot be written now, it is not."""
+        core, now = self._core, self._core.now()
+        shares = core.cluster.shares
+        shares.advance(now.mono, turns_of(core.cluster).shares())
+        text = json.dumps([now.wall, shares.means()])
+        changes = Changes(actions=[lambda connection: _store(connection, SHARES_KEY, text)])
+        with contextlib.suppress(StorageError):
+            await core.writer.write(changes, firm=False)
 
     async def retain(self) -> None:
         """Removes records and logs of tasks that ended long ago."""
@@ -158,7 +173,9 @@ class Monitor:
                 "the clock is far ahead of the record; old tasks are kept until that has passed",
                 days=round((now.wall - time) / _DAY),
             )
-        await core.writer.write(Changes(actions=[lambda connection: _store(connection, time)]))
+        await core.writer.write(
+            Changes(actions=[lambda connection: _store(connection, _BELIEVED_KEY, str(time))])
+        )
         return time
 
     async def _remove_old(self, now: float) -> None:
@@ -188,9 +205,9 @@ def _remove_batches(connection: Connection, before: int) -> None:
     connection.execute(delete(_BATCH).where(_BATCH.c.submitted_at < before, ~alive))
 
 
-def _store(connection: Connection, time: float) -> None:
-    connection.execute(delete(_META).where(_META.c.key == _BELIEVED_KEY))
-    connection.execute(insert(_META), [{"key": _BELIEVED_KEY, "value": str(time)}])
+def _store(connection: Connection, key: str, value: str) -> None:
+    connection.execute(delete(_META).where(_META.c.key == key))
+    connection.execute(insert(_META), [{"key": key, "value": value}])
 
 
 def _remove_logs(shared_dir: Path, found: list[TaskRow]) -> None:

@@ -15,10 +15,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hakuriver.errors import ConflictError, HakuRiverError, ImpossibleError, NotFoundError, UsageError
+from hakuriver.dependencies import Dependency, Outcome, parse_dependency
+from hakuriver.errors import (
+    ConflictError,
+    DeniedError,
+    HakuRiverError,
+    ImpossibleError,
+    NotFoundError,
+    UsageError,
+)
 from hakuriver.keys import parse_public_keys
 from hakuriver.models.environments import parse_reference
 from hakuriver.models.tasks import (
+    MAX_AFTER,
     MAX_ARGV_BYTES,
     MAX_COUNT,
     NO_CONTAINER,
@@ -37,6 +46,7 @@ from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.model import Batch, Event, Task
 from hakuriver_host.domain.placement import impossible, nearest_to
+from hakuriver_host.domain.waiting import awaited, watching
 from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.bus import Notice
 from hakuriver_host.services.core import Core, event_of_row
@@ -47,6 +57,7 @@ from hakuriver_host.services.keys import Keys
 _AT_ONCE = 500
 """Tasks of one submission that are made between two turns of the loop."""
 _VERSION_CACHE_SECONDS = 1.0
+_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,7 @@ class Submissions:
         self, request: SubmitRequest, principal: Principal, key: str | None, digest: str
     ) -> SubmitResponse:
         _check(request)
+        check_priority(request.priority, principal)
         spec = self._resolved(request)
         if spec.task_type == "vps":
             with self._naming(spec, principal):
@@ -138,9 +150,20 @@ class Submissions:
     ) -> SubmitResponse:
         if unknown := sorted(set(spec.not_nodes) - self._core.cluster.nodes.keys()):
             raise NotFoundError(f"there is no node named {', '.join(unknown)}", "see `hakuriver node list`")
-        targets, failed = self._sort_targets(spec, _targets(request))
-        batch = await self._batch(spec, principal)
-        tasks = await self._make_tasks(batch, targets)
+        wanted = _targets(request)
+        self._check_limits(spec, wanted)
+        targets, failed = self._sort_targets(spec, wanted)
+        with contextlib.ExitStack() as watched:
+            waits = await self._waits(spec, principal, watched)
+            self._check_waiting(principal.name, len(targets) * spec.count)
+            batch = await self._batch(spec, principal)
+            batch.after = waits
+            tasks = await self._make_tasks(batch, targets)
+            return await self._record(batch, tasks, failed, key, digest)
+
+    async def _record(
+        self, batch: Batch, tasks: list[Task], failed: list[FailedTarget], key: str | None, digest: str
+    ) -> SubmitResponse:
         answer = SubmitResponse(
             message=_message(len(tasks), failed),
             batch_id=batch.batch_id,
@@ -189,7 +212,10 @@ class Submissions:
         changes.events = [rows.event_row(event, core.next_event()) for event in events]
         await core.writer.write(changes, firm=False)
         notices = [] if core.bus.idle else [Notice(event_of_row(row)) for row in changes.events]
-        core.tell(reactor.on_submit(core.cluster, tasks), notices)
+        effects = reactor.on_submit(core.cluster, tasks)
+        core.tell(effects, notices)
+        if effects.batches:
+            await core.apply(effects)
         self._keys.note(tasks[0])  # A VPS is alone in its batch.
 
     async def _first_answer(self, row: BatchRow, digest: str) -> SubmitResponse:
@@ -278,14 +304,106 @@ class Submissions:
         nearest = nearest_to(wanted, nodes.values())
         return f"no node can ever run it; {nearest.name}: {impossible(nearest, wanted)}"
 
+    def _check_limits(self, spec: SubmitRequest, targets: list[str | None]) -> None:
+        for target in targets:
+            if reason := self._core.cluster.limits.forbids(rows.request_of(spec, target)):
+                raise ImpossibleError(reason, "ask for less, or ask an admin: scheduling.max_*_per_user")
+
+    def _check_waiting(self, owner: str, number: int) -> None:
+        most = self._core.cluster.limits.waiting
+        waiting = self._core.cluster.queue.number_of(owner)
+        if most is not None and waiting + number > most:
+            raise ConflictError(
+                f"{most} tasks of one user may wait: {waiting} of {owner} do, {number} more are submitted",
+                "wait until some have started, or submit fewer (scheduling.max_waiting_per_user)",
+            )
+
+    async def _waits(
+        self, spec: SubmitRequest, principal: Principal, watched: contextlib.ExitStack
+    ) -> tuple[Dependency, ...]:
+        """What the tasks have to wait for; how each of these ends is kept while `watched` is open.
+
+        Raises:
+            NotFoundError: there is no such task or batch.
+            DeniedError: it is another's.
+            ConflictError: it has ended in another way than is waited for.
+        """
+        waits: dict[Dependency, None] = {}
+        for wanted in dict.fromkeys(map(parse_dependency, spec.after)):
+            named = await self._tasks_named(wanted.task_id, principal)
+            watched.enter_context(watching(self._core.cluster, named))
+            for task_id in await self._not_ended(named, wanted.outcome):
+                waits[Dependency(task_id, wanted.outcome)] = None
+            if len(waits) > MAX_AFTER:
+                raise UsageError(
+                    f"{len(waits)} tasks would be waited for, and {MAX_AFTER} can be",
+                    "wait for one task that runs after them",
+                )
+        return tuple(waits)
+
+    async def _tasks_named(self, number: int, principal: Principal) -> list[int]:
+        """The task of this id, or the tasks of this batch, which the caller may wait for."""
+        core = self._core
+        live = core.cluster.tasks.get(number)
+        if live is not None:
+            principal.check_owns(live.batch.owner, f"task {number}")
+            return [number]
+        found = await asyncio.to_thread(core.repository.task, number)
+        ids = [number] if found else await asyncio.to_thread(core.repository.task_ids, number)
+        if found is None and ids:
+            found = await asyncio.to_thread(core.repository.task, ids[0])
+        if found is None:
+            raise NotFoundError(f"there is no task or batch {number}", "list them with `hakuriver task list`")
+        principal.check_owns(found[0].owner, f"{'task' if ids == [number] else 'batch'} {number}")
+        return ids
+
+    async def _not_ended(self, task_ids: list[int], wanted: Outcome) -> list[int]:
+        """Those that are yet to end."""
+        core, going, left = self._core, list[int](), task_ids
+        for _ in range(_LOOKS):
+            going += [task_id for task_id in left if awaited(core.cluster, task_id)]
+            left = [task_id for task_id in left if not awaited(core.cluster, task_id)]
+            if not left:
+                break
+            if core.writer.behind:  # With the end of one, perhaps.
+                await core.writer.write(Changes(), firm=False)
+            ends = await asyncio.to_thread(core.repository.outcomes, left)
+            for task_id, state in ends.items():
+                if not wanted.admits(state):
+                    raise ConflictError(
+                        f"task {task_id} is {state}, so that nothing can run after it as :{wanted}",
+                        "`hakuriver task retry` makes it anew; :any waits for its end alone",
+                    )
+            left = [task_id for task_id in left if task_id not in ends]
+        if left:
+            raise ConflictError(f"task {left[0]} changes just now", "try again in a moment")
+        return going
+
     async def _make_tasks(self, batch: Batch, targets: list[str | None]) -> list[Task]:
         tasks: list[Task] = []
+        spec = batch.spec
+        not_before = spec.not_before.timestamp() if spec.not_before else None
         for target in targets:
-            request = rows.request_of(batch.spec, target)
-            for _ in range(batch.spec.count):
-                tasks.append(Task(self._core.ids.next(), batch, len(tasks), target, request))
+            request = rows.request_of(spec, target)
+            for _ in range(spec.count):
+                task = Task(self._core.ids.next(), batch, len(tasks), target, request)
+                task.priority, task.held = spec.priority, spec.hold
+                task.not_before = not_before
+                tasks.append(task)
                 await _let_others_in(len(tasks))
         return tasks
+
+
+def check_priority(priority: int, principal: Principal) -> None:
+    """Everybody may step back; before others, one goes by an admin's word.
+
+    Raises:
+        DeniedError: it is above 0, and the caller is no admin.
+    """
+    if priority > 0 and not principal.is_admin:
+        raise DeniedError(
+            f"a priority of {priority} is an admin's to give", "give 0 or less, or ask an admin"
+        )
 
 
 def _check_same(first: str, digest: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 
@@ -16,6 +17,7 @@ from hakuriver.models.tasks import (
     AssignedGpu,
     Message,
     NodeVerdict,
+    QueuedTask,
     SubmitResponse,
     TaskDetail,
     TaskExplanation,
@@ -27,20 +29,21 @@ from hakuriver.targets import parse_target
 from hakuriver_host.db import rows
 from hakuriver_host.db.repository import TaskFilter
 from hakuriver_host.db.tables import BatchRow, TaskRow
-from hakuriver_host.domain import placement, reactor
-from hakuriver_host.domain.model import Batch, Effects, Request, Task
+from hakuriver_host.domain import placement, reactor, waiting
+from hakuriver_host.domain.cluster import turns_of
+from hakuriver_host.domain.model import Batch, Effects, Group, Task
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core, event_of_row, moment, optional_moment
 from hakuriver_host.services.nodes import Nodes
 from hakuriver_host.services.paths import log_path
-from hakuriver_host.services.submit import Submissions
+from hakuriver_host.services.submit import Submissions, check_priority
 
 _RECORD_SECONDS = 5.0
 """How long a kill waits until it is on the record; the writer goes on trying."""
 _BATCHES = SQLModel.metadata.tables[str(BatchRow.__tablename__)]
 _STOP_SECONDS = 120.0
 _LOOK_SECONDS = 1.0
-_PAST = {"pause": "paused", "resume": "resumed"}
+_PAST = {"pause": "paused", "resume": "resumed", "hold": "held", "release": "released"}
 
 
 def _respecify(batch: Batch) -> Callable[[Connection], None]:
@@ -75,7 +78,7 @@ class Tasks:
     async def list(self, wanted: TaskFilter, principal: Principal) -> Sequence[TaskSummary]:
         """Newest first; why each waits included."""
         found = await asyncio.to_thread(self._core.repository.tasks, wanted)
-        reasons: dict[Request, str] = {}
+        reasons: dict[Group, str] = {}
         return [self._summary(row, batch, principal, reasons) for row, batch in found]
 
     async def detail(self, task_id: int, principal: Principal) -> TaskDetail:
@@ -98,6 +101,7 @@ class Tasks:
             idle_stop_seconds=spec.idle_stop_seconds,
             max_retries=spec.max_retries,
             retry_on=list(spec.retry_on),
+            retry_delay_seconds=spec.retry_delay_seconds,
             target_numa_node_id=target.numa if target else None,
             stdout_path=log_path(task_id, max(1, row.attempt), "stdout"),
             stderr_path=log_path(task_id, max(1, row.attempt), "stderr"),
@@ -106,6 +110,23 @@ class Tasks:
             image=row.image,
             history=[event_of_row(event) for event in history],
         )
+
+    async def queue(self, owner: str | None, limit: int, principal: Principal) -> Sequence[QueuedTask]:
+        """Those that wait: in line first, in its order, then those that stand aside."""
+        queue = self._core.cluster.queue
+        line = queue.in_order(turns_of(self._core.cluster).of, owner, limit)
+        aside = (task for task in queue.aside() if owner in {None, task.batch.owner})
+        wanted = [*line, *((None, task) for task in itertools.islice(aside, limit - len(line)))]
+        places = {task.task_id: place for place, task in wanted}
+        found = await asyncio.to_thread(self._core.repository.tasks_of, list(places))
+        reasons: dict[Group, str] = {}
+        return [
+            QueuedTask(
+                **self._summary(row, batch, principal, reasons).model_dump(), position=places[row.task_id]
+            )
+            for row, batch in found
+            if row.state == TaskState.PENDING
+        ]
 
     async def explain(self, task_id: int) -> TaskExplanation:
         """Why it waits, node by node; for one that does not wait, how it is."""
@@ -123,7 +144,7 @@ class Tasks:
             task_id=task_id,
             status=task.state,
             summary=self._waiting(task, {}),
-            queue_position=cluster.queue.position(task_id),
+            queue_position=cluster.queue.position(task_id, turns_of(cluster).of),
             nodes=[*self._verdicts(task)],
         )
 
@@ -145,6 +166,33 @@ class Tasks:
         if task_id not in self._core.cluster.tasks:
             return Message(message=f"task {task_id} is killed")
         return Message(message=f"task {task_id} is being killed")
+
+    async def move(self, task_id: int, action: str, principal: Principal) -> Message:
+        """Holds or releases a task that waits.
+
+        Raises:
+            ConflictError: it does not wait.
+
+        """
+        await self.check_owns(task_id, principal)
+        decide = waiting.on_hold if action == "hold" else waiting.on_release
+        await self._core.apply(decide(self._core.cluster, task_id, principal.name, self._core.now()))
+        return Message(message=f"task {task_id} is {_PAST[action]}")
+
+    async def reprioritize(self, task_id: int, priority: int, principal: Principal) -> Message:
+        """Gives a task that waits another place in the queue.
+
+        Raises:
+            ConflictError: it does not wait.
+            DeniedError: the priority is an admin's to give.
+
+        """
+        await self.check_owns(task_id, principal)
+        check_priority(priority, principal)
+        await self._core.apply(
+            waiting.on_reprioritize(self._core.cluster, task_id, priority, principal.name, self._core.now())
+        )
+        return Message(message=f"task {task_id} has priority {priority}")
 
     async def signal(self, task_id: int, action: str, principal: Principal) -> Message:
         """Pauses or resumes. Returns when the Runner has done it.
@@ -285,7 +333,16 @@ class Tasks:
         principal.check_owns(row.owner, f"task {task_id}")
         if TaskState(row.state) not in FINAL:
             raise ConflictError(f"task {task_id} is {row.state}", "kill it first, or wait for its end")
-        again = batch.spec.model_copy(update={"targets": [row.target] if row.target else [], "count": 1})
+        again = batch.spec.model_copy(
+            update={
+                "targets": [row.target] if row.target else [],
+                "count": 1,
+                "hold": False,
+                "not_before": None,
+                "after": [],
+                "priority": batch.spec.priority if principal.is_admin else min(0, batch.spec.priority),
+            }
+        )
         return await self._submissions.submit(again, principal, key)
 
     async def owned_row(self, task_id: int, principal: Principal) -> TaskRow:
@@ -310,7 +367,7 @@ class Tasks:
         return found
 
     def _summary(
-        self, row: TaskRow, batch: Batch, principal: Principal, reasons: dict[Request, str]
+        self, row: TaskRow, batch: Batch, principal: Principal, reasons: dict[Group, str]
     ) -> TaskSummary:
         spec = batch.spec
         mine = principal.is_admin or principal.name == row.owner
@@ -338,6 +395,10 @@ class Tasks:
             target=row.target,
             assigned_node=None if row.state == TaskState.PENDING else row.node,
             unreachable=live is not None and self._unreachable(live),
+            priority=row.priority,
+            held=row.held,
+            not_before=optional_moment(rows.seconds(row.not_before)),
+            after=[*map(str, live.batch.after)] if live is not None and live.attempt == 0 else [],
             kill_requested=row.kill_requested,
             reason=self._reason(row, live, reasons),
             exit_code=row.exit_code,
@@ -351,7 +412,7 @@ class Tasks:
         node = self._core.cluster.nodes.get(task.node or "")
         return task.state in HOLDING and (node is None or node.state is NodeState.OFFLINE)
 
-    def _reason(self, row: TaskRow, live: Task | None, reasons: dict[Request, str]) -> str:
+    def _reason(self, row: TaskRow, live: Task | None, reasons: dict[Group, str]) -> str:
         if live is None or row.state != live.state:
             return row.reason
         if live.state is TaskState.PENDING:
@@ -361,14 +422,18 @@ class Tasks:
             return f"{live.node} is offline; what the task does is not known now"
         return live.reason
 
-    def _waiting(self, task: Task, reasons: dict[Request, str]) -> str:
-        if task.request not in reasons:
+    def _waiting(self, task: Task, reasons: dict[Group, str]) -> str:
+        if why := placement.waits_aside(task):
+            return why
+        if task.group not in reasons:
             cluster = self._core.cluster
-            reasons[task.request] = placement.waiting_reason(
-                task, cluster.nodes, cluster.ledger, cluster.claim
+            reasons[task.group] = placement.waiting_reason(
+                task, cluster.nodes, cluster.ledger, cluster.claim, turns_of(cluster)
             )
-        return reasons[task.request]
+        return reasons[task.group]
 
     def _verdicts(self, task: Task) -> Sequence[NodeVerdict]:
         cluster = self._core.cluster
-        return placement.explain(task, cluster.nodes.values(), cluster.ledger, cluster.claim)
+        return placement.explain(
+            task, cluster.nodes.values(), cluster.ledger, cluster.claim, turns_of(cluster)
+        )

@@ -23,6 +23,8 @@ from hakuriver.models.environments import PackResult, VersionInfo
 from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
 from hakuriver.models.tasks import (
     Message,
+    PriorityRequest,
+    QueuedTask,
     SubmitRequest,
     SubmitResponse,
     TaskDetail,
@@ -140,6 +142,21 @@ class AsyncClient:
 
     async def resume(self, task_id: int) -> Message:
         return await self._send(calls.resume(task_id))
+
+    async def hold(self, task_id: int) -> Message:
+        """Keeps a task that waits from being placed, until it is released."""
+        return await self._send(calls.hold(task_id))
+
+    async def release(self, task_id: int) -> Message:
+        return await self._send(calls.release(task_id))
+
+    async def reprioritize(self, task_id: int, priority: int) -> Message:
+        """Gives a task that waits another place in the queue: the higher the priority, the sooner."""
+        return await self._send(calls.reprioritize(task_id, PriorityRequest(priority=priority)))
+
+    async def queue(self, *, owner: str | None = None, limit: int | None = None) -> list[QueuedTask]:
+        """The tasks that wait: in line first, in its order, then those that stand aside."""
+        return await self._send(calls.queue(owner=owner, limit=limit))
 
     async def retry(self, task_id: int, *, idempotency_key: str | None = None) -> SubmitResponse:
         """Submits what a task that has ended asked for once more, as a new task; with a key, as `submit`."""

@@ -23,6 +23,8 @@ from hakuriver.models.environments import PackResult, VersionInfo
 from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
 from hakuriver.models.tasks import (
     Message,
+    PriorityRequest,
+    QueuedTask,
     SubmitRequest,
     SubmitResponse,
     TaskDetail,
@@ -139,6 +141,21 @@ class Client:
 
     def resume(self, task_id: int) -> Message:
         return self._send(calls.resume(task_id))
+
+    def hold(self, task_id: int) -> Message:
+        """Keeps a task that waits from being placed, until it is released."""
+        return self._send(calls.hold(task_id))
+
+    def release(self, task_id: int) -> Message:
+        return self._send(calls.release(task_id))
+
+    def reprioritize(self, task_id: int, priority: int) -> Message:
+        """Gives a task that waits another place in the queue: the higher the priority, the sooner."""
+        return self._send(calls.reprioritize(task_id, PriorityRequest(priority=priority)))
+
+    def queue(self, *, owner: str | None = None, limit: int | None = None) -> list[QueuedTask]:
+        """The tasks that wait: in line first, in its order, then those that stand aside."""
+        return self._send(calls.queue(owner=owner, limit=limit))
 
     def retry(self, task_id: int, *, idempotency_key: str | None = None) -> SubmitResponse:
         """Submits what a task that has ended asked for once more, as a new task; with a key, as `submit`."""

@@ -40,6 +40,8 @@ from hakuriver.models.environments import (
 from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
 from hakuriver.models.tasks import (
     Message,
+    PriorityRequest,
+    QueuedTask,
     SubmitRequest,
     SubmitResponse,
     TaskDetail,
@@ -176,6 +178,23 @@ def pause(task_id: int) -> Call[Message]:
 
 def resume(task_id: int) -> Call[Message]:
     return Call("POST", f"/api/command/{task_id}/resume", _model(Message))
+
+
+def hold(task_id: int) -> Call[Message]:
+    return Call("POST", f"/api/command/{task_id}/hold", _model(Message), repeatable=True)
+
+
+def release(task_id: int) -> Call[Message]:
+    return Call("POST", f"/api/command/{task_id}/release", _model(Message))
+
+
+def reprioritize(task_id: int, request: PriorityRequest) -> Call[Message]:
+    return Call("POST", f"/api/priority/{task_id}", _model(Message), body=_body(request), repeatable=True)
+
+
+def queue(*, owner: str | None = None, limit: int | None = None) -> Call[list[QueuedTask]]:
+    params = _params(owner=owner, limit=limit)
+    return Call("GET", "/api/queue", _model(list[QueuedTask]), params=params, repeatable=True)
 
 
 def retry(task_id: int, idempotency_key: str) -> Call[SubmitResponse]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
+from hakuriver.dependencies import parse_dependency
 from hakuriver.models.base import PeerModel, StrictModel, TaskId, Timestamp
 from hakuriver.models.environments import parse_reference
 from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
@@ -22,6 +24,12 @@ MAX_COUNT = 100_000
 """Tasks in one submission."""
 MAX_CORES = 100_000
 MAX_GPUS = 1_000
+MAX_PRIORITY = 1_000
+FIRST_YEAR, LAST_YEAR = 1980, 2200
+MAX_AFTER = 1_000
+"""Tasks that one may wait for."""
+MAX_RETRY_DELAY = 3_600
+"""Seconds: the longest pause before another attempt, however often it was doubled."""
 OWN_KEYS = "-"
 """The command of a VPS that only its owner's registered keys open."""
 
@@ -114,10 +122,38 @@ EnvironmentName = Annotated[str, AfterValidator(_check_container)]
 Network = Literal["host", "bridge", "none"]
 
 
+def _check_dependency(text: str) -> str:
+    return str(parse_dependency(text))
+
+
+def _check_moment(moment: datetime) -> datetime:
+    """Within what calendars, clocks and databases can all hold, in every time zone."""
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise ValueError(f"must be between the years {FIRST_YEAR} and {LAST_YEAR}")
+    return moment
+
+
+DependencyText = Annotated[str, AfterValidator(_check_dependency)]
+MAX_EXIT_CODE = 255
+ExitCode = Annotated[int, Field(ge=1, le=MAX_EXIT_CODE)]
+
+
 class RetryCause(StrEnum):
     FAILED = "failed"
     OOM = "oom"
     LOST = "lost"
+
+
+def _check_cause(value: object) -> object:
+    """Before it is read as one or the other, which would be told of twice."""
+    code = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_EXIT_CODE
+    if not (code or (isinstance(value, str) and value in set(RetryCause))):
+        raise ValueError(f"must be 'failed', 'oom', 'lost' or an exit code from 1 to {MAX_EXIT_CODE}")
+    return value
+
+
+RetriedOn = Annotated[RetryCause | ExitCode, BeforeValidator(_check_cause)]
+"""A cause, or an exit code of a task that failed."""
 
 
 class SubmitRequest(StrictModel):
@@ -165,11 +201,27 @@ class SubmitRequest(StrictModel):
     restart: Literal["always", "never"] = "always"
     """Of a VPS that ends unasked, as when its machine restarts: started again with all that is in it, or `failed`."""
     max_retries: int = Field(default=0, ge=0, le=1_000)
-    retry_on: tuple[RetryCause, ...] = tuple(
+    retry_on: tuple[RetriedOn, ...] = tuple(
         RetryCause
     )  # A default that can change is copied, deeply, for each request.
+    """Causes, and exit codes of those that failed."""
+    retry_delay_seconds: int = Field(default=0, ge=0, le=MAX_RETRY_DELAY)
+    """Pause before the first further attempt; it doubles before each one after that, up to an hour."""
+    priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
+    """The higher goes first; above 0 for admins."""
+    hold: bool = False
+    """It waits until it is released."""
+    not_before: Annotated[Timestamp, AfterValidator(_check_moment)] | None = None
+    """It waits at least until then."""
+    after: list[DependencyText] = Field(default=[], max_length=MAX_AFTER)
+    """`ID`, `ID:ok`, `ID:any` or `ID:failed`: it waits until these tasks, or all tasks of these batches, have completed,
+    ended or failed. It fails once they can't do so any more."""
     hold_for_node: bool = False
     """Queue it even when no node that is known now can ever run it."""
+
+    def is_retried(self, cause: RetryCause | None, exit_code: int | None) -> bool:
+        """Whether it is tried again after such an end, while `max_retries` lets it."""
+        return cause in self.retry_on or (cause is RetryCause.FAILED and exit_code in self.retry_on)
 
 
 class FailedTarget(PeerModel):
@@ -241,6 +293,12 @@ class TaskSummary(PeerModel):
     assigned_node: str | None = None
     unreachable: bool = False
     """Its node is offline: what it does is not known now."""
+    priority: int = 0
+    held: bool = False
+    not_before: Timestamp | None = None
+    """It waits at least until then; after an attempt that failed, for its next."""
+    after: list[str] = []
+    """What it waits for still, as `ID:ok`, `ID:any` or `ID:failed`."""
     kill_requested: bool = False
     reason: str = ""
     """Why it waits, or what the Runner does (image sync)."""
@@ -266,7 +324,8 @@ class TaskDetail(TaskSummary):
     time_limit_seconds: int | None = None
     idle_stop_seconds: int | None = None
     max_retries: int = 0
-    retry_on: list[RetryCause] = []
+    retry_on: list[RetryCause | ExitCode] = []
+    retry_delay_seconds: int = 0
     target_numa_node_id: int | None = None
     stdout_path: str
     """Relative to the shared directory."""
@@ -301,6 +360,18 @@ class TaskExplanation(PeerModel):
     queue_position: int | None = None
     """0 is the first in line; none when it does not wait."""
     nodes: list[NodeVerdict] = []
+
+
+class QueuedTask(TaskSummary):
+    """A task that waits, and where it stands."""
+
+    position: int | None = None
+    """0 is the first in line; none when it stands aside."""
+
+
+class PriorityRequest(StrictModel):
+    priority: int = Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)
+    """The higher goes first; above 0 for admins."""
 
 
 class Message(PeerModel):

@@ -29,7 +29,8 @@ def test_every_option_reaches_the_request(commands: Commands, host: FakeHost) ->
     words = (
         "task submit --target n1 --target n2:0::1,2 --cores 4 --memory 4Gi --env A=1 --env B=x=y --container torch"
         " --privileged --mount /data:/data:ro --workdir /shared --user 1000:100 --network host --shm-size 1G"
-        " --time-limit 1h30m --count 3 --name sweep --retries 2 --retry-on oom --retry-on lost --hold-for-node"
+        " --time-limit 1h30m --count 3 --name sweep --retries 2 --retry-on oom --retry-on 75 --retry-delay 10s --hold-for-node"
+        " --priority -5 --hold --not-before 2030-01-01T00:00+01:00 --after 11 --after 12:any"
         " -- python -c code"
     )
     assert commands(*words.split()).code == 0
@@ -51,8 +52,13 @@ def test_every_option_reaches_the_request(commands: Commands, host: FakeHost) ->
         "shm_size_bytes": 10**9,
         "time_limit_seconds": 5400,
         "max_retries": 2,
-        "retry_on": ["oom", "lost"],
+        "retry_on": ["oom", 75],
+        "retry_delay_seconds": 10,
         "hold_for_node": True,
+        "priority": -5,
+        "hold": True,
+        "not_before": "2030-01-01T00:00:00+01:00",
+        "after": ["11:ok", "12:any"],
     }
 
 

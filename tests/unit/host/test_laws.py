@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hakuriver.dependencies import Dependency, Outcome
 from hakuriver.states import FINAL, HOLDING, TaskState
+from hakuriver_host.domain.cluster import turns_of
+from hakuriver_host.domain.waiting import awaited, on_hold, on_release, on_reprioritize
 from support.simulation import Simulation
 
 NODES = ("a", "b")
@@ -30,6 +36,32 @@ class ClusterMachine(RuleBasedStateMachine):
     )
     def submit(self, cores: int, retries: int, where: str | None, gpus: int) -> None:
         self.sim.submit(cores, retries, where, gpus=gpus)
+
+    @rule(
+        cores=st.integers(0, 2),
+        priority=st.integers(-1, 1),
+        hold=st.booleans(),
+        delay=st.sampled_from([None, -1.0, 3.0, 40.0]),
+        after=st.lists(st.tuples(indices, st.sampled_from(Outcome)), max_size=3),
+    )
+    def submit_for_later(
+        self, cores: int, priority: int, hold: bool, delay: float | None, after: list[tuple[int, Outcome]]
+    ) -> None:
+        ids = sorted(self.sim.history)
+        when = None if delay is None else datetime.fromtimestamp(self.sim.now.wall + delay, UTC)
+        wanted = [Dependency(ids[index % len(ids)], outcome) for index, outcome in after if ids]
+        # One that has ended otherwise is refused when it is submitted, and never gets here.
+        wanted = [each for each in wanted if awaited(self.sim.cluster, each.task_id)]
+        self.sim.submit(cores, 0, None, priority=priority, hold=hold, not_before=when, after=wanted)
+
+    @precondition(lambda self: self.sim.history)
+    @rule(
+        index=indices,
+        what=st.sampled_from([(on_hold,), (on_release,), (on_reprioritize, -1), (on_reprioritize, 1)]),
+    )
+    def move(self, index: int, what: tuple[Any, ...]) -> None:
+        ids = sorted(self.sim.history)
+        self.sim.move(ids[index % len(ids)], *what)
 
     @rule(cores=st.integers(0, 2), where=st.sampled_from([None, "b"]), gpus=st.integers(0, 1))
     def submit_vps(self, cores: int, where: str | None, gpus: int) -> None:
@@ -221,9 +253,20 @@ class ClusterMachine(RuleBasedStateMachine):
     @invariant()
     def what_waits_is_in_the_queue(self) -> None:
         cluster = self.sim.cluster
-        assert {task.task_id for task in cluster.queue.in_order()} == {
+        line = [task for _, task in cluster.queue.in_order(turns_of(cluster).of)]
+        aside = list(cluster.queue.aside())
+        woken = {task.task_id for task in cluster.queue._woken}
+        assert {task.task_id for task in [*line, *aside]} == {
             i for i, task in cluster.tasks.items() if task.state is TaskState.PENDING
         }
+        assert not any(task.aside for task in line)
+        assert all(task.aside or task.task_id in woken for task in aside)
+        assert line == sorted(line, key=lambda task: (-task.priority, task.task_id))
+        for task in aside:
+            if task.batch.doom:
+                assert task.task_id in woken
+            else:
+                assert all(awaited(cluster, dependency.task_id) for dependency in task.batch.after)
 
     @invariant()
     def an_attempt_starts_at_most_once(self) -> None:
@@ -269,6 +312,10 @@ class ClusterMachine(RuleBasedStateMachine):
             assert not runner.attempts, "everything is acknowledged"
             assert sim.cluster.ledger.held(name, "cores") == 0, "nothing is held"
         assert len(sim.cluster.queue) == 0
+        assert not list(sim.cluster.queue.aside())
+        assert not sim.cluster.followers
+        assert not sim.cluster.watched
+        assert not sim.cluster.outcomes
 
 
 TestLaws = ClusterMachine.TestCase

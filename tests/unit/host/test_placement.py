@@ -9,7 +9,7 @@ from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import NodeState
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
 from hakuriver_host.domain.ledger import Ledger
-from hakuriver_host.domain.model import Batch, Node, Request, Task
+from hakuriver_host.domain.model import Batch, Group, Node, Request, Task
 from hakuriver_host.domain.order import FullestFirst
 from hakuriver_host.domain.placement import AT_ONCE, Claim, explain, impossible, place, waiting_reason
 from hakuriver_host.domain.queue import Queue
@@ -42,7 +42,7 @@ class Board:
         self.nodes = {each.name: each for each in nodes}
         self.queue, self.ledger, self.order = Queue(), Ledger(), FullestFirst()
         self.claim: Claim | None = None
-        self.blocked: set[Request] = set()
+        self.blocked: set[Group] = set()
 
     def add(self, *tasks: Task) -> None:
         for each in tasks:
@@ -103,7 +103,7 @@ def test_another_node_serves_the_small_ones_meanwhile() -> None:
     board.add(task(1, 3), task(2, 4), task(3, 2))
     placed = board.round()
     assert placed == {1: "a", 3: "b"}
-    assert board.claim == Claim(2, "a", task(2, 4).request)
+    assert board.claim == Claim(task(2, 4), "a", task(2, 4).request)
 
 
 def test_a_claim_on_a_node_that_went_away_is_given_up() -> None:
@@ -217,7 +217,7 @@ def test_never_over_committed_and_everything_possible_is_placed(
             break
         ended = min(running)
         board.end(running.pop(ended), ended)
-    left = list(board.queue.in_order())
+    left = [each for _, each in board.queue.in_order(lambda each: each.rank)]
     assert all(impossible(each_node, each.request) for each in left for each_node in board.nodes.values())
 
 

@@ -8,6 +8,7 @@ from hakuriver.errors import ConflictError, NotFoundError
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict, VerdictAction
 from hakuriver.states import NodeState, TaskState
 from hakuriver_host.domain import reactor
+from hakuriver_host.domain.waiting import on_hold, on_reprioritize
 from support.simulation import T0, Simulation
 
 
@@ -614,3 +615,33 @@ def test_what_was_before_a_restore_is_removed_though_the_vps_is_killed(sim: Simu
     sim.send_kills("a")
     sim.deliver_all()
     assert (task_id, 1) not in sim.runners["a"].attempts
+
+
+def test_a_higher_priority_takes_room_that_is_kept_for_a_lower_one(sim: Simulation) -> None:
+    running(sim)
+    large = placed(sim, cores=2)
+    small = placed(sim)
+    assert sim.cluster.claim is not None
+    assert sim.cluster.claim.task.task_id == large
+    assert small in sim.cluster.queue
+    urgent = placed(sim, priority=5)
+    assert states(sim, urgent) == [TaskState.ASSIGNING]
+    assert small in sim.cluster.queue
+
+
+def test_a_task_that_is_moved_before_the_claim_takes_its_room(sim: Simulation) -> None:
+    running(sim)
+    placed(sim, cores=2)
+    small = placed(sim)
+    sim.move(small, on_reprioritize, 5)
+    sim.schedule()
+    assert states(sim, small) == [TaskState.PENDING, TaskState.ASSIGNING]
+
+
+def test_the_claim_of_a_task_that_is_held_is_given_up(sim: Simulation) -> None:
+    running(sim)
+    large = placed(sim, cores=2)
+    small = placed(sim)
+    sim.move(large, on_hold)
+    sim.schedule()
+    assert states(sim, small) == [TaskState.ASSIGNING]

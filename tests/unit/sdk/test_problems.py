@@ -44,6 +44,9 @@ FOREIGN = (
 )
 
 
+_CAUSES = "must be 'failed', 'oom', 'lost' or an exit code from 1 to 255"
+
+
 def told(model: type[BaseModel], text: str) -> list[str]:
     try:
         model.model_validate_json(text)
@@ -99,7 +102,19 @@ def test_settings_too(section: str) -> None:
         ({"command": "x", "count": 0}, "must be at least 1"),
         ({"command": "x", "name": "x" * 200}, "must have at most 128 characters"),
         ({"command": "x", "network": "lan"}, "must be 'host', 'bridge' or 'none'"),
-        ({"command": "x", "retry_on": ["boredom"]}, "must be 'failed', 'oom' or 'lost'"),
+        ({"command": "x", "retry_on": ["boredom"]}, _CAUSES),
+        ({"command": "x", "retry_on": [0]}, _CAUSES),
+        ({"command": "x", "retry_on": [256]}, _CAUSES),
+        ({"command": "x", "after": ["12:maybe"]}, "'12:maybe' is not ID, ID:ok, ID:any or ID:failed"),
+        (
+            {"command": "x", "not_before": "9999-12-31T23:59:00-05:00"},
+            "must be between the years 1980 and 2200",
+        ),
+        ({"command": "x", "priority": 1001}, "must be at most 1000"),
+        (
+            {"command": "x", "not_before": "2026-01-01T00:00:00"},
+            "must be a time with its offset, such as 2026-01-31T10:00:00Z",
+        ),
         ({"command": "x", "colour": 1}, "is not known"),
     ],
 )
