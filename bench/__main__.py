@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m bench [containers] [processes] [scale] [idle] [environments] [vps] [deploy]`."""
+"""`make bench`, or `python -m bench [containers] [processes] [scale] [idle] [environments] [vps] [placement] [deploy]`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 # The daemons, links and waits of the tests serve here too.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from bench import containers, deploy, environments, idle, processes, scale, vps
+from bench import containers, deploy, environments, idle, placement, processes, scale, vps
 from bench.report import show
 
-MEASUREMENTS = (containers, processes, scale, idle, environments, vps, deploy)
+MEASUREMENTS = (containers, processes, scale, idle, environments, vps, placement, deploy)
 
 
 def main() -> int:

@@ -201,6 +201,22 @@ class TestAfter:
         assert (answer.status_code, answer.json()["error"]) == (403, "denied")
 
 
+class TestBackfill:
+    def test_what_is_over_in_time_runs_in_room_that_is_kept(self, cluster: Cluster) -> None:
+        runs = submit(cluster, "--cores", "2", "--time-limit", "10m", "--", "sleep", "600")
+        cluster.api.wait_state(runs, TaskState.RUNNING)
+        first = submit(cluster, "--cores", "4", "--", "true")
+        endless, long = submit(cluster, "--", "true"), submit(cluster, "--time-limit", "10m", "--", "true")
+        short = submit(cluster, "--time-limit", "1m", "--cores", "2", "--", "true")
+        assert cluster.api.wait_final(short).status is TaskState.COMPLETED
+        for each in (first, endless, long):
+            assert cluster.api.task(each).status is TaskState.PENDING
+        assert f"its room is kept for task {first}" in cluster.api.task(long).reason
+        cluster.api.kill(runs)
+        ends = [cluster.api.wait_final(each) for each in (first, endless, long)]
+        assert ends[0].started_at <= min(end.started_at for end in ends[1:])  # type: ignore[type-var, operator]
+
+
 class TestFurtherAttempts:
     def test_on_an_exit_code_after_a_while_that_doubles(self, cluster: Cluster) -> None:
         task = submit(

@@ -91,6 +91,9 @@ def take(
     task.reason = report.message or ""
     effects.progress.append(task)
     if report.status is not task.state and allowed(task.state, report.status):
+        if report.status is TaskState.RUNNING and cluster.claim and cluster.claim.node == node_name:
+            # When it ends at the latest is known now: others may use what is kept there until then.
+            freed(cluster, effects)
         how = "as it was asked to" if report.status is TaskState.STOPPED else f"on {node_name}"
         change(task, report.status, now, effects, report.message or how)
     return VerdictAction.KEEP

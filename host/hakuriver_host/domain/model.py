@@ -51,6 +51,8 @@ class Request:
     engine: str = "docker"
     node: str | None = None
     numa: int | None = None
+    limit: int | None = None
+    """Seconds that it runs at most; none is without limit."""
     privileged: bool = False
     mounts: tuple[str, ...] = ()
     """Folders of the node that it mounts."""

@@ -3,7 +3,8 @@
 `place` is one round: tasks in the order of their turns, each on the fullest node that it fits (so that large
 gaps stay for large tasks). The first task that must wait for room claims a node, and what comes later in the
 queue takes nothing there that it needs: small tasks cannot keep a large one waiting for ever. Where it waits for
-a GPU alone, its cores and memory are set aside, and others use the rest. The claim holds until the task is placed
+a GPU alone, its cores and memory are set aside, and others use the rest; and what is over by the time when it can start
+at the latest (see `backfill`) may have its room meanwhile. The claim holds until the task is placed
 or that node can no longer run it.
 """
 
@@ -19,6 +20,7 @@ from pathlib import PurePosixPath
 from hakuriver.dependencies import Dependency, Outcome
 from hakuriver.models.tasks import NodeVerdict
 from hakuriver.states import NodeState
+from hakuriver_host.domain.backfill import Clock, reservation
 from hakuriver_host.domain.gpus import Gpu, choose, has_well, lacking, short, suitable
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import CORES, Group, Node, Request, Task, quantity
@@ -48,6 +50,37 @@ class Round:
     """Groups of which nothing fits until something is freed."""
     more: bool = False
     """It ended before the queue did: there is more to place."""
+
+
+class Hopeless:
+    """Requests that found no room in a round: what asks for as much or more, and comes later, finds none either.
+
+    Where all is full, the smallest request answers for nearly all others, however many kinds there are.
+    """
+
+    def __init__(self) -> None:
+        self._least: list[Request] = []
+
+    def add(self, request: Request) -> None:
+        """One that asks for amounts alone; others say little about the rest."""
+        if request.gpus or request.node or request.numa is not None or request.privileged or request.mounts:
+            return
+        self._least = [known for known in self._least if not _asks_for_more(known, request)]
+        self._least.append(request)
+
+    def covers(self, request: Request) -> bool:
+        return any(_asks_for_more(request, known) for known in self._least)
+
+
+def _asks_for_more(request: Request, plain: Request) -> bool:
+    """Whether every node that has room for `request` has it for `plain`, which asks for amounts alone, and for no longer."""
+    return (
+        request.engine == plain.engine
+        and (request.limit is None or (plain.limit is not None and plain.limit <= request.limit))
+        and plain.avoided <= request.avoided
+        and plain.excluded <= request.excluded
+        and all(amount <= request.amount(name) for name, amount in plain.amounts)
+    )
 
 
 def impossible(node: Node, request: Request) -> str:
@@ -118,16 +151,18 @@ def place(
     claim: Claim | None,
     blocked: set[Group],
     turns: Turns | None = None,
+    clock: Clock | None = None,
 ) -> tuple[Round, Claim | None]:
     """One round. Enters each placement in the ledger at once, and takes the task out of the queue.
 
-    `turns` say who goes first; without them, whose priority is higher and who came first. `blocked` are the groups that the last round found no room for, valid while nothing was freed since;
+    `turns` say who goes first; without them, whose priority is higher and who came first. `clock` says when what runs
+    ends at the latest; without it, nothing is known to end. `blocked` are the groups that the last round found no room for, valid while nothing was freed since;
     `claim` is the claim in force. Gives the round, and the claim for the next.
     """
-    turns = turns or first_come(ledger)
+    turns, clock = turns or first_come(ledger), clock or Clock()
     if claim is not None and not _valid(claim, queue, nodes, turns):
         claim, blocked = None, set()
-    outcome = Round(blocked=set(blocked))
+    outcome, hopeless = Round(blocked=set(blocked)), Hopeless()
     groups = [group for group in queue.groups() if group not in blocked]
     heap = [(turns.of(task), index) for index, group in enumerate(groups) if (task := queue.first(group))]
     heapq.heapify(heap)
@@ -141,18 +176,20 @@ def place(
             # Its owner has been given something since.
             heapq.heappush(heap, (now, index))
             continue
-        if turns.over_limit(task):
+        if turns.over_limit(task) or hopeless.covers(task.request):
             outcome.blocked.add(group)
             continue
-        chosen = _choose(task, nodes, ledger, order, _before(task, claim, turns))
+        chosen = _choose(task, nodes, ledger, order, _before(task, claim, turns), clock)
         if chosen is None:
             outcome.blocked.add(group)
+            hopeless.add(task.request)
             if claim is None or turn < turns.of(claim.task):
                 claim = _claim_for(task, nodes.values(), ledger) or claim
             continue
         node, task.gpus = chosen
         queue.remove(task)
         ledger.hold(node.name, task.task_id, task.request, task.gpus, owner=group.owner)
+        turns.has_more(group.owner)
         if claim and claim.task is task:
             claim = None
         outcome.placed.append((task, node))
@@ -163,7 +200,12 @@ def place(
 
 
 def explain(
-    task: Task, nodes: Iterable[Node], ledger: Ledger, claim: Claim | None, turns: Turns | None = None
+    task: Task,
+    nodes: Iterable[Node],
+    ledger: Ledger,
+    claim: Claim | None,
+    turns: Turns | None = None,
+    clock: Clock | None = None,
 ) -> list[NodeVerdict]:
     """For each node, why the task is not placed there."""
     claim = _before(task, claim, turns or first_come(ledger))
@@ -171,7 +213,7 @@ def explain(
     verdicts = []
     for node in sorted(nodes, key=lambda node: node.name):
         never = impossible(node, task.request)
-        reason = never or _not_now(node, task, ledger, claim) or fits
+        reason = never or _not_now(node, task, ledger, claim, clock or Clock()) or fits
         verdicts.append(
             NodeVerdict(node=node.name, fits_now=reason == FITS, can_ever_fit=not never, reason=reason)
         )
@@ -184,9 +226,10 @@ def waiting_reason(
     ledger: Ledger,
     claim: Claim | None,
     turns: Turns | None = None,
+    clock: Clock | None = None,
 ) -> str:
     """Why one in line waits, in one line. Only one node is looked at closely: lists ask this for each task that waits."""
-    request, turns = task.request, turns or first_come(ledger)
+    request, turns, clock = task.request, turns or first_come(ledger), clock or Clock()
     if reason := turns.over_limit(task):
         return reason
     claim = _before(task, claim, turns)
@@ -194,7 +237,9 @@ def waiting_reason(
         node = nodes.get(request.node)
         if node is None:
             return f"no node named {request.node} has joined yet"
-        return f"{node.name}: {impossible(node, request) or _not_now(node, task, ledger, claim) or FITS}"
+        return (
+            f"{node.name}: {impossible(node, request) or _not_now(node, task, ledger, claim, clock) or FITS}"
+        )
     if not nodes:
         return "no node has joined yet"
     hopeful = [name for name, node in nodes.items() if not impossible(node, request)]
@@ -202,7 +247,7 @@ def waiting_reason(
         nearest = nearest_to(request, nodes.values())
         return f"no node can run it: {nearest.name}: {impossible(nearest, request)}"
     name = min(hopeful, key=lambda name: (not nodes[name].ready, name))
-    reason = f"{name}: {_not_now(nodes[name], task, ledger, claim) or FITS}"
+    reason = f"{name}: {_not_now(nodes[name], task, ledger, claim, clock) or FITS}"
     return reason if len(hopeful) == 1 else f"waits for one of {len(hopeful)} nodes; {reason}"
 
 
@@ -225,12 +270,12 @@ def _condition(dependency: Dependency) -> str:
     return f"task {dependency.task_id} to {how}"
 
 
-def _not_now(node: Node, task: Task, ledger: Ledger, claim: Claim | None) -> str:
+def _not_now(node: Node, task: Task, ledger: Ledger, claim: Claim | None, clock: Clock) -> str:
     """What keeps the task from a node that could run it; empty when nothing does."""
-    return hindrance(node, task.request) or _no_room(node, task, ledger, claim)
+    return hindrance(node, task.request) or _no_room(node, task, ledger, claim, clock)
 
 
-def _no_room(node: Node, task: Task, ledger: Ledger, claim: Claim | None) -> str:
+def _no_room(node: Node, task: Task, ledger: Ledger, claim: Claim | None, clock: Clock) -> str:
     for name, amount in task.request.amounts:
         free, total = ledger.free(node.name, node.capacity, name), node.capacity.get(name, 0)
         if amount > free:
@@ -238,7 +283,7 @@ def _no_room(node: Node, task: Task, ledger: Ledger, claim: Claim | None) -> str
     wanted = task.request.gpus
     if wanted is not None and (reason := short(node.gpus, _taken(node, ledger), wanted)):
         return reason
-    if claim and claim.node == node.name and not _leaves_room(claim, node, task.request, ledger):
+    if claim and claim.node == node.name and _beside(claim, node, task.request, ledger, clock) is None:
         return f"its room is kept for task {claim.task.task_id}, which is before in the queue"
     return ""
 
@@ -249,12 +294,28 @@ def _before(task: Task, claim: Claim | None, turns: Turns) -> Claim | None:
 
 
 def _leaves_room(claim: Claim, node: Node, request: Request, ledger: Ledger) -> bool:
-    """Whether the claim's task finds all that it needs beside this request, once the GPUs are free that it waits for."""
+    """Whether the claim's task finds the amounts that it needs beside this request, once the GPUs are free that it waits
+    for.
+    """
     amounts = Counter(dict(request.amounts)) + Counter(dict(claim.request.amounts))
     both = Request(amounts=tuple(amounts.items()))
-    if not ledger.fits(node.name, node.capacity, both):
-        return False
-    return request.gpus is None or _gpus_for(node, request, ledger, claim) is not None
+    return ledger.fits(node.name, node.capacity, both)
+
+
+def _beside(
+    claim: Claim, node: Node, request: Request, ledger: Ledger, clock: Clock
+) -> tuple[Gpu, ...] | None:
+    """The GPUs with which the request, that fits now, may run there without delaying the claim's task; none when it may
+    not.
+    """
+    if _leaves_room(claim, node, request, ledger):
+        return _gpus_for(node, request, ledger, claim)
+    reserved = reservation(claim.request, node, ledger, clock)
+    if reserved is None:
+        return None
+    if reserved.is_after(request, clock.now):
+        return _gpus_for(node, request, ledger, None)
+    return _gpus_for(node, request, ledger, claim) if reserved.leaves(request) else None
 
 
 def _gpus_for(node: Node, request: Request, ledger: Ledger, claim: Claim | None) -> tuple[Gpu, ...] | None:
@@ -272,7 +333,12 @@ def _taken(node: Node, ledger: Ledger) -> dict[str, int]:
 
 
 def _choose(
-    task: Task, nodes: Mapping[str, Node], ledger: Ledger, order: FullestFirst, claim: Claim | None
+    task: Task,
+    nodes: Mapping[str, Node],
+    ledger: Ledger,
+    order: FullestFirst,
+    claim: Claim | None,
+    clock: Clock,
 ) -> tuple[Node, tuple[Gpu, ...]] | None:
     """The fullest node that the task fits now, and that is not kept for one before it, which has the claim; with the
     GPUs that it gets.
@@ -284,12 +350,12 @@ def _choose(
         node = nodes.get(name)
         if node is None or not ledger.fits(name, node.capacity, request):
             continue
-        before = claim if claim is not None and claim.node == name else None
-        if before is not None and not _leaves_room(before, node, request, ledger):
-            continue
         if not _may_run(node, request):
             continue
-        gpus = _gpus_for(node, request, ledger, before)
+        if claim is not None and claim.node == name:
+            gpus = _beside(claim, node, request, ledger, clock)
+        else:
+            gpus = _gpus_for(node, request, ledger, None)
         if gpus is not None:
             return node, gpus
     return None

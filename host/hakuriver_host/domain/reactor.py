@@ -32,6 +32,7 @@ from hakuriver_host.domain.attempts import (
     told_to_kill,
     without_gpus,
 )
+from hakuriver_host.domain.backfill import clock_of
 from hakuriver_host.domain.cluster import Cluster, live_task, turns_of
 from hakuriver_host.domain.gpus import asked
 from hakuriver_host.domain.model import AttemptKey, Effects, Node, Now, Registration, Task
@@ -102,7 +103,14 @@ def on_schedule(cluster: Cluster, now: Now) -> Effects:
     turns = turns_of(cluster)
     cluster.shares.advance(now.mono, turns.shares())
     outcome, claim = place(
-        cluster.queue, cluster.nodes, cluster.ledger, cluster.order, cluster.claim, cluster.blocked, turns
+        cluster.queue,
+        cluster.nodes,
+        cluster.ledger,
+        cluster.order,
+        cluster.claim,
+        cluster.blocked,
+        turns,
+        clock_of(cluster.tasks, now),
     )
     freed_claim = cluster.claim is not None and claim is not cluster.claim
     cluster.claim, cluster.blocked = claim, set() if freed_claim else outcome.blocked

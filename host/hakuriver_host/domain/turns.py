@@ -98,10 +98,12 @@ is free; were it much, those would get more than they are due who hold little at
 
 
 class Turns:
-    """The order of all tasks while one round lasts. What is placed meanwhile counts at once."""
+    """The order of all tasks while one round lasts."""
 
     def __init__(self, shares: Shares, limits: Limits, ledger: Ledger, nodes: Iterable[Node] = ()) -> None:
         self._shares, self._limits, self._ledger = shares, limits, ledger
+        self._standings: dict[str, float] = {}
+        """Those that have been asked for."""
         self._totals: Counter[str] = Counter()
         for node in nodes:
             self._totals.update(node.capacity)
@@ -109,7 +111,14 @@ class Turns:
 
     def of(self, task: Task) -> Turn:
         owner = task.batch.owner
-        return Turn(-task.priority, self._shares.standing(owner, self._share(owner)), task.task_id)
+        standing = self._standings.get(owner)
+        if standing is None:
+            standing = self._standings[owner] = self._shares.standing(owner, self._share(owner))
+        return Turn(-task.priority, standing, task.task_id)
+
+    def has_more(self, owner: str) -> None:
+        """The owner has been given something."""
+        self._standings.pop(owner, None)
 
     def over_limit(self, task: Task) -> str:
         """Why its owner may not hold it now; empty when they may."""

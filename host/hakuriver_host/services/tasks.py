@@ -30,6 +30,7 @@ from hakuriver_host.db import rows
 from hakuriver_host.db.repository import TaskFilter
 from hakuriver_host.db.tables import BatchRow, TaskRow
 from hakuriver_host.domain import placement, reactor, waiting
+from hakuriver_host.domain.backfill import Clock, clock_of
 from hakuriver_host.domain.cluster import turns_of
 from hakuriver_host.domain.model import Batch, Effects, Group, Task
 from hakuriver_host.services.access import Principal
@@ -428,12 +429,15 @@ class Tasks:
         if task.group not in reasons:
             cluster = self._core.cluster
             reasons[task.group] = placement.waiting_reason(
-                task, cluster.nodes, cluster.ledger, cluster.claim, turns_of(cluster)
+                task, cluster.nodes, cluster.ledger, cluster.claim, turns_of(cluster), self._clock()
             )
         return reasons[task.group]
 
     def _verdicts(self, task: Task) -> Sequence[NodeVerdict]:
         cluster = self._core.cluster
         return placement.explain(
-            task, cluster.nodes.values(), cluster.ledger, cluster.claim, turns_of(cluster)
+            task, cluster.nodes.values(), cluster.ledger, cluster.claim, turns_of(cluster), self._clock()
         )
+
+    def _clock(self) -> Clock:
+        return clock_of(self._core.cluster.tasks, self._core.now())

@@ -5,18 +5,20 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hakuriver.models.tasks import SubmitRequest
+from hakuriver_host.domain.backfill import Clock
 from hakuriver_host.domain.gpus import GpuRequest
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import Batch, Node, Request, Task
 from hakuriver_host.domain.order import FullestFirst
-from hakuriver_host.domain.placement import Claim, place, waiting_reason
+from hakuriver_host.domain.placement import Claim, Hopeless, place, waiting_reason
 from hakuriver_host.domain.queue import Queue
 from hakuriver_host.domain.turns import Limits, Shares, Turns
 from unit.host.test_placement import node
@@ -25,11 +27,18 @@ DAY = 86_400.0
 
 
 def task(
-    task_id: int, owner: str, cores: int = 1, *, priority: int = 0, gpus: int = 0, memory: int = 0
+    task_id: int,
+    owner: str,
+    cores: int = 1,
+    *,
+    priority: int = 0,
+    gpus: int = 0,
+    memory: int = 0,
+    limit: int | None = None,
 ) -> Task:
     batch = Batch(task_id, owner, 0.0, SubmitRequest(command="x"), None, None)
     amounts = tuple((name, amount) for name, amount in (("cores", cores), ("memory", memory)) if amount)
-    request = Request(amounts=amounts, gpus=GpuRequest(gpus) if gpus else None)
+    request = Request(amounts=amounts, gpus=GpuRequest(gpus) if gpus else None, limit=limit)
     return Task(task_id, batch, 0, None, request, priority=priority)
 
 
@@ -51,15 +60,27 @@ class Lab:
         self.claim: Claim | None = None
         self.running: list[tuple[float, int, str]] = []
         self.lengths: dict[int, float] = {}
+        self.began: dict[int, float] = {}
+        self.limits_of: dict[int, int | None] = {}
         self.by_name = {each.name: each for each in self.nodes}
 
     def turns(self) -> Turns:
         return Turns(self.shares, self.limits, self.ledger, self.nodes)
 
+    def clock(self) -> Clock:
+        """What runs ends at its limit at the latest, if it has one."""
+
+        def ends(task_id: int) -> float | None:
+            limit = self.limits_of[task_id]
+            return None if limit is None else self.began.get(task_id, self.now) + limit
+
+        return Clock(self.now, ends)
+
     def submit(self, owner: str, seconds: float, cores: int = 1, **wanted: int) -> Task:
         self.made += 1
         made = task(self.made, owner, cores, **wanted)
         self.lengths[made.task_id] = seconds
+        self.limits_of[made.task_id] = made.request.limit
         self.queue.add(made)
         return made
 
@@ -70,10 +91,11 @@ class Lab:
             self.shares.advance(self.now, turns.shares())
             before = self.claim
             outcome, self.claim = place(
-                self.queue, self.by_name, self.ledger, self.order, self.claim, set(), turns
+                self.queue, self.by_name, self.ledger, self.order, self.claim, set(), turns, self.clock()
             )
             for placed, where in outcome.placed:
                 self.placed.append(placed.task_id)
+                self.began[placed.task_id] = self.now
                 seconds = self.lengths[placed.task_id]
                 self.used[placed.batch.owner] += placed.request.amount("cores") * seconds
                 heapq.heappush(self.running, (self.now + seconds, placed.task_id, where.name))
@@ -262,3 +284,34 @@ def test_never_beyond_limits_nobody_starves_and_equal_inputs_give_equal_decision
     stream: list[tuple[str, int, int, int, bool]],
 ) -> None:
     assert run(stream) == run(stream)
+
+
+@given(STREAM)
+@settings(max_examples=100)
+def test_what_is_known_to_find_no_room_is_not_looked_for_in_vain(
+    stream: list[tuple[str, int, int, int, bool]],
+) -> None:
+    """The shorter way decides as the longer one does."""
+    short = run(stream)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hopeless, "covers", lambda _self, _request: False)
+        assert run(stream) == short
+
+
+def test_what_asks_for_more_finds_no_room_either() -> None:
+    def asked(cores: int, memory: int = 0, **other: Any) -> Request:
+        return replace(task(1, "ada", cores, memory=memory).request, **other)
+
+    hopeless = Hopeless()
+    hopeless.add(asked(4, 8))
+    assert hopeless.covers(asked(4, 8))
+    assert hopeless.covers(asked(5, 8, node="a"))
+    assert hopeless.covers(asked(4, 9, gpus=GpuRequest(1)))
+    assert not hopeless.covers(asked(3, 99))
+    assert not hopeless.covers(asked(99, 7))
+    assert not hopeless.covers(asked(4, 8, engine="process"))
+    hopeless.add(asked(1, node="a"))
+    assert not hopeless.covers(asked(1, node="a")), "another node may have room"
+    hopeless.add(asked(2, 2, avoided=frozenset({"b"})))
+    assert hopeless.covers(asked(2, 2, avoided=frozenset({"b", "c"})))
+    assert not hopeless.covers(asked(2, 2))

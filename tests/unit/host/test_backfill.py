@@ -1,0 +1,143 @@
+"""Backfill: what runs in room that is kept for another, and that this other is never later for it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hakuriver_host.domain.backfill import SLACK_SECONDS, Clock, reservation
+from hakuriver_host.domain.gpus import Gpu
+from hakuriver_host.domain.ledger import Ledger
+from hakuriver_host.domain.placement import waiting_reason
+from unit.host.test_placement import node
+from unit.host.test_turns import Lab, task
+
+HOUR = 3_600
+
+
+def lab_with(*running: tuple[int, int | None]) -> Lab:
+    """One node of 16 cores, on which tasks of so many cores run up to their limits; a task of 12 cores is next."""
+    lab = Lab([node("a", 16)])
+    for cores, limit in running:
+        lab.submit("ada", limit or 10 * HOUR, cores, **({"limit": limit} if limit else {}))
+    lab.submit("ada", HOUR, 12)
+    lab.play()
+    assert len(lab.placed) == len(running)
+    assert lab.claim is not None
+    return lab
+
+
+def test_what_is_over_in_time_runs_meanwhile() -> None:
+    lab = lab_with((10, 2 * HOUR))
+    short = lab.submit("ada", HOUR, 5, limit=HOUR)
+    long = lab.submit("ada", HOUR, 5, limit=2 * HOUR)
+    endless = lab.submit("ada", HOUR, 5)
+    lab.play()
+    assert short.task_id in lab.placed
+    assert not {long.task_id, endless.task_id} & set(lab.placed)
+    assert "its room is kept for task 2" in waiting_reason(
+        long, lab.by_name, lab.ledger, lab.claim, lab.turns(), lab.clock()
+    ) or "cores free" in waiting_reason(long, lab.by_name, lab.ledger, lab.claim, lab.turns(), lab.clock())
+    while 2 not in lab.placed:
+        lab.wait()
+    assert lab.began[2] == 2 * HOUR
+
+
+def test_the_time_of_a_start_is_counted() -> None:
+    lab = lab_with((10, 2 * HOUR))
+    exact = lab.submit("ada", 1, 1, limit=2 * HOUR - int(SLACK_SECONDS))
+    beyond = lab.submit("ada", 1, 5, limit=2 * HOUR - int(SLACK_SECONDS) + 1)
+    lab.play()
+    assert exact.task_id in lab.placed
+    assert beyond.task_id not in lab.placed
+
+
+def test_what_is_left_beside_it_may_be_used_without_limit() -> None:
+    lab = lab_with((10, 2 * HOUR))
+    fits, one_more = lab.submit("ada", HOUR, 4), lab.submit("ada", HOUR, 1)
+    lab.play()
+    assert fits.task_id in lab.placed, "4 of 16 cores are left beside 12"
+    assert one_more.task_id not in lab.placed
+    while 2 not in lab.placed:
+        lab.wait()
+    assert lab.began[2] <= 2 * HOUR
+
+
+def test_where_no_end_is_known_all_room_is_kept() -> None:
+    lab = lab_with((10, None))
+    short = lab.submit("ada", 60, 1, limit=60)
+    lab.play()
+    assert short.task_id not in lab.placed
+
+
+def test_an_endless_task_that_need_not_end_is_no_hindrance() -> None:
+    lab = lab_with((4, None), (8, HOUR))
+    short = lab.submit("ada", 60, 4, limit=60)
+    lab.play()
+    assert short.task_id in lab.placed
+
+
+def test_a_reservation_for_gpus() -> None:
+    gpus = tuple(Gpu(f"g{number}", number) for number in range(3))
+    where, ledger = node("a", 16, gpus=gpus), Ledger()
+    wanted = task(9, "ada", 1, gpus=2).request
+    for number, end in enumerate([300.0, 100.0, 200.0], 1):
+        ledger.hold("a", number, task(number, "ada", 1, gpus=1).request, (gpus[number - 1],))
+        del end
+    ends = {1: 300.0, 2: 100.0, 3: 200.0}
+    found = reservation(wanted, where, ledger, Clock(0.0, ends.__getitem__))
+    assert found is not None
+    assert found.at == 200.0
+    assert (
+        reservation(wanted, where, ledger, Clock(0.0, lambda task_id: 100.0 if task_id == 2 else None))
+        is None
+    )
+
+
+STREAM = st.lists(
+    st.tuples(
+        st.integers(1, 8),
+        st.integers(1, 20),
+        st.floats(0.1, 1.0),
+        st.booleans(),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=50,
+)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@given(STREAM)
+@settings(max_examples=150)
+def test_who_has_a_reservation_is_never_later(
+    nodes: int, stream: list[tuple[int, int, float, bool, bool]]
+) -> None:
+    """Tasks run up to their limits, or a part of it; some have none."""
+    lab = Lab([node(name, 8) for name in "ab"[:nodes]])
+    promised: dict[int, float] = {}
+
+    def look() -> None:
+        claim = lab.claim
+        if claim is None:
+            return
+        found = reservation(claim.request, lab.by_name[claim.node], lab.ledger, lab.clock())
+        if found is not None:
+            number = claim.task.task_id
+            promised[number] = min(promised.get(number, found.at), found.at)
+
+    for cores, minutes, part, limited, wait in stream:
+        limit = minutes * 300
+        lab.submit("ada", limit * part, cores, **({"limit": limit} if limited else {}))
+        lab.play()
+        look()
+        if wait and lab.running:
+            lab.wait()
+            look()
+    while lab.running:
+        lab.wait()
+        look()
+    assert len(lab.placed) == lab.made
+    for number, at in promised.items():
+        assert lab.began[number] <= at, (number, at)
