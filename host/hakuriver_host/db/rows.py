@@ -50,7 +50,9 @@ def request_of(
         engine="docker" if in_container else "process",
         node=target.node if target else None,
         numa=target.numa if target else None,
-        limit=spec.time_limit_seconds,
+        limit=spec.time_limit_seconds
+        if spec.task_type == "command"
+        else None,  # A VPS may be given more time.
         privileged=bool(spec.privileged),
         mounts=tuple(mount.partition(":")[0] for mount in spec.additional_mounts or ())
         if in_container

@@ -48,10 +48,10 @@ def clock_of(tasks: Mapping[int, Task], now: Now) -> Clock:
     """For the tasks of a cluster."""
 
     def ends(task_id: int) -> float | None:
-        task = tasks[task_id]
-        limit = task.batch.spec.time_limit_seconds
-        if limit is None:
-            return None
+        task = tasks.get(task_id)
+        limit = task.batch.spec.time_limit_seconds if task else None
+        if task is None or limit is None or task.batch.spec.task_type == "vps":
+            return None  # A VPS may be given more time.
         began = SLACK_SECONDS if task.started_at is None else task.started_at - now.wall
         return now.mono + max(0.0, began + limit)
 

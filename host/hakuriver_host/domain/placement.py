@@ -11,16 +11,17 @@ or that node can no longer run it.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from hakuriver.dependencies import Dependency, Outcome
 from hakuriver.models.tasks import NodeVerdict
 from hakuriver.states import NodeState
-from hakuriver_host.domain.backfill import Clock, reservation
+from hakuriver_host.domain.backfill import Clock, Reservation, reservation
 from hakuriver_host.domain.gpus import Gpu, choose, has_well, lacking, short, suitable
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import CORES, Group, Node, Request, Task, quantity
@@ -39,6 +40,8 @@ class Claim:
     task: Task
     node: str
     request: Request
+    promised: float = math.inf
+    """By when it can be served, on the clock that only goes forward: the earliest time that was ever reckoned."""
 
 
 @dataclass(slots=True)
@@ -163,6 +166,7 @@ def place(
     if claim is not None and not _valid(claim, queue, nodes, turns):
         claim, blocked = None, set()
     outcome, hopeless = Round(blocked=set(blocked)), Hopeless()
+    kept = _kept(claim, nodes, ledger, clock)
     groups = [group for group in queue.groups() if group not in blocked]
     heap = [(turns.of(task), index) for index, group in enumerate(groups) if (task := queue.first(group))]
     heapq.heapify(heap)
@@ -176,26 +180,36 @@ def place(
             # Its owner has been given something since.
             heapq.heappush(heap, (now, index))
             continue
-        if turns.over_limit(task) or hopeless.covers(task.request):
+        claims = claim is not None and claim.task is task
+        if turns.over_limit(task) or (hopeless.covers(task.request) and not claims):
             outcome.blocked.add(group)
             continue
-        chosen = _choose(task, nodes, ledger, order, _before(task, claim, turns), clock)
+        chosen = _choose(task, nodes, ledger, order, kept if _goes_before(claim, task) else None)
         if chosen is None:
             outcome.blocked.add(group)
             hopeless.add(task.request)
-            if claim is None or turn < turns.of(claim.task):
+            if claim is None or not (claims or _goes_before(claim, task)):
                 claim = _claim_for(task, nodes.values(), ledger) or claim
+                kept = _kept(claim, nodes, ledger, clock)
             continue
         node, task.gpus = chosen
         queue.remove(task)
         ledger.hold(node.name, task.task_id, task.request, task.gpus, owner=group.owner)
         turns.has_more(group.owner)
-        if claim and claim.task is task:
-            claim = None
+        if claims:
+            # Those who were kept out come first now; a round of their own finds who is next to claim.
+            claim, outcome.more = None, True
+            outcome.placed.append((task, node))
+            break
+        if kept is not None and kept.node is node:
+            kept.forget()
         outcome.placed.append((task, node))
         if following := queue.first(group):
             heapq.heappush(heap, (turns.of(following), index))
-    outcome.more = bool(heap)
+    outcome.more = outcome.more or bool(heap)
+    if claim is not None and turns.over_limit(claim.task):
+        # Its owner has been given something else meanwhile. Room that may not be used is not kept.
+        claim, outcome.blocked, outcome.more = None, set(), True
     return outcome, claim
 
 
@@ -204,16 +218,16 @@ def explain(
     nodes: Iterable[Node],
     ledger: Ledger,
     claim: Claim | None,
-    turns: Turns | None = None,
     clock: Clock | None = None,
 ) -> list[NodeVerdict]:
     """For each node, why the task is not placed there."""
-    claim = _before(task, claim, turns or first_come(ledger))
+    known = {node.name: node for node in nodes}
+    kept = _kept(claim, known, ledger, clock or Clock()) if _goes_before(claim, task) else None
     fits = "fits, once it is in line" if task.aside else FITS
     verdicts = []
-    for node in sorted(nodes, key=lambda node: node.name):
+    for node in sorted(known.values(), key=lambda node: node.name):
         never = impossible(node, task.request)
-        reason = never or _not_now(node, task, ledger, claim, clock or Clock()) or fits
+        reason = never or _not_now(node, task, ledger, kept) or fits
         verdicts.append(
             NodeVerdict(node=node.name, fits_now=reason == FITS, can_ever_fit=not never, reason=reason)
         )
@@ -229,17 +243,15 @@ def waiting_reason(
     clock: Clock | None = None,
 ) -> str:
     """Why one in line waits, in one line. Only one node is looked at closely: lists ask this for each task that waits."""
-    request, turns, clock = task.request, turns or first_come(ledger), clock or Clock()
-    if reason := turns.over_limit(task):
+    request = task.request
+    if reason := (turns or first_come(ledger)).over_limit(task):
         return reason
-    claim = _before(task, claim, turns)
+    kept = _kept(claim, nodes, ledger, clock or Clock()) if _goes_before(claim, task) else None
     if request.node is not None:
         node = nodes.get(request.node)
         if node is None:
             return f"no node named {request.node} has joined yet"
-        return (
-            f"{node.name}: {impossible(node, request) or _not_now(node, task, ledger, claim, clock) or FITS}"
-        )
+        return f"{node.name}: {impossible(node, request) or _not_now(node, task, ledger, kept) or FITS}"
     if not nodes:
         return "no node has joined yet"
     hopeful = [name for name, node in nodes.items() if not impossible(node, request)]
@@ -247,7 +259,7 @@ def waiting_reason(
         nearest = nearest_to(request, nodes.values())
         return f"no node can run it: {nearest.name}: {impossible(nearest, request)}"
     name = min(hopeful, key=lambda name: (not nodes[name].ready, name))
-    reason = f"{name}: {_not_now(nodes[name], task, ledger, claim, clock) or FITS}"
+    reason = f"{name}: {_not_now(nodes[name], task, ledger, kept) or FITS}"
     return reason if len(hopeful) == 1 else f"waits for one of {len(hopeful)} nodes; {reason}"
 
 
@@ -270,12 +282,12 @@ def _condition(dependency: Dependency) -> str:
     return f"task {dependency.task_id} to {how}"
 
 
-def _not_now(node: Node, task: Task, ledger: Ledger, claim: Claim | None, clock: Clock) -> str:
+def _not_now(node: Node, task: Task, ledger: Ledger, kept: Kept | None) -> str:
     """What keeps the task from a node that could run it; empty when nothing does."""
-    return hindrance(node, task.request) or _no_room(node, task, ledger, claim, clock)
+    return hindrance(node, task.request) or _no_room(node, task, ledger, kept)
 
 
-def _no_room(node: Node, task: Task, ledger: Ledger, claim: Claim | None, clock: Clock) -> str:
+def _no_room(node: Node, task: Task, ledger: Ledger, kept: Kept | None) -> str:
     for name, amount in task.request.amounts:
         free, total = ledger.free(node.name, node.capacity, name), node.capacity.get(name, 0)
         if amount > free:
@@ -283,39 +295,73 @@ def _no_room(node: Node, task: Task, ledger: Ledger, claim: Claim | None, clock:
     wanted = task.request.gpus
     if wanted is not None and (reason := short(node.gpus, _taken(node, ledger), wanted)):
         return reason
-    if claim and claim.node == node.name and _beside(claim, node, task.request, ledger, clock) is None:
-        return f"its room is kept for task {claim.task.task_id}, which is before in the queue"
+    if kept is not None and kept.node is node and kept.beside(task.request) is None:
+        return f"its room is kept for task {kept.claim.task.task_id}, which is before in the queue"
     return ""
 
 
-def _before(task: Task, claim: Claim | None, turns: Turns) -> Claim | None:
-    """The claim, if it is of a task that goes before this one."""
-    return claim if claim is not None and turns.of(claim.task) < turns.of(task) else None
-
-
-def _leaves_room(claim: Claim, node: Node, request: Request, ledger: Ledger) -> bool:
-    """Whether the claim's task finds the amounts that it needs beside this request, once the GPUs are free that it waits
-    for.
+def _goes_before(claim: Claim | None, task: Task) -> bool:
+    """Whether the claim's task goes before this one. Once it has the claim, only a higher priority goes before it, and
+    what its owner submitted before it: were it by shares, which change with all that is given, its room could be given
+    away for ever.
     """
-    amounts = Counter(dict(request.amounts)) + Counter(dict(claim.request.amounts))
-    both = Request(amounts=tuple(amounts.items()))
-    return ledger.fits(node.name, node.capacity, both)
+    if claim is None or claim.task is task:
+        return False
+    if claim.task.batch.owner == task.batch.owner:
+        return claim.task.rank < task.rank
+    return claim.task.priority >= task.priority
 
 
-def _beside(
-    claim: Claim, node: Node, request: Request, ledger: Ledger, clock: Clock
-) -> tuple[Gpu, ...] | None:
-    """The GPUs with which the request, that fits now, may run there without delaying the claim's task; none when it may
-    not.
-    """
-    if _leaves_room(claim, node, request, ledger):
-        return _gpus_for(node, request, ledger, claim)
-    reserved = reservation(claim.request, node, ledger, clock)
-    if reserved is None:
-        return None
-    if reserved.is_after(request, clock.now):
-        return _gpus_for(node, request, ledger, None)
-    return _gpus_for(node, request, ledger, claim) if reserved.leaves(request) else None
+@dataclass(slots=True)
+class Kept:
+    """The room that a claim keeps on its node, while one round lasts."""
+
+    claim: Claim
+    node: Node
+    ledger: Ledger
+    clock: Clock
+    _reserved: Reservation | None = None
+    _is_known: bool = False
+
+    def forget(self) -> None:
+        """Something was placed on the node."""
+        self._is_known = False
+
+    def beside(self, request: Request) -> tuple[Gpu, ...] | None:
+        """The GPUs with which a request, that fits now, may run there without making the claim's task late; none when
+        it may not.
+        """
+        node, ledger = self.node, self.ledger
+        others = _gpus_for(node, request, ledger, self.claim)
+        if others is not None and self._leaves_room(request):
+            return others
+        reserved = self._reservation()
+        if reserved is None or self.clock.now > reserved.at:
+            return None
+        if reserved.is_after(request, self.clock.now):
+            return _gpus_for(node, request, ledger, None)
+        return others if reserved.leaves(request) else None
+
+    def _leaves_room(self, request: Request) -> bool:
+        """Whether the claim's task finds its amounts beside this request, once the GPUs are free that it waits for."""
+        amounts = Counter(dict(request.amounts)) + Counter(dict(self.claim.request.amounts))
+        both = Request(amounts=tuple(amounts.items()))
+        return self.ledger.fits(self.node.name, self.node.capacity, both)
+
+    def _reservation(self) -> Reservation | None:
+        """What was promised stays: tasks that take long to start would move it on and on."""
+        if not self._is_known:
+            found = reservation(self.claim.request, self.node, self.ledger, self.clock)
+            if found is not None:
+                self.claim.promised = min(self.claim.promised, found.at)
+                found = replace(found, at=self.claim.promised)
+            self._reserved, self._is_known = found, True
+        return self._reserved
+
+
+def _kept(claim: Claim | None, nodes: Mapping[str, Node], ledger: Ledger, clock: Clock) -> Kept | None:
+    node = nodes.get(claim.node) if claim else None
+    return Kept(claim, node, ledger, clock) if claim and node else None
 
 
 def _gpus_for(node: Node, request: Request, ledger: Ledger, claim: Claim | None) -> tuple[Gpu, ...] | None:
@@ -337,8 +383,7 @@ def _choose(
     nodes: Mapping[str, Node],
     ledger: Ledger,
     order: FullestFirst,
-    claim: Claim | None,
-    clock: Clock,
+    kept: Kept | None,
 ) -> tuple[Node, tuple[Gpu, ...]] | None:
     """The fullest node that the task fits now, and that is not kept for one before it, which has the claim; with the
     GPUs that it gets.
@@ -352,8 +397,8 @@ def _choose(
             continue
         if not _may_run(node, request):
             continue
-        if claim is not None and claim.node == name:
-            gpus = _beside(claim, node, request, ledger, clock)
+        if kept is not None and kept.node is node:
+            gpus = kept.beside(request)
         else:
             gpus = _gpus_for(node, request, ledger, None)
         if gpus is not None:

@@ -17,7 +17,7 @@ from sqlmodel import SQLModel
 from hakuriver.errors import HakuRiverError, NotFoundError, StorageError
 from hakuriver.ids import EPOCH_MS
 from hakuriver.models.nodes import ClusterSample, ClusterStatus, HealthHistory, NodeSample
-from hakuriver.states import NodeState
+from hakuriver.states import NodeState, TaskState
 from hakuriver.version import __version__
 from hakuriver_host.db.repository import SHARES_KEY
 from hakuriver_host.db.tables import BatchRow, EventRow, MetaRow, TaskRow
@@ -178,6 +178,11 @@ class Monitor:
         )
         return time
 
+    def _is_back(self, task_id: int) -> bool:
+        """It was lost, and its Runner has come back with it since it was read."""
+        task = self._core.cluster.tasks.get(task_id)
+        return task is not None and task.state is not TaskState.LOST
+
     async def _remove_old(self, now: float) -> None:
         core = self._core
         before = int((now - core.settings.host.final_task_days * _DAY) * 1000)
@@ -185,7 +190,9 @@ class Monitor:
             for start in range(0, len(found), _LOGS_AT_ONCE):
                 some = found[start : start + _LOGS_AT_ONCE]
                 await core.share.call(lambda some=some: _remove_logs(core.settings.paths.shared_dir, some))  # type: ignore[misc]
-            ids = [row.task_id for row in found]
+            ids = [row.task_id for row in found if not self._is_back(row.task_id)]
+            if not ids:
+                break
             for task_id in ids:
                 core.cluster.tasks.pop(task_id, None)
 

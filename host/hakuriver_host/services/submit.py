@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,8 @@ class Submissions:
         self._versions: dict[str, _Pinned] = {}
         self._names: set[str] = set()
         """Of VPS that are being made."""
+        self._coming: Counter[str] = Counter()
+        """How many tasks of each user are being submitted."""
         self._under_way: dict[tuple[str, str], _UnderWay] = {}
 
     async def submit(
@@ -155,7 +158,7 @@ class Submissions:
         targets, failed = self._sort_targets(spec, wanted)
         with contextlib.ExitStack() as watched:
             waits = await self._waits(spec, principal, watched)
-            self._check_waiting(principal.name, len(targets) * spec.count)
+            watched.enter_context(self._coming_in(principal.name, len(targets) * spec.count))
             batch = await self._batch(spec, principal)
             batch.after = waits
             tasks = await self._make_tasks(batch, targets)
@@ -309,14 +312,21 @@ class Submissions:
             if reason := self._core.cluster.limits.forbids(rows.request_of(spec, target)):
                 raise ImpossibleError(reason, "ask for less, or ask an admin: scheduling.max_*_per_user")
 
-    def _check_waiting(self, owner: str, number: int) -> None:
+    @contextlib.contextmanager
+    def _coming_in(self, owner: str, number: int) -> Iterator[None]:
+        """Checks that so many more of a user's tasks may wait, and counts them until they do."""
         most = self._core.cluster.limits.waiting
-        waiting = self._core.cluster.queue.number_of(owner)
+        waiting = self._core.cluster.queue.number_of(owner) + self._coming[owner]
         if most is not None and waiting + number > most:
             raise ConflictError(
                 f"{most} tasks of one user may wait: {waiting} of {owner} do, {number} more are submitted",
                 "wait until some have started, or submit fewer (scheduling.max_waiting_per_user)",
             )
+        self._coming[owner] += number
+        try:
+            yield
+        finally:
+            self._coming[owner] -= number
 
     async def _waits(
         self, spec: SubmitRequest, principal: Principal, watched: contextlib.ExitStack

@@ -435,9 +435,7 @@ class Tasks:
 
     def _verdicts(self, task: Task) -> Sequence[NodeVerdict]:
         cluster = self._core.cluster
-        return placement.explain(
-            task, cluster.nodes.values(), cluster.ledger, cluster.claim, turns_of(cluster), self._clock()
-        )
+        return placement.explain(task, cluster.nodes.values(), cluster.ledger, cluster.claim, self._clock())
 
     def _clock(self) -> Clock:
         return clock_of(self._core.cluster.tasks, self._core.now())

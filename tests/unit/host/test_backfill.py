@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hakuriver_host.domain.backfill import SLACK_SECONDS, Clock, reservation
+from hakuriver.models.tasks import SubmitRequest
+from hakuriver_host.db.rows import request_of
+from hakuriver_host.domain.backfill import SLACK_SECONDS, Clock, clock_of, reservation
 from hakuriver_host.domain.gpus import Gpu
 from hakuriver_host.domain.ledger import Ledger
+from hakuriver_host.domain.model import Batch, Now, Task
 from hakuriver_host.domain.placement import waiting_reason
 from unit.host.test_placement import node
 from unit.host.test_turns import Lab, task
@@ -78,13 +83,54 @@ def test_an_endless_task_that_need_not_end_is_no_hindrance() -> None:
     assert short.task_id in lab.placed
 
 
+def test_gpus_that_are_free_meanwhile_are_used() -> None:
+    gpus = tuple(Gpu(f"g{number}", number) for number in range(4))
+    lab = Lab([node("a", 64, gpus=gpus)])
+    lab.submit("ada", 10 * HOUR, 1, gpus=2, limit=10 * HOUR)
+    large = lab.submit("ada", HOUR, 1, gpus=4)
+    short, endless = lab.submit("ada", 600, 1, gpus=1, limit=600), lab.submit("ada", 600, 1, gpus=1)
+    lab.play()
+    assert short.task_id in lab.placed
+    assert endless.task_id not in lab.placed
+    while large.task_id not in lab.began:
+        lab.wait()
+    assert lab.began[large.task_id] == 10 * HOUR
+
+
+def test_a_promise_stays_where_starts_take_long() -> None:
+    """What has not started yet has its whole time before it, again and again: that moves no promise."""
+    lab = Lab([node("a", 8)])
+    lab.submit("ada", HOUR, 4, limit=HOUR)
+    large = lab.submit("ada", HOUR, 8)
+    lab.play()
+    lab.clock = lambda: Clock(lab.now, lambda task_id: HOUR if task_id == 1 else lab.now + 120.0)  # type: ignore[method-assign]
+    for _ in range(40):
+        for _ in range(2):
+            lab.submit("bob", 900, 1, limit=60)
+        lab.play()
+        if large.task_id in lab.began:
+            break
+        lab.wait()
+    assert lab.began[large.task_id] <= HOUR + 900, "but for the one that started slowly just before"
+
+
+def test_a_vps_has_no_known_end_since_it_may_be_given_more_time() -> None:
+    spec = SubmitRequest(task_type="vps", command="-", time_limit_seconds=60)
+    assert request_of(spec, None).limit is None
+    vps = Task(1, Batch(1, "ada", 0.0, spec, "base", "1"), 0, None, request_of(spec, None), started_at=5.0)
+    assert clock_of({1: vps}, Now(10.0, 10.0)).ends(1) is None
+    command = replace(vps, batch=replace(vps.batch, spec=spec.model_copy(update={"task_type": "command"})))
+    assert clock_of({1: command}, Now(10.0, 1_000.0)).ends(1) == 1_055.0
+    assert clock_of({1: replace(command, started_at=None)}, Now(10.0, 1_000.0)).ends(1) == 1_120.0
+    assert clock_of({}, Now(10.0, 10.0)).ends(1) is None
+
+
 def test_a_reservation_for_gpus() -> None:
     gpus = tuple(Gpu(f"g{number}", number) for number in range(3))
     where, ledger = node("a", 16, gpus=gpus), Ledger()
     wanted = task(9, "ada", 1, gpus=2).request
-    for number, end in enumerate([300.0, 100.0, 200.0], 1):
+    for number in (1, 2, 3):
         ledger.hold("a", number, task(number, "ada", 1, gpus=1).request, (gpus[number - 1],))
-        del end
     ends = {1: 300.0, 2: 100.0, 3: 200.0}
     found = reservation(wanted, where, ledger, Clock(0.0, ends.__getitem__))
     assert found is not None

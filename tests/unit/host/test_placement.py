@@ -49,9 +49,18 @@ class Board:
             self.queue.add(each)
 
     def round(self) -> dict[int, str]:
-        outcome, self.claim = place(self.queue, self.nodes, self.ledger, self.order, self.claim, self.blocked)
-        self.blocked = outcome.blocked
-        return {placed.task_id: where.name for placed, where in outcome.placed}
+        """And those that follow at once, since somebody's claim was served."""
+        placed: dict[int, str] = {}
+        while True:
+            before = self.claim
+            outcome, self.claim = place(
+                self.queue, self.nodes, self.ledger, self.order, self.claim, self.blocked
+            )
+            placed |= {each.task_id: where.name for each, where in outcome.placed}
+            freed = before is not None and self.claim is not before
+            self.blocked = set() if freed else outcome.blocked
+            if not freed or not outcome.more:
+                return placed
 
     def end(self, where: str, task_id: int) -> None:
         self.ledger.release(where, task_id)

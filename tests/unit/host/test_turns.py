@@ -156,7 +156,8 @@ def test_who_comes_late_goes_first_and_the_past_fades() -> None:
         lab.wait()
     guest = lab.submit("bob", 3_600)
     lab.wait()
-    assert lab.placed[-1] == guest.task_id
+    lab.wait()
+    assert lab.placed[-1] == guest.task_id, "after the one for which the room was kept"
     before = lab.shares.means()["ada"]
     lab.shares.advance(lab.now, {})
     lab.shares.advance(lab.now + DAY, {})
@@ -211,6 +212,30 @@ def test_a_large_task_of_a_heavy_user_starts_in_spite_of_a_stream_of_small_ones(
     raise AssertionError("it never started")
 
 
+@pytest.mark.parametrize("nodes", [1, 2, 4])
+def test_a_claim_holds_whoever_has_had_less_by_then(nodes: int) -> None:
+    """Those who always have small tasks never give the room away that is kept for a large one of one of them."""
+    chance = random.Random(nodes)
+    lab = Lab([node(name, 16) for name in "abcd"[:nodes]], Shares(7 * DAY))
+    owners = ("ada", "bob", "cyd")
+
+    def more() -> None:
+        for owner in owners:
+            while lab.queue.number_of(owner) < 20:
+                lab.submit(owner, chance.uniform(600, 7_200))
+
+    more()
+    lab.play()
+    for _ in range(200):
+        lab.wait()
+        more()
+    large, asked = lab.submit("ada", 600, 16), lab.now
+    while large.task_id not in lab.began:
+        lab.wait()
+        more()
+        assert lab.now - asked < 6 * 3_600, "all that ran then is over after two hours"
+
+
 def test_shares_outlive_a_restart() -> None:
     shares = Shares(DAY)
     shares.advance(0.0, {"ada": 0.5})
@@ -241,6 +266,19 @@ def test_a_user_at_the_limit_waits_and_holds_nobody_up() -> None:
     while lab.running:
         lab.wait()
     assert large.task_id in lab.placed
+
+
+def test_room_is_not_kept_for_one_whose_owner_has_come_to_the_limit_since() -> None:
+    lab = Lab([node("a", 8), node("b", 4)], limits=Limits({"cores": 10}))
+    lab.submit("cyd", 100, 5)
+    lab.play()
+    assert lab.placed == [1]
+    large, small = lab.submit("ada", 100, 8), lab.submit("ada", 100, 4)
+    other = lab.submit("bob", 100, 1)
+    lab.play()
+    assert small.task_id in lab.placed
+    assert other.task_id in lab.placed, "ada, who holds 4 of 10 cores, may not have 8 more"
+    assert large.task_id not in lab.placed
 
 
 def test_a_request_beyond_the_limit_is_told_of() -> None:
