@@ -180,15 +180,17 @@ def place(
             # Its owner has been given something since.
             heapq.heappush(heap, (now, index))
             continue
-        claims = claim is not None and claim.task is task
-        if turns.over_limit(task) or (hopeless.covers(task.request) and not claims):
+        claims, kept_out = claim is not None and claim.task is task, _goes_before(claim, task)
+        # What was kept out by the claim says nothing of those whom the claim does not keep out.
+        alike = kept_out or claim is None
+        if turns.over_limit(task) or (alike and hopeless.covers(task.request)):
             outcome.blocked.add(group)
             continue
-        chosen = _choose(task, nodes, ledger, order, kept if _goes_before(claim, task) else None)
+        chosen = _choose(task, nodes, ledger, order, kept if kept_out else None)
         if chosen is None:
             outcome.blocked.add(group)
             hopeless.add(task.request)
-            if claim is None or not (claims or _goes_before(claim, task)):
+            if claim is None or not (claims or kept_out):
                 claim = _claim_for(task, nodes.values(), ledger) or claim
                 kept = _kept(claim, nodes, ledger, clock)
             continue

@@ -268,6 +268,24 @@ def test_a_user_at_the_limit_waits_and_holds_nobody_up() -> None:
     assert large.task_id in lab.placed
 
 
+def test_an_older_task_of_who_has_the_claim_is_not_kept_out_with_others() -> None:
+    """It comes back into line, as after a failed attempt, and before the one that claimed meanwhile."""
+    lab = Lab([node("a", 4)], Shares(DAY))
+    retried = lab.submit("ada", 100, 4)
+    lab.play()
+    lab.submit("ada", 100, 4)
+    lab.play()
+    assert lab.claim is not None
+    lab.shares.advance(lab.now + 100, {})
+    lab.submit("bob", 100)
+    lab.play()
+    lab.running.clear()
+    lab.ledger.release("a", retried.task_id)
+    lab.queue.add(retried)
+    lab.play()
+    assert lab.placed == [retried.task_id, retried.task_id], "bob, who is kept out, says nothing of it"
+
+
 def test_room_is_not_kept_for_one_whose_owner_has_come_to_the_limit_since() -> None:
     lab = Lab([node("a", 8), node("b", 4)], limits=Limits({"cores": 10}))
     lab.submit("cyd", 100, 5)
