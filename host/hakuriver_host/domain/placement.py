@@ -15,10 +15,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from hakuriver.dependencies import Dependency, Outcome
 from hakuriver.models.tasks import NodeVerdict
 from hakuriver.states import NodeState
 from hakuriver_host.domain.backfill import Clock, Reservation, reservation
@@ -32,7 +30,6 @@ from hakuriver_host.domain.turns import Turns, first_come
 FITS = "fits: it is placed in the next round"
 AT_ONCE = 100
 """Placements of one round at most, so that nobody waits long behind it."""
-_SHOWN = 3
 
 
 @dataclass(slots=True)
@@ -158,9 +155,9 @@ def place(
 ) -> tuple[Round, Claim | None]:
     """One round. Enters each placement in the ledger at once, and takes the task out of the queue.
 
-    `turns` say who goes first; without them, whose priority is higher and who came first. `clock` says when what runs
-    ends at the latest; without it, nothing is known to end. `blocked` are the groups that the last round found no room for, valid while nothing was freed since;
-    `claim` is the claim in force. Gives the round, and the claim for the next.
+    `blocked` are the groups that the last round found no room for, valid while nothing was freed since; `claim` is the
+    claim in force. `turns` say who goes first; without them, whose priority is higher and who came first. `clock` says
+    when what runs ends at the latest; without it, nothing is known to end. Gives the round, and the claim for the next.
     """
     turns, clock = turns or first_come(ledger), clock or Clock()
     if claim is not None and not _valid(claim, queue, nodes, turns):
@@ -263,25 +260,6 @@ def waiting_reason(
     name = min(hopeful, key=lambda name: (not nodes[name].ready, name))
     reason = f"{name}: {_not_now(nodes[name], task, ledger, kept) or FITS}"
     return reason if len(hopeful) == 1 else f"waits for one of {len(hopeful)} nodes; {reason}"
-
-
-def waits_aside(task: Task) -> str:
-    """Why it is not in line, in words; empty when it is."""
-    reasons = ["it is held until it is released"] if task.held else []
-    after = task.batch.after if task.attempt == 0 else ()
-    if after:
-        shown = ", ".join(_condition(dependency) for dependency in after[:_SHOWN])
-        more = f" and {len(after) - _SHOWN} more" if len(after) > _SHOWN else ""
-        reasons.append(f"it waits for {shown}{more}")
-    if task.not_before is not None:
-        when = datetime.fromtimestamp(task.not_before, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        reasons.append(f"it is not to run before {when}")
-    return "; ".join(reasons)
-
-
-def _condition(dependency: Dependency) -> str:
-    how = {Outcome.OK: "complete", Outcome.ANY: "end", Outcome.FAILED: "fail"}[dependency.outcome]
-    return f"task {dependency.task_id} to {how}"
 
 
 def _not_now(node: Node, task: Task, ledger: Ledger, kept: Kept | None) -> str:

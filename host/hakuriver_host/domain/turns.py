@@ -1,9 +1,9 @@
 """Whose turn it is: priorities, then fair shares between users, then age; and what one user may hold at most.
 
 A user's share at a moment is the largest part that they hold of any one resource of the cluster, as in Dominant Resource
-Fairness (Ghodsi et al., NSDI 2011). Those who had less of late come before those who had more: a part of what
-they hold now is added to the mean of what they held before, in which the past counts half as much after each half-life. So over time users
-who always have something waiting get equal parts, or parts as their weights are.
+Fairness (Ghodsi et al., NSDI 2011). Those who had less of late come before those who had more: a part of what they hold
+now is added to the mean of what they held before, in which the past counts half as much after each half-life. So over
+time users who always have something waiting get equal parts, or parts as their weights are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from hakuriver_host.domain.ledger import Ledger, amounts_of
@@ -101,13 +102,18 @@ class Turns:
     """The order of all tasks while one round lasts."""
 
     def __init__(self, shares: Shares, limits: Limits, ledger: Ledger, nodes: Iterable[Node] = ()) -> None:
-        self._shares, self._limits, self._ledger = shares, limits, ledger
+        self._shares, self._limits, self._ledger, self._nodes = shares, limits, ledger, nodes
         self._standings: dict[str, float] = {}
         """Those that have been asked for."""
-        self._totals: Counter[str] = Counter()
-        for node in nodes:
-            self._totals.update(node.capacity)
-            self._totals[GPUS] += len(node.gpus)
+
+    @cached_property
+    def _totals(self) -> Mapping[str, int]:
+        """What the cluster has. Not counted where limits alone are asked about, as lists do for each kind of request."""
+        totals: Counter[str] = Counter()
+        for node in self._nodes:
+            totals.update(node.capacity)
+            totals[GPUS] += len(node.gpus)
+        return totals
 
     def of(self, task: Task) -> Turn:
         owner = task.batch.owner

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
+from hakuriver.dependencies import Dependency, Outcome
 from hakuriver.errors import ConflictError
 from hakuriver.states import TaskState
 from hakuriver_host.domain.attempts import end, enter, follow, freed
@@ -13,6 +15,7 @@ from hakuriver_host.domain.model import Effects, Event, Now, Task
 
 _AT_ONCE = 500
 """Tasks that are moved in one round."""
+_SHOWN = 3
 
 
 def awaited(cluster: Cluster, task_id: int) -> bool:
@@ -136,3 +139,22 @@ def _waiting(cluster: Cluster, task_id: int) -> Task:
             f"task {task_id} is {task.state}", "only a task that waits has a place in the queue"
         )
     return task
+
+
+def waits_aside(task: Task) -> str:
+    """Why it is not in line, in words; empty when it is."""
+    reasons = ["it is held until it is released"] if task.held else []
+    after = task.batch.after if task.attempt == 0 else ()
+    if after:
+        shown = ", ".join(_condition(dependency) for dependency in after[:_SHOWN])
+        more = f" and {len(after) - _SHOWN} more" if len(after) > _SHOWN else ""
+        reasons.append(f"it waits for {shown}{more}")
+    if task.not_before is not None:
+        when = datetime.fromtimestamp(task.not_before, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        reasons.append(f"it is not to run before {when}")
+    return "; ".join(reasons)
+
+
+def _condition(dependency: Dependency) -> str:
+    how = {Outcome.OK: "complete", Outcome.ANY: "end", Outcome.FAILED: "fail"}[dependency.outcome]
+    return f"task {dependency.task_id} to {how}"

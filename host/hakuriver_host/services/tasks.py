@@ -424,7 +424,7 @@ class Tasks:
         return live.reason
 
     def _waiting(self, task: Task, reasons: dict[Group, str]) -> str:
-        if why := placement.waits_aside(task):
+        if why := waiting.waits_aside(task):
             return why
         if task.group not in reasons:
             cluster = self._core.cluster

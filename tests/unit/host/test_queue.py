@@ -13,10 +13,9 @@ from hakuriver.states import TaskState
 from hakuriver_host.domain.attempts import end, follow
 from hakuriver_host.domain.cluster import Cluster
 from hakuriver_host.domain.model import Batch, Effects, Event, Now, Request, Task
-from hakuriver_host.domain.placement import waits_aside
 from hakuriver_host.domain.queue import Queue
 from hakuriver_host.domain.reactor import on_submit
-from hakuriver_host.domain.waiting import line_up, on_hold, on_release, on_reprioritize
+from hakuriver_host.domain.waiting import line_up, on_hold, on_release, on_reprioritize, waits_aside
 
 NOW = Now(1_000.0, 0.0)
 
