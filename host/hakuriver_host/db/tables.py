@@ -54,6 +54,10 @@ class TaskRow(SQLModel, table=True):
     node: str | None = Field(default=None, index=True)
     gpus: str = Field(default="[]", sa_column=Column(Text, nullable=False, server_default="[]"))
     """Those that the latest attempt was given: UUID, number and model of each, as JSON."""
+    cpus: str = Field(default="", sa_column=Column(Text, nullable=False, server_default=""))
+    """The cores that the latest attempt was given, in the kernel's list format, such as `0-3,8`."""
+    usage: str = Field(default="", sa_column=Column(Text, nullable=False, server_default=""))
+    """What the latest attempt used, as JSON; empty while that is not known."""
     sequence: int = -1
     closed: bool = True
     run: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
@@ -62,6 +66,8 @@ class TaskRow(SQLModel, table=True):
     held: bool = Field(default=False, sa_column_kwargs={"server_default": sa_false()})
     not_before: int | None = Field(default=None, sa_column=_big(nullable=True))
     kill_requested: bool = False
+    preempting: bool = Field(default=False, sa_column_kwargs={"server_default": sa_false()})
+    """Its attempt is being ended to make room, and it is to wait again."""
     excluded: str = ""
     """Nodes that refused it, separated by commas."""
     reason: str = Field(default="", sa_column=Column(Text, nullable=False))
@@ -110,6 +116,10 @@ class NodeRow(SQLModel, table=True):
     online: bool = False
     cordoned: bool = False
     draining: bool = False
+    labels: str = Field(default="{}", sa_column=Column(Text, nullable=False, server_default="{}"))
+    """Those that an admin gave or took (null), as JSON."""
+    own_labels: str = Field(default="{}", sa_column=Column(Text, nullable=False, server_default="{}"))
+    """Those that its Runner's configuration has."""
     last_heartbeat: int | None = Field(default=None, sa_column=_big(nullable=True))
     joined_at: int = Field(sa_column=_big())
 
