@@ -80,7 +80,12 @@ def one_line(text: str | None) -> str | None:
 def accepted(spec: AttemptSpec) -> AttemptReport:
     """The report of an attempt that was just written to the journal."""
     return AttemptReport(
-        task_id=spec.task_id, attempt=spec.attempt, sequence=0, status=TaskState.ASSIGNING, gpus=spec.gpus
+        task_id=spec.task_id,
+        attempt=spec.attempt,
+        sequence=0,
+        status=TaskState.ASSIGNING,
+        gpus=spec.gpus,
+        cpus=spec.cpus,
     )
 
 

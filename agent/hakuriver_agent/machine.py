@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Mapping
 
 from hakuriver.config import Settings
@@ -101,6 +102,9 @@ class Machine:
             total_ram_bytes=runner.memory_bytes or cpu.usable_memory(),
             runner_url=self._runner_url,
             numa_topology=numa.topology(),
+            cpus=sorted(os.sched_getaffinity(0)),
+            tasks_per_gpu=runner.tasks_per_gpu,
+            labels=runner.labels,
             gpu_info=self._gpus.infos,
             gpu_note=self._gpu_note,
             version=__version__,

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
+from hakuriver.labels import as_text
 from hakuriver.models.access import TokenCreated, TokenInfo, UserInfo, WhoAmI
-from hakuriver.models.nodes import ClusterStatus, NodeDuty, NodeInfo, NodeSample
+from hakuriver.models.nodes import ClusterStatus, NodeDuty, NodeInfo, NodeLabels, NodeSample
 from hakuriver.models.vps import KeyInfo
 from hakuriver.sizes import format_size
 from hakuriver.states import NodeState
@@ -76,6 +77,7 @@ NODES: View[NodeInfo] = View(
         Column("URL", lambda node: node.url, wide=True),
         Column("VERSION", lambda node: node.version, wide=True),
         Column("ENGINES", lambda node: ",".join(node.engines), wide=True),
+        Column("LABELS", lambda node: as_text(node.labels), wide=True),
         Column("NUMA", lambda node: str(len(node.numa_topology or {})), wide=True, right=True),
         Column("TEMPERATURE", lambda node: degrees(node.current_max_temp), wide=True, right=True),
         Column("LAST HEARTBEAT", lambda node: time(node.last_heartbeat), wide=True),
@@ -88,6 +90,14 @@ DUTIES: View[NodeDuty] = View(
         Column("NODE", lambda duty: duty.hostname),
         Column("RESULT", lambda duty: duty.message),
         Column("HOLDS", lambda duty: " ".join(map(str, duty.held_tasks)), limit=_PROBLEM_WIDTH),
+    ],
+)
+
+LABELS: View[NodeLabels] = View(
+    name=lambda node: node.hostname,
+    columns=[
+        Column("NODE", lambda node: node.hostname),
+        Column("LABELS", lambda node: as_text(node.labels)),
     ],
 )
 

@@ -22,15 +22,26 @@ class GpuRow(BaseModel):
     node: str
     gpu: GpuInfo
     task_id: TaskId | None
-    """The task that holds it."""
+    """The task that holds it; of several, the first."""
+    sharers: list[TaskId] = []
+    """All that hold it, where there are several."""
 
 
 def gpu_rows(nodes: Iterable[NodeInfo]) -> list[GpuRow]:
     return [
-        GpuRow(node=node.hostname, gpu=gpu, task_id=node.gpu_tasks.get(gpu.uuid))
+        GpuRow(
+            node=node.hostname,
+            gpu=gpu,
+            task_id=node.gpu_tasks.get(gpu.uuid),
+            sharers=node.gpu_sharers.get(gpu.uuid, []),
+        )
         for node in nodes
         for gpu in node.gpu_info
     ]
+
+
+def _tasks(row: GpuRow) -> str:
+    return " ".join(map(str, row.sharers)) or number(row.task_id)
 
 
 def _told(value: int, unit: str) -> str:
@@ -61,7 +72,7 @@ GPUS: View[GpuRow] = View(
         Column("NODE", lambda row: row.node),
         Column("GPU", lambda row: str(row.gpu.gpu_id), right=True),
         Column("MODEL", lambda row: row.gpu.name),
-        Column("TASK", lambda row: number(row.task_id)),
+        Column("TASK", _tasks),
         Column("USE", lambda row: _told(row.gpu.gpu_utilization, "%"), right=True),
         Column("MEMORY", lambda row: _memory(row.gpu), right=True),
         Column("TEMPERATURE", lambda row: _told(row.gpu.temperature, "°C"), right=True),

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hakuriver.errors import UsageError
-from hakuriver.models.nodes import NodeDuty
+from hakuriver.errors import NotFoundError, UsageError
+from hakuriver.labels import parse_change
+from hakuriver.models.nodes import NodeDuty, NodeLabels
 from hakuriver_cli import cluster_views as views
 from hakuriver_cli.options import COMMON, Common, Duration, Watch
 from hakuriver_cli.output import Format
@@ -60,6 +61,28 @@ def uncordon(names: NodeNames, /, *, common: Common = COMMON) -> int:
     """Let nodes have work again."""
     session = Session(common)
     return _act(session, names, session.client.uncordon)
+
+
+@app.command
+def label(
+    name: Annotated[str, Parameter(name="NODE", help="Name of the node.")],
+    changes: Annotated[
+        list[str] | None, Parameter(name="CHANGE", help="KEY=VALUE gives it a label, KEY- takes one away.")
+    ] = None,
+    /,
+    *,
+    common: Common = COMMON,
+) -> None:
+    """Give a node labels, by which tasks can ask for it, and take them away; without changes show those that it has."""
+    session = Session(common)
+    made = dict(map(parse_change, changes or []))
+    if made:
+        session.printer.rows([session.client.label(name, made)], views.LABELS)
+        return
+    found = [node for node in session.client.nodes() if node.hostname == name]
+    if not found:
+        raise NotFoundError(f"there is no node {name}", "list them with `hakuriver node list`")
+    session.printer.rows([NodeLabels(hostname=name, labels=found[0].labels)], views.LABELS)
 
 
 @app.command

@@ -31,6 +31,8 @@ FLAGS = {
     "gpu_memory_bytes": "--gpu-memory",
     "targets": "--target",
     "not_nodes": "--not-node",
+    "node_labels": "--node-label",
+    "share_gpus": "--share-gpus",
     "count": "--count",
     "name": "--name",
     "container_name": "--container",
@@ -65,12 +67,30 @@ class GpuOptions:
     gpu_memory: Annotated[
         Size, Parameter(group=PLACE, help="Memory that each of them must have, such as 40G.")
     ] = None
+    share_gpus: Annotated[
+        bool,
+        Parameter(group=PLACE, help="Let other tasks that share have its GPUs, too, on nodes that allow it."),
+    ] = False
 
     def fields(self) -> dict[str, Any]:
-        return {"gpus": self.gpus, "gpu_model": self.gpu_model, "gpu_memory_bytes": self.gpu_memory}
+        return {
+            "gpus": self.gpus,
+            "gpu_model": self.gpu_model,
+            "gpu_memory_bytes": self.gpu_memory,
+            "share_gpus": self.share_gpus,
+        }
 
 
 NO_GPUS = GpuOptions()
+
+WantedLabels = Annotated[
+    tuple[str, ...],
+    Parameter(
+        group=PLACE,
+        metavar="KEY[=VALUE]",
+        help="What label its node must have: KEY=VALUE, KEY!=VALUE or KEY; repeatable, and all must hold.",
+    ),
+]
 
 
 @Parameter(name="*")
@@ -129,6 +149,14 @@ class SubmitOptions:
         tuple[str, ...],
         Parameter(group=PLACE, metavar="NODE", help="A node that is not to run it; repeatable."),
     ] = ()
+    node_label: WantedLabels = ()
+    exclusive: Annotated[
+        bool,
+        Parameter(
+            group=PLACE,
+            help="Have a node for itself, with all its cores; --cores and --memory say what it must have.",
+        ),
+    ] = False
     cores: Annotated[
         int, Parameter(group=PLACE, help="Cores to hold for each task, which are also its limit.")
     ] = 1
@@ -214,6 +242,13 @@ class SubmitOptions:
         Duration,
         Parameter(group=_LIFE, help="Pause before the first further attempt; it doubles each time."),
     ] = None
+    preemptible: Annotated[
+        bool,
+        Parameter(
+            group=_LIFE,
+            help="Come after others, make room for them when it runs (SIGTERM first), and wait for another attempt.",
+        ),
+    ] = False
     name: Annotated[str | None, Parameter(group=_LIFE, help="What to call it in lists.")] = None
 
 
@@ -240,6 +275,9 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
         **options.order.fields(),
         "targets": list(options.target),
         "not_nodes": list(options.not_node),
+        "node_labels": list(options.node_label),
+        "exclusive": options.exclusive,
+        "preemptible": options.preemptible,
         "count": options.count,
         "name": options.name,
         "container_name": options.container,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
+from hakuriver.cores import as_list
 from hakuriver.models.base import TaskId
 from hakuriver.models.tasks import (
     NodeVerdict,
@@ -70,6 +71,13 @@ def _command(task: TaskSummary) -> str:
     if task.task_type == "vps":
         return "(VPS)"
     return shlex.join([task.command, *task.arguments]).replace("\n", "\\n")
+
+
+def _cores(task: TaskDetail) -> str:
+    if task.exclusive:
+        return f"{task.required_cores} or more: all of the node's"
+    own = as_list(task.assigned_cores)
+    return f"{task.required_cores} ({own})" if own else str(task.required_cores)
 
 
 def _gpus(task: TaskSummary) -> str:
@@ -150,9 +158,11 @@ TASK: View[TaskDetail] = View(
         Column("OWNER", lambda task: task.owner),
         Column("COMMAND", _command),
         Column("ENVIRONMENT", lambda task: task.container_name or ""),
-        Column("CORES", lambda task: str(task.required_cores)),
+        Column("CORES", _cores),
         Column("MEMORY", lambda task: size(task.required_memory_bytes)),
         Column("GPUS", _gpus),
+        Column("NODE LABELS", lambda task: ", ".join(task.node_labels), wide=True),
+        Column("PREEMPTIBLE", lambda task: "yes" if task.preemptible else "no", wide=True),
         Column("ATTEMPT", lambda task: str(task.attempt)),
         Column("RETRIES", lambda task: str(task.max_retries)),
         Column("RETRIED ON", lambda task: ", ".join(map(str, task.retry_on)), wide=True),

@@ -20,7 +20,7 @@ from hakuriver_cli.options import COMMON, Common, Duration, Size, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.public_keys import checked, default_files, read
 from hakuriver_cli.session import Session
-from hakuriver_cli.submission import FLAGS, NO_GPUS, PLACE, GpuOptions, variables
+from hakuriver_cli.submission import FLAGS, NO_GPUS, PLACE, GpuOptions, WantedLabels, variables
 from hakuriver_cli.tree import new_app
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class VpsOptions:
         Size, Parameter(group=PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
     ] = None
     gpu: GpuOptions = NO_GPUS
+    node_label: WantedLabels = ()
     time_limit: Annotated[
         Duration, Parameter(group=PLACE, help="End it, and what is in it, after so long, such as 12h or 7d.")
     ] = None
@@ -140,6 +141,7 @@ def create(
         "required_memory_bytes": options.memory,
         **options.gpu.fields(),
         "targets": [options.target] if options.target else [],
+        "node_labels": list(options.node_label),
         "name": options.name,
         "container_name": options.container,
         "privileged": options.privileged,

@@ -32,6 +32,7 @@ from hakuriver_host.db.repository import LoadedState, Repository
 from hakuriver_host.db.writer import Writer
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.model import CORES, GPUS, MEMORY, TASKS, Effects
+from hakuriver_host.domain.order import NodeOrder
 from hakuriver_host.domain.turns import Limits, Shares
 from hakuriver_host.runners import RunnerClients
 from hakuriver_host.services import systemd
@@ -165,8 +166,12 @@ def _assemble(
     share: Share,
     runners: RunnerClients,
 ) -> Parts:
+    scheduling = settings.scheduling
     cluster = reactor.Cluster(
-        shares=_shares(settings.scheduling, loaded), limits=_limits(settings.scheduling)
+        order=NodeOrder(spread=scheduling.placement == "spread"),
+        shares=_shares(scheduling, loaded),
+        limits=_limits(scheduling),
+        pins=scheduling.pin_cores,
     )
     restored = reactor.restore(
         cluster, [node for node, _ in loaded.nodes], loaded.tasks, clock(), loaded.outcomes

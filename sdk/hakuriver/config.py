@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hakuriver.errors import NotFoundError, UsageError
+from hakuriver.labels import check_key, check_value
 from hakuriver.models.environments import check_name
 from hakuriver.models.tasks import check_mount
 from hakuriver.problems import said
@@ -168,6 +169,14 @@ class Host(_Section):
 
 
 class Scheduling(_Section):
+    placement: Literal["pack", "spread"] = Field(
+        "pack",
+        description="Whether tasks fill one node after the other, so that large tasks find room, or go where most is free.",
+    )
+    pin_cores: bool = Field(
+        True,
+        description="Whether each task gets cores of its own, and runs on no others, on nodes that can give them.",
+    )
     fair_share_half_life_days: float = Field(
         7.0,
         ge=0,
@@ -209,6 +218,12 @@ class Runner(_Section):
         "auto",
         description="How containers get GPUs: by CDI, by the NVIDIA runtime, or as bare device files; `auto` takes CDI where it is set up, else the runtime.",
     )
+    tasks_per_gpu: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Tasks that may have one GPU together, if all of them were submitted with `--share-gpus`.",
+    )
     network: Literal["host", "bridge", "none"] = Field(
         "bridge", description="Network of containers that name none."
     )
@@ -231,6 +246,10 @@ class Runner(_Section):
     kill_grace_seconds: float = Field(
         10.0, ge=0, le=3600, description="Seconds between SIGTERM and SIGKILL at a kill or a time limit."
     )
+    labels: dict[str, str] = Field(
+        {},
+        description="Labels of the node, by which tasks can ask for it (`--node-label`); admins may change them.",
+    )
     join_token_file: Path | None = Field(None, description="File with the join token; needed once.")
     environment_cache_bytes: int | None = Field(
         50_000_000_000,
@@ -245,6 +264,11 @@ class Runner(_Section):
         if not NODE_NAME.fullmatch(name):
             raise ValueError("a node's name has letters, digits and . _ - inside, at most 64")
         return name
+
+    @field_validator("labels")
+    @classmethod
+    def _labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        return {check_key(key): check_value(value) for key, value in labels.items()}
 
 
 class Client(_Section):

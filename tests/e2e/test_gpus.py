@@ -32,7 +32,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, driver: FakeDriver) -> Iterato
     made = Cluster(
         tmp_path_factory.mktemp("lab"),
         containers=True,
-        runner_sections={"runner": {"gpu_access": "devices"}},
+        runner_sections={"runner": {"gpu_access": "devices", "tasks_per_gpu": 2}},
         runner_environment=driver.environment,
     )
     with running(made) as cluster:
@@ -78,6 +78,24 @@ def test_a_task_sees_the_gpus_that_it_was_given_and_no_others(lab: Cluster) -> N
     assert seen(lab, "--gpus", "1", "--gpu-memory", "30G") == ["nvidia40", "GPU-aaa", "void"]
     assert seen(lab, "--target", f"{lab.node.name}::0") == ["nvidia40", "GPU-aaa", "void"]
     assert seen(lab, "--target", f"{lab.node.name}::GPU-bbb") == ["nvidia41", "GPU-bbb", "void"]
+
+
+def test_tasks_that_share_have_one_gpu_together_and_nobody_else_has_it(lab: Cluster) -> None:
+    first, second = (sleeper(lab, gpus=1, share_gpus=True) for _ in range(2))
+    given = [lab.api.task(task).assigned_gpus[0].uuid for task in (first, second)]
+    assert given == ["GPU-bbb", "GPU-bbb"]
+    assert seen(lab, "--gpus", "1") == ["nvidia40", "GPU-aaa", "void"], "who does not share has one alone"
+    third = sleeper(lab, gpus=1, share_gpus=True)
+    assert lab.api.task(third).assigned_gpus[0].uuid == "GPU-aaa", "more than two may not have it here"
+    alone = lab.api.submit_one("true", gpus=1)
+    assert "0 of 2 GPUs free" in lab.run("task", "explain", str(alone)).stdout
+    node = lab.api.nodes()[lab.node.name]
+    assert node.gpu_sharers == {"GPU-bbb": [first, second]}
+    listed = lab.run("gpu", "list").stdout
+    assert f"{first} {second}" in listed
+    end(lab, first, second, third)
+    assert lab.api.wait_final(alone).exit_code == 0
+    lab.run("task", "submit", "--share-gpus", "--", "true").assert_refused(2, "none is asked for")
 
 
 def test_without_container_cuda_shows_the_gpus_that_it_was_given(lab: Cluster) -> None:

@@ -35,6 +35,7 @@ class SimAttempt:
     exit_code: int | None = None
     run: int = 0
     gpus: tuple[str, ...] = ()
+    cpus: tuple[int, ...] = ()
 
     def report(self) -> AttemptReport:
         return AttemptReport(
@@ -44,6 +45,7 @@ class SimAttempt:
             run=self.run,
             status=self.status,
             gpus=list(self.gpus),
+            cpus=list(self.cpus),
             exit_code=self.exit_code,
             completed_at=datetime.fromtimestamp(T0, UTC) if self.status in FINAL else None,
         )
@@ -160,8 +162,10 @@ class Simulation:
     runners: dict[str, SimRunner] = field(default_factory=dict)
     reports: list[tuple[str, AttemptReport]] = field(default_factory=list)
     starts: list[tuple[str, Key, int]] = field(default_factory=list)
-    given: dict[Key, tuple[str, ...]] = field(default_factory=dict)
-    """GPUs of the attempts that were sent."""
+    given: dict[Key, tuple[tuple[str, ...], tuple[int, ...]]] = field(default_factory=dict)
+    """GPUs and cores of the attempts that were sent."""
+    specs: dict[int, SubmitRequest] = field(default_factory=dict)
+    """What was submitted, by task."""
     registering: list[SimRegistering] = field(default_factory=list)
     history: dict[int, list[Event]] = field(default_factory=dict)
     outcomes: dict[Key, tuple[TaskState, int | None]] = field(default_factory=dict)
@@ -180,6 +184,7 @@ class Simulation:
 
     def commit(self, effects: Effects) -> None:
         for event in effects.events:
+            assert event.state is not TaskState.KILLED or event.task.kill_requested, "nobody killed it"
             self.history[event.task.task_id].append(event)
         for task_id, task in effects.tasks.items():
             self.durable[task_id] = copy.copy(task)
@@ -207,13 +212,22 @@ class Simulation:
         ]
         runner = self.runners[name]
         runner.registered, runner.holds_starts = False, True
+        half = runner.cores // 2
+        cpus = tuple(range(runner.cores))
         registration = Registration(
             name=name,
             url=f"http://{name}",
-            capacity={"cores": runner.cores, "memory": 10**9},
+            capacity={
+                "cores": runner.cores,
+                "memory": 10**9,
+                "cores@0": half,
+                "cores@1": runner.cores - half,
+            },
             gpus=tuple(Gpu(f"{name}-{number}", number) for number in range(runner.gpus)),
             gpu_note="",
-            numa_nodes=frozenset(),
+            numa_nodes={0: cpus[:half], 1: cpus[half:]},
+            cpus=cpus,
+            tasks_per_gpu=2,
             engines=frozenset({"docker", "process"}),
             engine_notes={},
             journal_id=runner.journal_id,
@@ -287,6 +301,7 @@ class Simulation:
             **order,
         )
         task_id, self.next_id = self.next_id, self.next_id + 1
+        self.specs[task_id] = spec
         batch = Batch(task_id, "ada", self.now.wall, spec, "base", "1")
         task = Task(task_id, batch, 0, target, request_of(spec, target))
         task.priority, task.held = spec.priority, spec.hold
@@ -315,12 +330,31 @@ class Simulation:
         for event in effects.events:
             if event.state is TaskState.ASSIGNING:
                 self._may_be_placed(event.task, effects.events)
+                self._has_room(event.task)
         if crash_before_commit:
             self.restart_host()
             return
         self.commit(effects)
         if effects.schedule:
             self.schedule()
+
+    def _has_room(self, task: Task) -> None:
+        node, ledger = self.cluster.nodes[task.node or ""], self.cluster.ledger
+        holders = ledger.holders(node.name)
+        others = [held for task_id, held in holders.items() if task_id != task.task_id]
+        alone = task.request.exclusive or any(held.request.exclusive for held in others)
+        assert not (alone and others), "one that has its node for itself is alone there"
+        assert all(ledger.free(node.name, node.capacity, name) >= 0 for name in node.capacity)
+        cores = () if task.request.exclusive else task.cpus
+        assert not {cpu for held in others for cpu in held.cpus} & set(cores), "its cores are its own"
+        assert len(cores) in {0, task.request.amount("cores")}
+        assert task.request.numa is None or set(cores) <= set(node.numa_nodes[task.request.numa])
+        for gpu in task.gpus:
+            sharers = ledger.gpus(node.name)[gpu.uuid]
+            asked = [holders[each].request.gpus for each in sharers]
+            assert len(sharers) == 1 or (
+                len(sharers) <= node.tasks_per_gpu and all(wanted and wanted.shared for wanted in asked)
+            ), "only those that share have a GPU together"
 
     def _may_be_placed(self, task: Task, events: Sequence[Event]) -> None:
         assert not task.held, "what is held is not placed"
@@ -339,7 +373,7 @@ class Simulation:
         if node is not None and node.reconciled and self.runners[name].connected:
             self.starts += [(name, task.key, task.run) for task in node.to_start.values()]
             for task in node.to_start.values():
-                self.given[task.key] = tuple(gpu.uuid for gpu in task.gpus)
+                self.given[task.key] = tuple(gpu.uuid for gpu in task.gpus), task.cpus
 
     def deliver_start(self, name: str, key: Key, run: int, *, answer_lost: bool) -> None:
         runner = self.runners[name]
@@ -348,7 +382,8 @@ class Simulation:
         result = runner.start(key, run)
         if key in runner.attempts:
             # What is kept of an attempt has the GPUs that it was made with.
-            runner.attempts[key].gpus = runner.attempts[key].gpus or self.given[key]
+            runner.attempts[key].gpus = runner.attempts[key].gpus or self.given[key][0]
+            runner.attempts[key].cpus = self.given[key][1]
         if result is not None and not answer_lost:
             self.commit(reactor.on_start_results(self.cluster, name, [result], self.now))
 
@@ -403,6 +438,7 @@ class Simulation:
         nodes = []
         for name, node in self.durable_nodes.items():
             again = Node(name, node.url, dict(node.capacity))
+            again.numa_nodes = node.numa_nodes
             again.engines, again.journal_id, again.state = node.engines, node.journal_id, node.state
             again.cordoned, again.draining = node.cordoned, node.draining
             nodes.append(again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from hakuriver.cores import parse_list
 from hakuriver.models.runner import NumaNode
 
 NODES = Path("/sys/devices/system/node")
@@ -23,16 +24,6 @@ def topology(root: Path = NODES) -> dict[str, NumaNode] | None:
         memory = int(match.group(1)) * 1024 if match else None
         found[folder.name[4:]] = NumaNode(cores=cores, memory_bytes=memory)
     return found or None
-
-
-def parse_list(text: str) -> list[int]:
-    """The numbers of the kernel's list format, such as `0-3,8`."""
-    numbers: list[int] = []
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        if first:
-            numbers += range(int(first), int(last or first) + 1)
-    return numbers
 
 
 def core_lists(root: Path = NODES) -> dict[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hakuriver.cores import as_list
 from hakuriver.models.runner import AttemptSpec
 
 SLICE = "hakuriver.slice"
@@ -34,9 +35,10 @@ def cuda_variables(gpus: Sequence[str], *, there: bool) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if there else {}
 
 
-def numactl(program: str, numa_node: int, argv: Sequence[str]) -> list[str]:
-    """Runs `argv` on the cores and the memory of one NUMA node."""
-    return [program, f"--cpunodebind={numa_node}", f"--membind={numa_node}", "--", *argv]
+def numactl(program: str, numa_node: int, cpus: Sequence[int], argv: Sequence[str]) -> list[str]:
+    """Runs `argv` on the cores (or some of them) and the memory of one NUMA node (numactl(8))."""
+    cores = f"--physcpubind={as_list(cpus)}" if cpus else f"--cpunodebind={numa_node}"
+    return [program, cores, f"--membind={numa_node}", "--", *argv]
 
 
 def systemd_scope(

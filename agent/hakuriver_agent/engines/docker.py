@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
+from hakuriver.cores import as_list
 from hakuriver.errors import ConflictError
 from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec
@@ -375,8 +376,24 @@ class DockerEngine(Engine):
             self._output(spec).follow()
             return moment(info["State"]["StartedAt"]), info["Image"]
         launch.check()
+        self._give_cores(spec, info)
         self._start_ended(spec)
         return datetime.now(UTC), info["Image"]
+
+    def _give_cores(self, spec: AttemptSpec, info: dict[str, Any]) -> None:
+        """Those that its attempt has now: it may have been made with cores that are others' by now."""
+        from docker.errors import APIError  # noqa: PLC0415 - see `docker_door`
+
+        made_with = (info.get("HostConfig") or {}).get("CpusetCpus") or ""
+        # The engine takes an empty list for no change.
+        wanted = as_list(
+            spec.cpus or (os.sched_getaffinity(0) if made_with and spec.numa_node is None else ())
+        )
+        if wanted not in {"", made_with}:
+            try:
+                self._door.client().update_container(container_name(spec.key), cpuset_cpus=wanted)
+            except APIError as error:
+                raise failure(spec, error) from None
 
     def _start_ended(self, spec: AttemptSpec) -> None:
         """In a thread: starts a container that has ended, with its mounts as they are now."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hakuriver.cores import as_list
 from hakuriver.models.runner import AttemptSpec
 from hakuriver_agent.engines.commands import task_variables
 from hakuriver_agent.engines.port import COMMAND_NOT_EXECUTABLE, COMMAND_NOT_FOUND, Key, StartFailedError
@@ -103,7 +104,7 @@ def _host_config(spec: AttemptSpec, binds: list[Bind], place: Place) -> dict[str
             "Config": {"max-size": str(2 * place.log_max_bytes), "max-file": "2", "compress": "false"},
         },
     }
-    if spec.cores:
+    if spec.cores and not (spec.cpus and spec.task_type == "command"):
         # The engine refuses more than the machine has, and a node may be configured to offer more.
         config["NanoCpus"] = min(spec.cores, os.cpu_count() or spec.cores) * 10**9
     if spec.memory_bytes:
@@ -112,6 +113,9 @@ def _host_config(spec: AttemptSpec, binds: list[Bind], place: Place) -> dict[str
         config["ShmSize"] = spec.shm_size_bytes
     if spec.numa_node is not None and spec.numa_node in place.numa_cores:
         config |= {"CpusetCpus": place.numa_cores[spec.numa_node], "CpusetMems": str(spec.numa_node)}
+    if spec.cpus:
+        # So many cores are a limit, too. A VPS keeps the other one, since it may get other cores when it is started again.
+        config["CpusetCpus"] = as_list(spec.cpus)
     return config
 
 

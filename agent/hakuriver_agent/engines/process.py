@@ -202,6 +202,7 @@ class ProcessEngine(Engine):
             "gid": user[1] if user and scope is None else None,
             "groups": self._groups(user),
             "cores": spec.cores,
+            "cpus": spec.cpus,
             "memory_bytes": spec.memory_bytes,
             "scope": scope,
             "spec": without_secrets(spec).model_dump(mode="json"),
@@ -210,7 +211,7 @@ class ProcessEngine(Engine):
     def _argv(self, spec: AttemptSpec, scope: str | None, user: Ids | None) -> list[str]:
         argv = [spec.command, *spec.arguments]
         if spec.numa_node is not None:
-            argv = numactl(self._numactl() or "numactl", spec.numa_node, argv)
+            argv = numactl(self._numactl() or "numactl", spec.numa_node, spec.cpus, argv)
         if scope is None:
             return argv
         _check_command(spec.command, spec.env_vars.get("PATH", DEFAULT_PATH))

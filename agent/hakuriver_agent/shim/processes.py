@@ -101,6 +101,7 @@ class Starter:
 
     def __init__(self, cgroups: Cgroups | None) -> None:
         self._cgroups = cgroups
+        self._cores = os.sched_getaffinity(0)
         self._jobs: queue.SimpleQueue[tuple[Fields, Done]] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="starter", daemon=True).start()
 
@@ -140,6 +141,7 @@ class Starter:
         try:
             if own_group and group is not None:
                 group.enter()
+            _use_cores(fields.get("cpus"))
             popen = subprocess.Popen(
                 fields["argv"],
                 stdin=subprocess.DEVNULL,
@@ -159,6 +161,7 @@ class Starter:
             os.close(err_read)
             raise
         finally:
+            os.sched_setaffinity(0, self._cores)
             os.close(out_write)
             os.close(err_write)
         os.set_blocking(out_read, False)
@@ -217,6 +220,16 @@ def _children() -> set[int]:
         except FileNotFoundError:
             return {0}
     return found
+
+
+def _use_cores(cpus: Collection[int] | None) -> None:
+    """Has the calling thread, and with it the child that it makes, run on these cores alone (sched_setaffinity(2)).
+
+    Cores that the machine has taken out of service meanwhile are no reason not to run.
+    """
+    if cpus:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, cpus)
 
 
 def _before_exec(fields: Fields, group: Group | None) -> Callable[[], None] | None:

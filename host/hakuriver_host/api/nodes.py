@@ -7,7 +7,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from hakuriver.errors import ConflictError, NotFoundError, StorageError
-from hakuriver.models.nodes import ClusterStatus, HealthHistory, NodeDuty, NodeInfo
+from hakuriver.models.nodes import (
+    ClusterStatus,
+    HealthHistory,
+    LabelsRequest,
+    NodeDuty,
+    NodeInfo,
+    NodeLabels,
+)
 from hakuriver.models.runner import (
     HeartbeatRequest,
     JoinRequest,
@@ -64,6 +71,9 @@ def node_endpoints(nodes: Nodes, monitor: Monitor) -> list[Endpoint]:
 
     async def drain(call: Call) -> NodeDuty:
         return await nodes.cordon(call.path["name"], drain=True)
+
+    async def label(call: Call) -> NodeLabels:
+        return await nodes.label(call.path["name"], call.body.labels)
 
     async def remove_node(call: Call) -> Message:
         return await nodes.remove(call.path["name"], force=call.query.force)
@@ -143,6 +153,16 @@ def node_endpoints(nodes: Nodes, monitor: Monitor) -> list[Endpoint]:
             "Cordon a node to empty it, and say what it still holds",
             NodeDuty,
             errors=(NotFoundError, StorageError),
+        ),
+        Endpoint(
+            "POST",
+            "/api/nodes/{name}/labels",
+            label,
+            Permission.MANAGE,
+            "Change a node's labels",
+            NodeLabels,
+            body=LabelsRequest,
+            errors=(NotFoundError, ConflictError, StorageError),
         ),
         Endpoint(
             "DELETE",

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hakuriver.cores import as_list, parse_list
 from hakuriver.dependencies import parse_dependency
+from hakuriver.labels import parse_selector
 from hakuriver.models.runner import GpuInfo, NumaNode
 from hakuriver.models.tasks import NO_CONTAINER, SubmitRequest
 from hakuriver.states import NodeState, TaskState
@@ -15,7 +17,17 @@ from hakuriver.targets import parse_target
 from hakuriver_host.db.bulk import Row
 from hakuriver_host.db.tables import BatchRow, NodeRow, TaskRow
 from hakuriver_host.domain.gpus import Gpu, asked
-from hakuriver_host.domain.model import CORES, MEMORY, Batch, Event, Node, Request, Task
+from hakuriver_host.domain.model import (
+    CORES,
+    MEMORY,
+    Batch,
+    Event,
+    Node,
+    Request,
+    Task,
+    numa_cores,
+    numa_memory,
+)
 
 
 @dataclass(slots=True)
@@ -44,12 +56,17 @@ def request_of(
     target = parse_target(target_text) if target_text else None
     in_container = spec.container_name != NO_CONTAINER
     amounts = {CORES: spec.required_cores, MEMORY: spec.required_memory_bytes or 0}
+    if target is not None and target.numa is not None:
+        amounts[numa_cores(target.numa)] = amounts[CORES]
+        amounts[numa_memory(target.numa)] = amounts[MEMORY]
     return Request(
         amounts=tuple(sorted((name, amount) for name, amount in amounts.items() if amount)),
         gpus=asked(spec, target),
         engine="docker" if in_container else "process",
         node=target.node if target else None,
         numa=target.numa if target else None,
+        exclusive=spec.exclusive,
+        preemptible=spec.preemptible,
         limit=spec.time_limit_seconds
         if spec.task_type == "command"
         else None,  # A VPS may be given more time.
@@ -58,6 +75,7 @@ def request_of(
         if in_container
         else (),
         avoided=frozenset(spec.not_nodes),
+        labels=tuple(sorted(map(parse_selector, spec.node_labels), key=str)),
         excluded=excluded,
     )
 
@@ -112,6 +130,7 @@ def task_changes(task: Task) -> Row:
         "attempt": task.attempt,
         "node": task.node,
         "gpus": _given(task.gpus),
+        "cpus": as_list(task.cpus),
         "sequence": task.sequence,
         "closed": task.closed,
         "run": task.run,
@@ -120,6 +139,7 @@ def task_changes(task: Task) -> Row:
         "held": task.held,
         "not_before": millis(task.not_before),
         "kill_requested": task.kill_requested,
+        "preempting": task.preempting,
         "excluded": ",".join(sorted(task.request.excluded)),
         "reason": task.reason,
         "exit_code": task.exit_code,
@@ -143,6 +163,7 @@ def task_of(row: TaskRow, batch: Batch) -> Task:
         attempt=row.attempt,
         node=row.node,
         gpus=given_of(row.gpus),
+        cpus=tuple(parse_list(row.cpus)),
         sequence=row.sequence,
         closed=row.closed,
         run=row.run,
@@ -151,6 +172,7 @@ def task_of(row: TaskRow, batch: Batch) -> Task:
         held=row.held,
         not_before=seconds(row.not_before),
         kill_requested=row.kill_requested,
+        preempting=row.preempting,
         reason=row.reason,
         exit_code=row.exit_code,
         message=row.message,
@@ -223,6 +245,8 @@ def node_row(node: Node, record: NodeRecord) -> Row:
         "online": node.state is NodeState.ONLINE,
         "cordoned": node.cordoned,
         "draining": node.draining,
+        "labels": json.dumps(dict(node.given_labels)),
+        "own_labels": json.dumps(dict(node.own_labels)),
         "last_heartbeat": millis(node.last_heartbeat),
         "joined_at": millis(record.joined_at),
     }
@@ -236,7 +260,9 @@ def node_of(row: NodeRow) -> tuple[Node, NodeRecord]:
         url=row.url,
         capacity=json.loads(row.capacity),
         gpus=gpus_of(gpus),
-        numa_nodes=frozenset(int(key) for key in topology or {}),
+        numa_nodes={int(key): tuple(numa["cores"]) for key, numa in (topology or {}).items()},
+        given_labels=json.loads(row.labels),
+        own_labels=json.loads(row.own_labels),
         engines=frozenset(json.loads(row.engines)),
         engine_notes=json.loads(row.engine_notes),
         journal_id=row.journal_id,

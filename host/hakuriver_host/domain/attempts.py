@@ -15,6 +15,7 @@ from hakuriver.sizes import format_duration
 from hakuriver.states import FINAL, HOLDING, TaskState
 from hakuriver_host.domain.cluster import Cluster
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
+from hakuriver_host.domain.ledger import holding
 from hakuriver_host.domain.machine import allowed
 from hakuriver_host.domain.model import AttemptKey, Batch, Effects, Event, Node, Now, Request, Task
 from hakuriver_host.domain.placement import impossible
@@ -86,9 +87,10 @@ def take(
         return VerdictAction.FORGET
     if report.status is TaskState.STOPPED:
         _at_rest(cluster, task, effects)
-    if task.kill_requested:
+    if task.kill_requested or task.preempting:
         told_to_kill(cluster, task, effects)
-    task.reason = report.message or ""
+    if not task.preempting:
+        task.reason = report.message or ""
     effects.progress.append(task)
     if report.status is not task.state and allowed(task.state, report.status):
         if report.status is TaskState.RUNNING and cluster.claim and cluster.claim.node == node_name:
@@ -160,12 +162,13 @@ def _reopen(cluster: Cluster, task: Task, node_name: str, report: AttemptReport)
         task.completed_at = task.exit_code = task.message = None
         _take_gpus(cluster, task, report)
         if report.status is not TaskState.STOPPED:
-            cluster.ledger.hold(node_name, task.task_id, task.request, task.gpus, owner=task.batch.owner)
+            cluster.ledger.hold(node_name, task.task_id, holding(task, cluster.nodes.get(node_name)))
     struck(cluster, task)
 
 
 def _take_gpus(cluster: Cluster, task: Task, report: AttemptReport) -> None:
-    """Those that the Runner says it gave: a Host that lost its last writes does not know of them."""
+    """GPUs and cores that the Runner says it gave: a Host that lost its last writes does not know of them."""
+    task.cpus = tuple(report.cpus)
     if report.gpus != [gpu.uuid for gpu in task.gpus]:
         node = cluster.nodes.get(task.node or "")
         known = {gpu.uuid: gpu for gpu in node.gpus} if node else {}
@@ -210,7 +213,9 @@ def _finish(cluster: Cluster, task: Task, report: AttemptReport, now: Now, effec
     task.closed = True
     task.exit_code, task.message = report.exit_code, report.message
     task.completed_at = report.completed_at.timestamp() if report.completed_at else now.wall
-    if task.may_retry(_RETRY_CAUSES.get(report.status), report.exit_code):
+    if task.preempting and not task.kill_requested and report.status is TaskState.KILLED:
+        _wait_again(cluster, task, task.reason, now, effects)
+    elif task.may_retry(_RETRY_CAUSES.get(report.status), report.exit_code):
         _retry(cluster, task, f"attempt {task.attempt} {_outcome(report)}", now, effects)
     else:
         end(cluster, task, report.status, now, effects, report.message or "")
@@ -225,8 +230,7 @@ def _outcome(report: AttemptReport) -> str:
 
 
 def _retry(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -> None:
-    """Back into the queue, for another attempt."""
-    exit_code = task.exit_code
+    """Back into the queue, for another attempt, of which there are not so many more."""
     task.retries += 1
     spec = task.batch.spec
     cause = f"{cause}; retry {task.retries} of {spec.max_retries}"
@@ -234,8 +238,23 @@ def _retry(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects)
         pause = min(spec.retry_delay_seconds << min(task.retries - 1, _MOST_DOUBLINGS), MAX_RETRY_DELAY)
         task.not_before = now.wall + pause
         cause = f"{cause} in {format_duration(pause)}"
+    _wait_again(cluster, task, cause, now, effects)
+
+
+def preempt(cluster: Cluster, task: Task, wanted_by: Task, effects: Effects) -> None:
+    """Has its attempt ended to make room for another task; when it has, it waits again."""
+    struck(cluster, task)
+    task.preempting = True
+    task.reason = f"ended to make room for task {wanted_by.task_id}"
+    told_to_kill(cluster, task, effects)
+    effects.tasks[task.task_id] = task
+    effects.progress.append(task)
+
+
+def _wait_again(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -> None:
+    exit_code, task.preempting = task.exit_code, False
     release(cluster, task, effects)
-    task.exit_code = task.started_at = task.completed_at = None
+    task.message = task.exit_code = task.started_at = task.completed_at = None
     task.reason = cause
     change(task, TaskState.PENDING, now, effects, cause, exit_code)
     enter(cluster, task)
@@ -262,7 +281,7 @@ def refused(cluster: Cluster, task: Task, reason: str, now: Now, effects: Effect
         )
         return
     release(cluster, task, effects)
-    task.request = excluded
+    task.request, task.preempting = excluded, False
     task.reason = f"{node_name} refused it: {reason}"
     change(task, TaskState.PENDING, now, effects, task.reason)
     enter(cluster, task)
@@ -277,7 +296,7 @@ def without_gpus(
         replace(gpu, problem=gpu.problem or "its Runner cannot give it now") if gpu.uuid in bad else gpu
         for gpu in node.gpus
     )
-    task.closed = True
+    task.closed, task.preempting = True, False
     release(cluster, task, effects)
     task.reason = f"{node.name} could not start it: {reason}"
     change(task, TaskState.PENDING, now, effects, task.reason)
@@ -297,6 +316,9 @@ def missing(cluster: Cluster, node: Node, task: Task, *, forgot: bool, now: Now,
     if task.kill_requested:
         if task.state is not TaskState.LOST:
             end(cluster, task, TaskState.KILLED, now, effects, task.reason or "killed")
+    elif task.preempting:
+        task.closed = True
+        _wait_again(cluster, task, task.reason, now, effects)
     elif task.state is TaskState.ASSIGNING:
         node.to_start[task.task_id] = task
     elif task.state is TaskState.LOST:
@@ -315,6 +337,7 @@ def lose(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -
     cluster.queue.remove(task)
     release(cluster, task, effects)
     task.message, task.completed_at, task.reason = cause, now.wall, ""
+    task.preempting = False
     change(task, TaskState.LOST, now, effects, cause)
     _ended(cluster, task, effects)
 
@@ -324,7 +347,7 @@ def end(cluster: Cluster, task: Task, state: TaskState, now: Now, effects: Effec
     release(cluster, task, effects)
     task.closed = True
     task.reason = ""
-    task.held, task.not_before = False, None
+    task.held, task.not_before, task.preempting = False, None, False
     task.message = cause or task.message
     task.completed_at = task.completed_at or now.wall
     change(task, state, now, effects, cause, task.exit_code)

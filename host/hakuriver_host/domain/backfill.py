@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from hakuriver_host.domain.gpus import suitable
-from hakuriver_host.domain.ledger import Ledger
+from hakuriver_host.domain.ledger import Ledger, Room, wanted_of
 from hakuriver_host.domain.model import Node, Now, Request, Task
 
 SLACK_SECONDS = 60.0
@@ -26,6 +25,8 @@ class Reservation:
 
     at: float
     spare: Mapping[str, int]
+    whole: bool = False
+    """Nothing may be beside it."""
 
     def is_after(self, request: Request, now: float) -> bool:
         """Whether a task that starts now has ended by then, so that it may have anything meanwhile."""
@@ -33,6 +34,8 @@ class Reservation:
 
     def leaves(self, request: Request) -> bool:
         """Whether a task may run on beside it, as far as amounts go."""
+        if self.whole or request.exclusive:
+            return False
         return all(amount <= self.spare.get(name, 0) for name, amount in request.amounts)
 
 
@@ -60,36 +63,21 @@ def clock_of(tasks: Mapping[int, Task], now: Now) -> Clock:
 
 def reservation(wanted: Request, node: Node, ledger: Ledger, clock: Clock) -> Reservation | None:
     """When the node has room for it at the latest; none when that is not known."""
-    free = {name: ledger.free(node.name, node.capacity, name) for name in node.capacity}
-    would_do = (
-        {gpu.uuid for gpu in suitable(node.gpus, wanted.gpus) if not gpu.problem} if wanted.gpus else set()
-    )
-    taken = {uuid: holder for uuid, holder in ledger.gpus(node.name).items() if uuid in would_do}
-    taken |= {uuid: key.task_id for uuid, key in node.leaving.items() if uuid in would_do}
-    at = clock.now
-    for end, task_id, request in _by_end(ledger.holders(node.name), clock):
-        if _fits(wanted, free, len(would_do) - len(taken)):
+    room, at = Room(node, ledger), clock.now
+    for end, task_id in _by_end(ledger.holders(node.name), clock):
+        if room.fits(wanted):
             break
         if end == _NEVER:
             return None
         at = end
-        for name, amount in request.amounts:
-            free[name] = free.get(name, 0) + amount
-        taken = {uuid: holder for uuid, holder in taken.items() if holder != task_id}
-    if not _fits(wanted, free, len(would_do) - len(taken)):
+        room.strike(task_id)
+    if not room.fits(wanted):
         return None
-    return Reservation(at, {name: amount - wanted.amount(name) for name, amount in free.items()})
+    amounts = dict(wanted_of(wanted, node))
+    spare = {name: amount - amounts.get(name, 0) for name, amount in room.free.items()}
+    return Reservation(at, spare, whole=wanted.exclusive)
 
 
-def _by_end(holders: Mapping[int, Request], clock: Clock) -> Iterable[tuple[float, int, Request]]:
-    ends = ((clock.ends(task_id), task_id, request) for task_id, request in holders.items())
-    return sorted(
-        ((_NEVER if end is None else end, task_id, request) for end, task_id, request in ends),
-        key=lambda each: each[:2],
-    )
-
-
-def _fits(wanted: Request, free: Mapping[str, int], gpus: int) -> bool:
-    return gpus >= (wanted.gpus.count if wanted.gpus else 0) and all(
-        amount <= free.get(name, 0) for name, amount in wanted.amounts
-    )
+def _by_end(task_ids: Iterable[int], clock: Clock) -> list[tuple[float, int]]:
+    ends = ((clock.ends(task_id), task_id) for task_id in task_ids)
+    return sorted((_NEVER if end is None else end, task_id) for end, task_id in ends)

@@ -9,7 +9,7 @@ from hakuriver.errors import ConflictError, NotFoundError
 from hakuriver.states import TaskState
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import Batch, Group, Node, Task
-from hakuriver_host.domain.order import FullestFirst
+from hakuriver_host.domain.order import NodeOrder
 from hakuriver_host.domain.placement import Claim
 from hakuriver_host.domain.queue import Queue
 from hakuriver_host.domain.turns import Limits, Shares, Turns
@@ -23,7 +23,9 @@ class Cluster:
     tasks: dict[int, Task] = field(default_factory=dict)
     queue: Queue = field(default_factory=Queue)
     ledger: Ledger = field(default_factory=Ledger)
-    order: FullestFirst = field(default_factory=FullestFirst)
+    order: NodeOrder = field(default_factory=NodeOrder)
+    pins: bool = True
+    """Tasks get cores of their own, where nodes can give them."""
     claim: Claim | None = None
     shares: Shares = field(default_factory=Shares)
     limits: Limits = field(default_factory=Limits)

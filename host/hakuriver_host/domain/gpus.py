@@ -41,14 +41,17 @@ class GpuRequest:
     """A part of the model's name, whatever its case."""
     memory_bytes: int = 0
     """Of each, at least."""
+    shared: bool = False
+    """Others that would share them may have them too, where the node lets them."""
 
 
 def asked(spec: SubmitRequest, target: Target | None) -> GpuRequest | None:
     """What a task of this submission asks for at this target; none without GPUs."""
     if target is not None and target.gpus:
-        return GpuRequest(len(target.gpus), target.gpus)
+        return GpuRequest(len(target.gpus), target.gpus, shared=spec.share_gpus)
     if spec.gpus:
-        return GpuRequest(spec.gpus, (), (spec.gpu_model or "").casefold(), spec.gpu_memory_bytes or 0)
+        model, memory = (spec.gpu_model or "").casefold(), spec.gpu_memory_bytes or 0
+        return GpuRequest(spec.gpus, (), model, memory, spec.share_gpus)
     return None
 
 
@@ -94,16 +97,23 @@ def has_well(gpus: Iterable[Gpu], request: GpuRequest | None) -> bool:
 
 
 def choose(
-    gpus: Iterable[Gpu], taken: Collection[str], request: GpuRequest, numa: int | None
+    gpus: Iterable[Gpu],
+    taken: Collection[str],
+    request: GpuRequest,
+    numa: int | None,
+    begun: Collection[str] = (),
 ) -> tuple[Gpu, ...] | None:
     """The GPUs to give, or none when there are not enough now.
 
     As few NUMA nodes as may be, the wanted one before others, and of those that serve the one with the fewest left; of
-    the GPUs there the smallest, so that large ones stay for those who need them.
+    the GPUs there the smallest, so that large ones stay for those who need them. One that shares gets those that are
+    shared already, which have `begun`, where there are enough.
     """
     free = [gpu for gpu in suitable(gpus, request) if gpu.is_free(taken)]
     if len(free) < request.count:
         return None
+    if request.shared and len(joined := [gpu for gpu in free if gpu.uuid in begun]) >= request.count:
+        free = joined
     groups: defaultdict[int | None, list[Gpu]] = defaultdict(list)
     for gpu in sorted(free, key=lambda gpu: (gpu.memory_bytes, gpu.number, gpu.uuid)):
         groups[gpu.numa].append(gpu)

@@ -1,6 +1,6 @@
 """The ledger: who holds what, on which node.
 
-Every attempt that is assigning, running or paused holds its amounts and GPUs until it ends. Amounts
+Every attempt that is assigning, running or paused holds its amounts, cores and GPUs until it ends. Amounts
 are counted by name, so that cores, memory and whatever follows are one rule. What a node reports to be
 running is held even where it exceeds the node's capacity: the ledger records what is, and refuses only
 to add to it.
@@ -9,21 +9,57 @@ to add to it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hakuriver_host.domain.gpus import Gpu
-from hakuriver_host.domain.model import GPUS, TASKS, Request
+from hakuriver_host.domain.gpus import Gpu, GpuRequest, suitable
+from hakuriver_host.domain.model import GPUS, TASKS, Amounts, Node, Request, Task, numa_cores
+
+_NO_AMOUNTS: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one task holds of a node."""
+
+    request: Request
+    amounts: Amounts
+    gpus: tuple[Gpu, ...] = ()
+    cpus: tuple[int, ...] = ()
+    owner: str = ""
+
+
+def holding(task: Task, node: Node | None) -> Holding:
+    """What a task holds of the node that it was given, if that is known."""
+    request = task.request
+    amounts = dict(wanted_of(request, node))
+    if request.numa is None and node is not None and task.cpus:
+        given = set(task.cpus)
+        for number, cpus in node.numa_nodes.items():
+            if here := len(given.intersection(cpus)):
+                amounts[numa_cores(number)] = here
+    return Holding(request, tuple(amounts.items()), task.gpus, task.cpus, task.batch.owner)
+
+
+def wanted_of(request: Request, node: Node | None) -> Amounts:
+    """What a request takes of a node: of one that it is to have for itself, all."""
+    if node is None or not request.exclusive:
+        return request.amounts
+    amounts = dict(request.amounts)
+    whole = {name: max(amount, amounts.get(name, 0)) for name, amount in node.capacity.items()}
+    return tuple({**amounts, **whole, GPUS: len(node.gpus)}.items())
 
 
 @dataclass(slots=True)
 class _Account:
     held: dict[str, int] = field(default_factory=dict)
     gpus: dict[str, list[int]] = field(default_factory=dict)
-    """By UUID: the tasks that hold it; one, but for what a returning node reports."""
-    requests: dict[int, Request] = field(default_factory=dict)
-    owners: dict[int, tuple[str, int]] = field(default_factory=dict)
-    """By task: whose it is, and how many GPUs it holds."""
+    """By UUID: the tasks that hold it; one, but for what tasks share and what a returning node reports."""
+    holdings: dict[int, Holding] = field(default_factory=dict)
+    whole: int = 0
+    """How many hold all of the node."""
+    preemptible: int = 0
+    """How many may be ended to make room."""
 
 
 class Ledger:
@@ -34,40 +70,40 @@ class Ledger:
         self._owners: dict[str, Counter[str]] = {}
         """What each user holds on all nodes, by name, GPUs and tasks too."""
         self.changed: set[str] = set()
-        """Nodes whose holdings or capacity changed since `FullestFirst` last looked."""
+        """Nodes whose holdings or capacity changed since `NodeOrder` last looked."""
 
-    def hold(
-        self, node: str, task_id: int, request: Request, gpus: Collection[Gpu] = (), *, owner: str = ""
-    ) -> None:
+    def hold(self, node: str, task_id: int, held: Holding) -> None:
         """Enters a holding; repeated for the same task it changes nothing."""
         account = self._accounts.setdefault(node, _Account())
-        if task_id in account.requests:
+        if task_id in account.holdings:
             return
-        account.requests[task_id] = request
+        account.holdings[task_id] = held
         self.changed.add(node)
-        for name, amount in request.amounts:
+        for name, amount in held.amounts:
             account.held[name] = account.held.get(name, 0) + amount
-        account.owners[task_id] = owner, len(gpus)
-        self._owners.setdefault(owner, Counter()).update(amounts_of(request, len(gpus)))
-        for gpu in gpus:
+        account.whole += held.request.exclusive
+        account.preemptible += held.request.preemptible
+        self._owners.setdefault(held.owner, Counter()).update(_of_owner(held))
+        for gpu in held.gpus:
             account.gpus.setdefault(gpu.uuid, []).append(task_id)
 
     def release(self, node: str, task_id: int) -> bool:
         """Strikes a holding; False when there was none."""
         account = self._accounts.get(node)
-        request = account.requests.pop(task_id, None) if account else None
-        if account is None or request is None:
+        held = account.holdings.pop(task_id, None) if account else None
+        if account is None or held is None:
             return False
         self.changed.add(node)
-        owner, gpus = account.owners.pop(task_id)
-        self._owners[owner].subtract(amounts_of(request, gpus))
-        if not self._owners[owner][TASKS]:
-            del self._owners[owner]
-        for name, amount in request.amounts:
+        self._owners[held.owner].subtract(_of_owner(held))
+        if not self._owners[held.owner][TASKS]:
+            del self._owners[held.owner]
+        for name, amount in held.amounts:
             account.held[name] -= amount
-        for uuid, holders in list(account.gpus.items()):
-            if task_id in holders:
-                holders.remove(task_id)
+        account.whole -= held.request.exclusive
+        account.preemptible -= held.request.preemptible
+        for uuid in {gpu.uuid for gpu in held.gpus}:
+            holders = account.gpus[uuid]
+            holders.remove(task_id)
             if not holders:
                 del account.gpus[uuid]
         return True
@@ -83,9 +119,9 @@ class Ledger:
         account = self._accounts.get(node)
         return account.held.get(name, 0) if account else 0
 
-    def holders(self, node: str) -> Mapping[int, Request]:
+    def holders(self, node: str) -> Mapping[int, Holding]:
         account = self._accounts.get(node)
-        return account.requests if account else {}
+        return account.holdings if account else {}
 
     def owners(self) -> Iterable[str]:
         """The users who hold anything."""
@@ -93,7 +129,7 @@ class Ledger:
 
     def of_owner(self, owner: str) -> Mapping[str, int]:
         """What a user holds, by name; `GPUS` and `TASKS` too."""
-        return self._owners.get(owner, _NONE)
+        return self._owners.get(owner, _NO_AMOUNTS)
 
     def free(self, node: str, capacity: Mapping[str, int], name: str) -> int:
         """What is left of `capacity`; below zero where a returning node runs more than it has."""
@@ -102,20 +138,98 @@ class Ledger:
     def fits(self, node: str, capacity: Mapping[str, int], request: Request) -> bool:
         """Whether its amounts fit beside what is held now; its GPUs are for `gpus.choose`."""
         account = self._accounts.get(node) or _NOTHING
+        if account.whole or (request.exclusive and account.holdings):
+            return False
         return all(
             amount <= capacity.get(name, 0) - account.held.get(name, 0) for name, amount in request.amounts
         )
 
-    def gpus(self, node: str) -> dict[str, int]:
-        """The GPUs that are held, by UUID, and the task that holds each: of several, the first."""
-        account = self._accounts.get(node) or _NOTHING
-        return {uuid: holders[0] for uuid, holders in account.gpus.items()}
+    def gpus(self, node: str) -> Mapping[str, Sequence[int]]:
+        """The GPUs that are held, by UUID, and the tasks that hold each."""
+        return (self._accounts.get(node) or _NOTHING).gpus
+
+    def cpus(self, node: str) -> set[int]:
+        """The cores that tasks of the node were given as their own."""
+        return {cpu for held in self.holders(node).values() for cpu in held.cpus}
+
+    def taken(self, node: Node, wanted: GpuRequest) -> dict[str, int]:
+        """The GPUs of a node that cannot be given to such a request now, by UUID, and a task that has each."""
+        most = node.tasks_per_gpu if wanted.shared else 1
+        holdings = self.holders(node.name)
+        held = {
+            uuid: holders[0]
+            for uuid, holders in self.gpus(node.name).items()
+            if not may_join(holders, holdings, most)
+        }
+        return {uuid: key.task_id for uuid, key in node.leaving.items()} | held
+
+    def has_preemptible(self, node: str) -> bool:
+        """Whether it has tasks that may be ended to make room."""
+        return (self._accounts.get(node) or _NOTHING).preemptible > 0
 
 
-def amounts_of(request: Request, gpus: int) -> dict[str, int]:
-    """All that a task holds with so many GPUs, by name."""
-    return {**dict(request.amounts), GPUS: gpus, TASKS: 1}
+def _of_owner(held: Holding) -> dict[str, int]:
+    return {GPUS: len(held.gpus), **dict(held.amounts), TASKS: 1}
+
+
+def amounts_of(request: Request, node: Node | None = None) -> dict[str, int]:
+    """All that a task will hold, by name; of a node that it is to have for itself, if that is known."""
+    gpus = request.gpus.count if request.gpus else 0
+    return {GPUS: gpus, **dict(wanted_of(request, node)), TASKS: 1}
+
+
+def may_join(holders: Collection[int], holdings: Mapping[int, Holding], most: int) -> bool:
+    """Whether a GPU that these tasks hold takes one more: fewer than `most` do, and all share it."""
+    return len(holders) < most and all(
+        (held := holdings.get(task_id)) is not None
+        and held.request.gpus is not None
+        and held.request.gpus.shared
+        for task_id in holders
+    )
 
 
 _NOTHING = _Account()
-_NONE: Mapping[str, int] = {}
+
+
+class Room:
+    """What a node has free, and would have without some of its tasks."""
+
+    def __init__(self, node: Node, ledger: Ledger) -> None:
+        self.node = node
+        self.free = {name: ledger.free(node.name, node.capacity, name) for name in node.capacity}
+        self._holdings = dict(ledger.holders(node.name))
+        self._gpus = {uuid: set(holders) for uuid, holders in ledger.gpus(node.name).items()}
+        for uuid, key in node.leaving.items():
+            self._gpus.setdefault(uuid, set()).add(key.task_id)
+
+    def strike(self, task_id: int) -> None:
+        """As if the task had ended."""
+        held = self._holdings.pop(task_id, None)
+        if held is None:
+            return
+        for name, amount in held.amounts:
+            self.free[name] = self.free.get(name, 0) + amount
+        for gpu in held.gpus:
+            if holders := self._gpus.get(gpu.uuid):
+                holders.discard(task_id)
+
+    def fits(self, wanted: Request) -> bool:
+        """Whether there is room for the request, if the node can serve it at all."""
+        if any(held.request.exclusive for held in self._holdings.values()):
+            return False
+        if wanted.exclusive and self._holdings:
+            return False
+        if any(amount > self.free.get(name, 0) for name, amount in wanted.amounts):
+            return False
+        return wanted.gpus is None or (
+            sum(gpu.is_free(self._taken(wanted.gpus)) for gpu in suitable(self.node.gpus, wanted.gpus))
+            >= wanted.gpus.count
+        )
+
+    def _taken(self, wanted: GpuRequest) -> set[str]:
+        most = self.node.tasks_per_gpu if wanted.shared else 1
+        return {
+            uuid
+            for uuid, holders in self._gpus.items()
+            if holders and not may_join(holders, self._holdings, most)
+        }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hakuriver.dependencies import Dependency
+from hakuriver.labels import Selector
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest
 from hakuriver.models.tasks import RetryCause, SubmitRequest
 from hakuriver.states import NodeState, TaskState
@@ -21,6 +22,20 @@ MEMORY = "memory"
 GPUS = "gpus"
 TASKS = "tasks"
 """How many hold anything; no node has an amount of them."""
+_OF_NUMA = "@"
+
+Amounts = tuple[tuple[str, int], ...]
+"""Countable resources by name."""
+
+
+def numa_cores(number: int) -> str:
+    """The name of the cores of one NUMA node."""
+    return f"{CORES}{_OF_NUMA}{number}"
+
+
+def numa_memory(number: int) -> str:
+    """The name of the memory of one NUMA node; only what tasks ask for of it is counted."""
+    return f"{MEMORY}{_OF_NUMA}{number}"
 
 
 class Now(NamedTuple):
@@ -45,12 +60,16 @@ class AttemptKey(NamedTuple):
 class Request:
     """What one task needs of one node. Equal requests are placed alike, so the queue groups by them."""
 
-    amounts: tuple[tuple[str, int], ...] = ()
-    """Countable resources by name, above zero, sorted."""
+    amounts: Amounts = ()
+    """Above zero, sorted."""
     gpus: GpuRequest | None = None
     engine: str = "docker"
     node: str | None = None
     numa: int | None = None
+    exclusive: bool = False
+    """Nothing else is to run on its node meanwhile."""
+    preemptible: bool = False
+    """It may be ended to make room for one that is not, and waits again then."""
     limit: int | None = None
     """Seconds that it runs at most; none is without limit."""
     privileged: bool = False
@@ -58,6 +77,8 @@ class Request:
     """Folders of the node that it mounts."""
     avoided: frozenset[str] = frozenset()
     """Nodes that it is not to run on."""
+    labels: tuple[Selector, ...] = ()
+    """What its node's labels are to be; sorted."""
     excluded: frozenset[str] = frozenset()
     """Nodes that refused the task."""
 
@@ -74,6 +95,9 @@ class Group(NamedTuple):
 
 def quantity(name: str, amount: int) -> str:
     """An amount for people."""
+    name, of_numa, number = name.partition(_OF_NUMA)
+    if of_numa:
+        return f"{quantity(name, amount)} of NUMA node {number}"
     if name == MEMORY:
         return f"{amount / 1e9:.2f}G memory"
     unit = {CORES: "core", GPUS: "GPU", TASKS: "task"}.get(name)
@@ -117,6 +141,8 @@ class Task:
     """Node of the latest attempt."""
     gpus: tuple[Gpu, ...] = ()
     """Those that the latest attempt was given."""
+    cpus: tuple[int, ...] = ()
+    """The cores that the latest attempt was given as its own, by number; none where it may use any."""
     sequence: int = -1
     """Of the last report of the latest attempt; -1 before any."""
     closed: bool = True
@@ -133,6 +159,8 @@ class Task:
     lined_up_at: float | None = None
     """Wall clock: when it came into line, where it stood aside before; not on the record."""
     kill_requested: bool = False
+    preempting: bool = False
+    """Its attempt is being ended to make room."""
     reason: str = ""
     """Why it waits, or what the Runner does."""
     exit_code: int | None = None
@@ -184,7 +212,16 @@ class Node:
     gpus: tuple[Gpu, ...] = ()
     gpu_note: str = ""
     """Why its containers can be given none of them."""
-    numa_nodes: frozenset[int] = frozenset()
+    tasks_per_gpu: int = 1
+    """How many may share a GPU, if all of them would."""
+    numa_nodes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """The numbers of their cores, by number."""
+    cpus: tuple[int, ...] = ()
+    """The cores, by number, of which tasks get some as their own; none where they cannot."""
+    own_labels: Mapping[str, str] = field(default_factory=dict)
+    """As its Runner's configuration has them."""
+    given_labels: Mapping[str, str | None] = field(default_factory=dict)
+    """As admins gave them, or took (none)."""
     engines: frozenset[str] = frozenset()
     engine_notes: Mapping[str, str] = field(default_factory=dict)
     allow_privileged: bool | None = None
@@ -214,6 +251,12 @@ class Node:
     """The last one that had come when `leaving` grew."""
     to_kill: dict[AttemptKey, None] = field(default_factory=dict)
     """To be told to the Runner. A dict for its order."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What admins say goes before what its Runner says."""
+        both = {**self.own_labels, **self.given_labels}
+        return {key: value for key, value in both.items() if value is not None}
 
     @property
     def works(self) -> bool:
@@ -269,7 +312,7 @@ class Registration:
     capacity: dict[str, int]
     gpus: tuple[Gpu, ...]
     gpu_note: str
-    numa_nodes: frozenset[int]
+    numa_nodes: Mapping[int, tuple[int, ...]]
     engines: frozenset[str]
     engine_notes: Mapping[str, str]
     journal_id: str
@@ -277,3 +320,6 @@ class Registration:
     allow_privileged: bool | None
     mount_roots: tuple[str, ...] | None
     attempts: tuple[AttemptReport, ...]
+    cpus: tuple[int, ...] = ()
+    tasks_per_gpu: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)

@@ -1,5 +1,6 @@
-"""Nodes in the order in which placement looks at them: fewest free cores first.
+"""Nodes in the order in which placement looks at them: fewest free cores first, or most where tasks are to spread.
 
+Those without GPUs come before those that have some, so that tasks without GPUs do not take the cores that GPUs need.
 Kept from round to round, and mended only where something changed, so that placing one task among hundreds of
 nodes costs a look-up and not a sort.
 """
@@ -12,11 +13,17 @@ from collections.abc import Iterator, Mapping
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import CORES, Node
 
+_Key = tuple[int, str]
+"""Free cores, and the node's name."""
 
-class FullestFirst:
-    def __init__(self) -> None:
-        self._keys: dict[str, tuple[int, str]] = {}
-        self._ordered: list[tuple[int, str]] = []
+
+class NodeOrder:
+    def __init__(self, *, spread: bool = False) -> None:
+        """With `spread` the emptiest node is the first, and not the fullest that has room."""
+        self._spread = spread
+        self._keys: dict[str, tuple[bool, _Key]] = {}
+        self._ordered: tuple[list[_Key], list[_Key]] = [], []
+        """Nodes without GPUs, and those with some."""
 
     def refresh(self, nodes: Mapping[str, Node], ledger: Ledger) -> None:
         """Takes up what the ledger has noted as changed."""
@@ -24,13 +31,18 @@ class FullestFirst:
             ledger.changed.update(nodes)
         for name in ledger.changed:
             if old := self._keys.pop(name, None):
-                del self._ordered[bisect_left(self._ordered, old)]
+                of_kind = self._ordered[old[0]]
+                del of_kind[bisect_left(of_kind, old[1])]
             if node := nodes.get(name):
-                key = self._keys[name] = (ledger.free(name, node.capacity, CORES), name)
-                insort(self._ordered, key)
+                has_gpus, key = bool(node.gpus), (ledger.free(name, node.capacity, CORES), name)
+                self._keys[name] = has_gpus, key
+                insort(self._ordered[has_gpus], key)
         ledger.changed.clear()
 
-    def with_cores(self, cores: int) -> Iterator[str]:
-        """Names of the nodes with at least so many cores free, the fullest first."""
-        for index in range(bisect_left(self._ordered, (cores, "")), len(self._ordered)):
-            yield self._ordered[index][1]
+    def with_cores(self, cores: int, *, gpus: bool) -> Iterator[str]:
+        """Names of the nodes with at least so many cores free, and with GPUs where they are wanted; the best first."""
+        for of_kind in self._ordered[gpus:]:
+            first = bisect_left(of_kind, (cores, ""))
+            places = range(first, len(of_kind))
+            for index in reversed(places) if self._spread else places:
+                yield of_kind[index][1]

@@ -1,7 +1,7 @@
 """Placement: which waiting task goes to which node.
 
 `place` is one round: tasks in the order of their turns, each on the fullest node that it fits (so that large
-gaps stay for large tasks). The first task that must wait for room claims a node, and what comes later in the
+gaps stay for large tasks), or on the emptiest where they are to spread. The first task that must wait for room claims a node, and what comes later in the
 queue takes nothing there that it needs: small tasks cannot keep a large one waiting for ever. Where it waits for
 a GPU alone, its cores and memory are set aside, and others use the rest; and what is over by the time when it can start
 at the latest (see `backfill`) may have its room meanwhile. The claim holds until the task is placed
@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from hakuriver.labels import as_text
 from hakuriver.models.tasks import NodeVerdict
 from hakuriver.states import NodeState
 from hakuriver_host.domain.backfill import Clock, Reservation, reservation
+from hakuriver_host.domain.cpus import choose_cpus
 from hakuriver_host.domain.gpus import Gpu, choose, has_well, lacking, short, suitable
-from hakuriver_host.domain.ledger import Ledger
-from hakuriver_host.domain.model import CORES, Group, Node, Request, Task, quantity
-from hakuriver_host.domain.order import FullestFirst
+from hakuriver_host.domain.ledger import Ledger, holding
+from hakuriver_host.domain.model import CORES, TASKS, Group, Node, Request, Task, quantity
+from hakuriver_host.domain.order import NodeOrder
 from hakuriver_host.domain.queue import Queue
 from hakuriver_host.domain.turns import Turns, first_come
 
@@ -65,6 +66,8 @@ class Hopeless:
         """One that asks for amounts alone; others say little about the rest."""
         if request.gpus or request.node or request.numa is not None or request.privileged or request.mounts:
             return
+        if request.labels or request.exclusive:
+            return
         self._least = [known for known in self._least if not _asks_for_more(known, request)]
         self._least.append(request)
 
@@ -91,14 +94,17 @@ def impossible(node: Node, request: Request) -> str:
         return "the task is not to run there"
     if node.name in request.excluded:
         return "the node refused the task"
+    if request.numa is not None and request.numa not in node.numa_nodes:
+        known = ", ".join(map(str, sorted(node.numa_nodes))) or "none known"
+        return f"it has no NUMA node {request.numa} (it has: {known})"
     for name, amount in request.amounts:
         if amount > node.capacity.get(name, 0):
             return f"it has {quantity(name, node.capacity.get(name, 0))}, {quantity(name, amount)} asked for"
     if request.gpus is not None and (reason := lacking(node.gpus, request.gpus)):
         return reason
-    if request.numa is not None and request.numa not in node.numa_nodes:
-        known = ", ".join(map(str, sorted(node.numa_nodes))) or "none known"
-        return f"it has no NUMA node {request.numa} (it has: {known})"
+    if request.labels and (missing := [each for each in request.labels if not each.admits(node.labels)]):
+        has = as_text(node.labels) or "none"
+        return f"its labels are not as asked for: {', '.join(map(str, missing))} (it has {has})"
     return _forbidden(node, request)
 
 
@@ -147,17 +153,20 @@ def place(
     queue: Queue,
     nodes: Mapping[str, Node],
     ledger: Ledger,
-    order: FullestFirst,
+    order: NodeOrder,
     claim: Claim | None,
     blocked: set[Group],
     turns: Turns | None = None,
     clock: Clock | None = None,
+    *,
+    pins: bool = True,
 ) -> tuple[Round, Claim | None]:
     """One round. Enters each placement in the ledger at once, and takes the task out of the queue.
 
     `blocked` are the groups that the last round found no room for, valid while nothing was freed since; `claim` is the
     claim in force. `turns` say who goes first; without them, whose priority is higher and who came first. `clock` says
-    when what runs ends at the latest; without it, nothing is known to end. Gives the round, and the claim for the next.
+    when what runs ends at the latest; without it, nothing is known to end. With `pins` tasks get cores of their own where
+    nodes can give them. Gives the round, and the claim for the next.
     """
     turns, clock = turns or first_come(ledger), clock or Clock()
     if claim is not None and not _valid(claim, queue, nodes, turns):
@@ -183,17 +192,18 @@ def place(
         if turns.over_limit(task) or (alike and hopeless.covers(task.request)):
             outcome.blocked.add(group)
             continue
-        chosen = _choose(task, nodes, ledger, order, kept if kept_out else None)
+        chosen = _choose(task, nodes, ledger, order, kept if kept_out else None, turns)
         if chosen is None:
             outcome.blocked.add(group)
             hopeless.add(task.request)
             if claim is None or not (claims or kept_out):
-                claim = _claim_for(task, nodes.values(), ledger) or claim
+                claim = _claim_for(task, nodes.values(), ledger, turns) or claim
                 kept = _kept(claim, nodes, ledger, clock)
             continue
         node, task.gpus = chosen
+        task.cpus = _cpus_for(node, task, ledger) if pins else ()
         queue.remove(task)
-        ledger.hold(node.name, task.task_id, task.request, task.gpus, owner=group.owner)
+        ledger.hold(node.name, task.task_id, holding(task, node))
         turns.has_more(group.owner)
         if claims:
             # Those who were kept out come first now; a round of their own finds who is next to claim.
@@ -206,7 +216,7 @@ def place(
         if following := queue.first(group):
             heapq.heappush(heap, (turns.of(following), index))
     outcome.more = outcome.more or bool(heap)
-    if claim is not None and turns.over_limit(claim.task):
+    if claim is not None and turns.over_limit(claim.task, nodes.get(claim.node)):
         # Its owner has been given something else meanwhile. Room that may not be used is not kept.
         claim, outcome.blocked, outcome.more = None, set(), True
     return outcome, claim
@@ -218,15 +228,16 @@ def explain(
     ledger: Ledger,
     claim: Claim | None,
     clock: Clock | None = None,
+    turns: Turns | None = None,
 ) -> list[NodeVerdict]:
     """For each node, why the task is not placed there."""
-    known = {node.name: node for node in nodes}
+    known, turns = {node.name: node for node in nodes}, turns or first_come(ledger)
     kept = _kept(claim, known, ledger, clock or Clock()) if _goes_before(claim, task) else None
     fits = "fits, once it is in line" if task.aside else FITS
     verdicts = []
     for node in sorted(known.values(), key=lambda node: node.name):
         never = impossible(node, task.request)
-        reason = never or _not_now(node, task, ledger, kept) or fits
+        reason = never or _not_now(node, task, ledger, kept, turns) or fits
         verdicts.append(
             NodeVerdict(node=node.name, fits_now=reason == FITS, can_ever_fit=not never, reason=reason)
         )
@@ -242,15 +253,16 @@ def waiting_reason(
     clock: Clock | None = None,
 ) -> str:
     """Why one in line waits, in one line. Only one node is looked at closely: lists ask this for each task that waits."""
-    request = task.request
-    if reason := (turns or first_come(ledger)).over_limit(task):
+    request, turns = task.request, turns or first_come(ledger)
+    if reason := turns.over_limit(task):
         return reason
     kept = _kept(claim, nodes, ledger, clock or Clock()) if _goes_before(claim, task) else None
     if request.node is not None:
         node = nodes.get(request.node)
         if node is None:
             return f"no node named {request.node} has joined yet"
-        return f"{node.name}: {impossible(node, request) or _not_now(node, task, ledger, kept) or FITS}"
+        reason = impossible(node, request) or _not_now(node, task, ledger, kept, turns) or FITS
+        return f"{node.name}: {reason}"
     if not nodes:
         return "no node has joined yet"
     hopeful = [name for name, node in nodes.items() if not impossible(node, request)]
@@ -258,22 +270,28 @@ def waiting_reason(
         nearest = nearest_to(request, nodes.values())
         return f"no node can run it: {nearest.name}: {impossible(nearest, request)}"
     name = min(hopeful, key=lambda name: (not nodes[name].ready, name))
-    reason = f"{name}: {_not_now(nodes[name], task, ledger, kept) or FITS}"
+    reason = f"{name}: {_not_now(nodes[name], task, ledger, kept, turns) or FITS}"
     return reason if len(hopeful) == 1 else f"waits for one of {len(hopeful)} nodes; {reason}"
 
 
-def _not_now(node: Node, task: Task, ledger: Ledger, kept: Kept | None) -> str:
+def _not_now(node: Node, task: Task, ledger: Ledger, kept: Kept | None, turns: Turns) -> str:
     """What keeps the task from a node that could run it; empty when nothing does."""
-    return hindrance(node, task.request) or _no_room(node, task, ledger, kept)
+    limit = turns.over_limit(task, node) if task.request.exclusive else ""
+    return hindrance(node, task.request) or limit or _no_room(node, task, ledger, kept)
 
 
 def _no_room(node: Node, task: Task, ledger: Ledger, kept: Kept | None) -> str:
+    holders = ledger.holders(node.name)
+    if alone := next((task_id for task_id, held in holders.items() if held.request.exclusive), None):
+        return f"task {alone} has it for itself"
+    if task.request.exclusive and holders:
+        return f"{quantity(TASKS, len(holders))} there, and it is to be the only one"
     for name, amount in task.request.amounts:
         free, total = ledger.free(node.name, node.capacity, name), node.capacity.get(name, 0)
         if amount > free:
             return f"{quantity(name, max(free, 0))} of {quantity(name, total)} free, {quantity(name, amount)} asked for"
     wanted = task.request.gpus
-    if wanted is not None and (reason := short(node.gpus, _taken(node, ledger), wanted)):
+    if wanted is not None and (reason := short(node.gpus, ledger.taken(node, wanted), wanted)):
         return reason
     if kept is not None and kept.node is node and kept.beside(task.request) is None:
         return f"its room is kept for task {kept.claim.task.task_id}, which is before in the queue"
@@ -289,7 +307,8 @@ def _goes_before(claim: Claim | None, task: Task) -> bool:
         return False
     if claim.task.batch.owner == task.batch.owner:
         return claim.task.rank < task.rank
-    return claim.task.priority >= task.priority
+    mine, other = claim.task, task
+    return (mine.priority, not mine.request.preemptible) >= (other.priority, not other.request.preemptible)
 
 
 @dataclass(slots=True)
@@ -320,13 +339,21 @@ class Kept:
             return None
         if reserved.is_after(request, self.clock.now):
             return _gpus_for(node, request, ledger, None)
-        return others if reserved.leaves(request) else None
+        return others if reserved.leaves(request) and not self._may_take_its_cores(request) else None
 
     def _leaves_room(self, request: Request) -> bool:
-        """Whether the claim's task finds its amounts beside this request, once the GPUs are free that it waits for."""
-        amounts = Counter(dict(request.amounts)) + Counter(dict(self.claim.request.amounts))
-        both = Request(amounts=tuple(amounts.items()))
-        return self.ledger.fits(self.node.name, self.node.capacity, both)
+        """Whether the claim's task finds what this request takes of, once that is free which it waits for."""
+        wanted, node = self.claim.request, self.node
+        if request.exclusive or wanted.exclusive or self._may_take_its_cores(request):
+            return False
+        return all(
+            amount + wanted.amount(name) <= self.ledger.free(node.name, node.capacity, name)
+            for name, amount in request.amounts
+        )
+
+    def _may_take_its_cores(self, request: Request) -> bool:
+        """Of what asks for no NUMA node nobody knows whose cores it takes."""
+        return self.claim.request.numa is not None and request.numa is None and request.amount(CORES) > 0
 
     def _reservation(self) -> Reservation | None:
         """What was promised stays: tasks that take long to start would move it on and on."""
@@ -349,62 +376,73 @@ def _gpus_for(node: Node, request: Request, ledger: Ledger, claim: Claim | None)
     if request.gpus is None:
         return ()
     kept = suitable(node.gpus, claim.request.gpus) if claim and claim.request.gpus else []
-    taken = {*_taken(node, ledger), *(gpu.uuid for gpu in kept)}
-    return choose(node.gpus, taken, request.gpus, request.numa)
+    taken = {*ledger.taken(node, request.gpus), *(gpu.uuid for gpu in kept)}
+    return choose(node.gpus, taken, request.gpus, request.numa, ledger.gpus(node.name))
 
 
-def _taken(node: Node, ledger: Ledger) -> dict[str, int]:
-    """The GPUs that cannot be given now, by UUID, and the tasks that have them."""
-    return {uuid: key.task_id for uuid, key in node.leaving.items()} | ledger.gpus(node.name)
+def _cpus_for(node: Node, task: Task, ledger: Ledger) -> tuple[int, ...]:
+    """The cores that it gets as its own, near its GPUs; one that has the node for itself may use any."""
+    request = task.request
+    if request.exclusive or not node.cpus:
+        return ()
+    of_numa = node.numa_nodes.get(request.numa, ()) if request.numa is not None else None
+    cpus = node.cpus if of_numa is None else tuple(cpu for cpu in node.cpus if cpu in of_numa)
+    near = {gpu.numa for gpu in task.gpus if gpu.numa is not None}
+    return choose_cpus(cpus, node.numa_nodes, ledger.cpus(node.name), request.amount(CORES), near)
 
 
 def _choose(
     task: Task,
     nodes: Mapping[str, Node],
     ledger: Ledger,
-    order: FullestFirst,
+    order: NodeOrder,
     kept: Kept | None,
+    turns: Turns,
 ) -> tuple[Node, tuple[Gpu, ...]] | None:
-    """The fullest node that the task fits now, and that is not kept for one before it, which has the claim; with the
+    """The first node in the order that the task fits now, and that is not kept for one before it, which has the claim; with the
     GPUs that it gets.
     """
     request = task.request
     order.refresh(nodes, ledger)
-    names = [request.node] if request.node is not None else order.with_cores(request.amount(CORES))
+    cores, gpus = request.amount(CORES), request.gpus is not None
+    names = [request.node] if request.node is not None else order.with_cores(cores, gpus=gpus)
     for name in names:
         node = nodes.get(name)
         if node is None or not ledger.fits(name, node.capacity, request):
             continue
-        if not _may_run(node, request):
+        if not may_run(node, request) or (request.exclusive and turns.over_limit(task, node)):
             continue
         if kept is not None and kept.node is node:
-            gpus = kept.beside(request)
+            given = kept.beside(request)
         else:
-            gpus = _gpus_for(node, request, ledger, None)
-        if gpus is not None:
-            return node, gpus
+            given = _gpus_for(node, request, ledger, None)
+        if given is not None:
+            return node, given
     return None
 
 
-def _may_run(node: Node, request: Request) -> bool:
+def may_run(node: Node, request: Request) -> bool:
     """Nothing but room is in the way."""
     return not impossible(node, request) and not hindrance(node, request)
 
 
 def _is_worth_waiting_for(node: Node, request: Request) -> bool:
-    return _may_run(node, request) and has_well(node.gpus, request.gpus)
+    return may_run(node, request) and has_well(node.gpus, request.gpus)
 
 
-def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger) -> Claim | None:
+def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger, turns: Turns) -> Claim | None:
     """The node to keep room on: of those that could run it, the one with the most GPUs for it free, then cores."""
     able = [node for node in nodes if _is_worth_waiting_for(node, task.request)]
+    if task.request.exclusive:
+        able = [node for node in able if not turns.over_limit(task, node)]
     if not able:
         return None
 
     def rank(node: Node) -> tuple[int, int, str]:
-        would_do = suitable(node.gpus, task.request.gpus) if task.request.gpus else []
-        taken = _taken(node, ledger) if would_do else {}
-        gpus = sum(gpu.is_free(taken) for gpu in would_do)
+        gpus = 0
+        if task.request.gpus is not None:
+            taken = ledger.taken(node, task.request.gpus)
+            gpus = sum(gpu.is_free(taken) for gpu in suitable(node.gpus, task.request.gpus))
         return -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
 
     return Claim(task, min(able, key=rank).name, task.request)
@@ -414,6 +452,6 @@ def _valid(claim: Claim, queue: Queue, nodes: Mapping[str, Node], turns: Turns) 
     node, task = nodes.get(claim.node), claim.task
     if node is None or queue.get(task.task_id) is not task or task.request != claim.request:
         return False
-    if turns.over_limit(task):
+    if turns.over_limit(task, node):
         return False
     return _is_worth_waiting_for(node, claim.request)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from hakuriver.errors import ConflictError, NotFoundError
+from hakuriver.labels import MAX_LABELS
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver.targets import parse_target
@@ -23,6 +24,7 @@ from hakuriver_host.domain.attempts import (
     lose,
     missing,
     pinned,
+    preempt,
     refused,
     release,
     stay,
@@ -35,8 +37,10 @@ from hakuriver_host.domain.attempts import (
 from hakuriver_host.domain.backfill import clock_of
 from hakuriver_host.domain.cluster import Cluster, live_task, turns_of
 from hakuriver_host.domain.gpus import asked
+from hakuriver_host.domain.ledger import holding
 from hakuriver_host.domain.model import AttemptKey, Effects, Node, Now, Registration, Task
 from hakuriver_host.domain.placement import place
+from hakuriver_host.domain.preemption import make_room
 from hakuriver_host.domain.waiting import awaited, join, line_up
 
 
@@ -72,8 +76,8 @@ def restore(
             waiting.append(task)
         elif (task.state in HOLDING or task.kept) and task.node:
             if task.state in HOLDING:
-                cluster.ledger.hold(task.node, task.task_id, task.request, task.gpus, owner=task.batch.owner)
-            if task.kill_requested and task.node in cluster.nodes:
+                cluster.ledger.hold(task.node, task.task_id, holding(task, cluster.nodes.get(task.node)))
+            if (task.kill_requested or task.preempting) and task.node in cluster.nodes:
                 cluster.nodes[task.node].to_kill[task.key] = None
     effects = Effects()
     batches = {task.batch.batch_id: task.batch for task in waiting}.values()
@@ -111,8 +115,15 @@ def on_schedule(cluster: Cluster, now: Now) -> Effects:
         cluster.blocked,
         turns,
         clock_of(cluster.tasks, now),
+        pins=cluster.pins,
     )
     freed_claim = cluster.claim is not None and claim is not cluster.claim
+    if claim is not None:
+        there = claim.node
+        claim, victims = make_room(claim, cluster.nodes, cluster.ledger, cluster.tasks)
+        freed_claim = freed_claim or claim.node != there
+        for victim in victims:
+            preempt(cluster, victim, claim.task, effects)
     cluster.claim, cluster.blocked = claim, set() if freed_claim else outcome.blocked
     effects.schedule = more or outcome.more or (freed_claim and bool(outcome.blocked))
     for task, node in outcome.placed:
@@ -268,6 +279,30 @@ def on_uncordon(cluster: Cluster, name: str) -> Effects:
     effects = Effects()
     if node.cordoned:
         node.cordoned = node.draining = False
+        effects.nodes[name] = node
+        freed(cluster, effects)
+    return effects
+
+
+def on_label(cluster: Cluster, name: str, changes: Mapping[str, str | None]) -> Effects:
+    """Gives a node labels, or takes them (none); what runs there goes on.
+
+    Raises:
+        ConflictError: it would have more than `MAX_LABELS`.
+        NotFoundError: there is no such node.
+
+    """
+    node = _known(cluster, name)
+    effects = Effects()
+    given = {**node.given_labels, **changes}
+    # Nothing need be taken that its Runner does not give.
+    given = {key: value for key, value in given.items() if value is not None or key in node.own_labels}
+    if len(given) > MAX_LABELS:
+        raise ConflictError(
+            f"{name} would have {len(given)} labels, {MAX_LABELS} are the most", "take some away: KEY-"
+        )
+    if given != node.given_labels:
+        node.given_labels = given
         effects.nodes[name] = node
         freed(cluster, effects)
     return effects
@@ -507,7 +542,8 @@ def _check_unused(node: Node, held: list[int]) -> None:
 def _describe(node: Node, registration: Registration, now: Now) -> None:
     node.url, node.capacity = registration.url, dict(registration.capacity)
     node.gpus, node.gpu_note = registration.gpus, registration.gpu_note
-    node.numa_nodes = registration.numa_nodes
+    node.numa_nodes, node.cpus = registration.numa_nodes, registration.cpus
+    node.tasks_per_gpu, node.own_labels = registration.tasks_per_gpu, registration.labels
     node.engines, node.engine_notes = registration.engines, registration.engine_notes
     node.journal_id, node.problem = registration.journal_id, registration.problem
     node.allow_privileged, node.mount_roots = registration.allow_privileged, registration.mount_roots
@@ -524,6 +560,7 @@ __all__ = [
     "on_heartbeat",
     "on_kill",
     "on_killed",
+    "on_label",
     "on_register",
     "on_registering",
     "on_remove",

@@ -23,6 +23,8 @@ class Turn(NamedTuple):
 
     urgency: int
     """Its priority, negated."""
+    yields: bool
+    """It is preemptible: what is not comes first."""
     standing: float
     """Of its owner: what they hold and held, by their weight."""
     task_id: int
@@ -36,15 +38,15 @@ class Limits:
     waiting: int | None = None
     """Tasks of one user that may wait."""
 
-    def forbids(self, request: Request) -> str:
-        """Why the request alone is too much; empty when it is not."""
-        return self.reached(request, {})
+    def forbids(self, request: Request, node: Node | None = None) -> str:
+        """Why the request alone (of this node) is too much; empty when it is not."""
+        return self.reached(request, {}, node)
 
-    def reached(self, request: Request, held: Mapping[str, int]) -> str:
-        """Why its owner, who holds so much, may not hold this too; empty when they may."""
+    def reached(self, request: Request, held: Mapping[str, int], node: Node | None = None) -> str:
+        """Why its owner, who holds so much, may not hold this too (of this node); empty when they may."""
         if not self.held:
             return ""
-        for name, amount in amounts_of(request, request.gpus.count if request.gpus else 0).items():
+        for name, amount in amounts_of(request, node).items():
             most = self.held.get(name)
             if most is not None and amount and held.get(name, 0) + amount > most:
                 now = f", {quantity(name, held[name])} of them in use" if held.get(name) else ""
@@ -120,15 +122,15 @@ class Turns:
         standing = self._standings.get(owner)
         if standing is None:
             standing = self._standings[owner] = self._shares.standing(owner, self._share(owner))
-        return Turn(-task.priority, standing, task.task_id)
+        return Turn(-task.priority, task.request.preemptible, standing, task.task_id)
 
     def has_more(self, owner: str) -> None:
         """The owner has been given something."""
         self._standings.pop(owner, None)
 
-    def over_limit(self, task: Task) -> str:
-        """Why its owner may not hold it now; empty when they may."""
-        return self._limits.reached(task.request, self._ledger.of_owner(task.batch.owner))
+    def over_limit(self, task: Task, node: Node | None = None) -> str:
+        """Why its owner may not hold it now (on this node); empty when they may."""
+        return self._limits.reached(task.request, self._ledger.of_owner(task.batch.owner), node)
 
     def shares(self) -> dict[str, float]:
         """What each user holds now."""

@@ -69,7 +69,7 @@ class Dispatcher:
             await self._until_wanted()
             core.schedule_wanted.clear()
             effects = reactor.on_schedule(core.cluster, core.now())
-            if effects.events or effects.schedule:
+            if effects.tasks or effects.schedule:
                 await core.apply(effects)
             if len(effects.events) >= _MANY and not effects.schedule:
                 await asyncio.sleep(min(len(effects.events) * _GATHER_PER_TASK, _LONGEST_GATHER))
@@ -174,7 +174,9 @@ def _spec(task: Task) -> AttemptSpec:
         command=spec.command if spec.task_type == "command" else _VPS_SHELL,
         arguments=spec.arguments,
         env_vars=spec.env_vars,
-        cores=spec.required_cores,
+        # One that has the node for itself may use all of it.
+        cores=0 if spec.exclusive else spec.required_cores,
+        cpus=list(task.cpus),
         memory_bytes=spec.required_memory_bytes,
         gpus=[gpu.uuid for gpu in task.gpus],
         numa_node=task.request.numa,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -17,7 +17,7 @@ from hakuriver.errors import (
     StorageError,
     UsageError,
 )
-from hakuriver.models.nodes import NodeDuty, NodeInfo
+from hakuriver.models.nodes import NodeDuty, NodeInfo, NodeLabels
 from hakuriver.models.runner import (
     HeartbeatRequest,
     JoinRequest,
@@ -34,7 +34,7 @@ from hakuriver.version import __version__
 from hakuriver_host.db import rows
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
-from hakuriver_host.domain.model import CORES, MEMORY, Effects, Node, Registration
+from hakuriver_host.domain.model import CORES, MEMORY, Effects, Node, Registration, numa_cores, numa_memory
 from hakuriver_host.runners import RunnerClient
 from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.core import Core, optional_moment
@@ -165,6 +165,18 @@ class Nodes:
         await self._core.apply(reactor.on_uncordon(self._core.cluster, name))
         return self._duty(name, "may have work again")
 
+    async def label(self, name: str, changes: Mapping[str, str | None]) -> NodeLabels:
+        """Changes a node's labels. Returns when that is durable.
+
+        Raises:
+            ConflictError: it would have too many.
+            NotFoundError: there is no such node.
+
+        """
+        await self._core.apply(reactor.on_label(self._core.cluster, name, changes))
+        node = self._core.cluster.nodes.get(name)
+        return NodeLabels(hostname=name, labels=node.labels if node else {})
+
     async def remove(self, name: str, *, force: bool) -> Message:
         """Forgets the node and its tokens: to come back it must join. Its tasks stay on the record.
 
@@ -236,7 +248,8 @@ class Nodes:
             ledger.held(node.name, CORES),
             ledger.held(node.name, MEMORY),
             len(ledger.holders(node.name)),
-            ledger.gpus(node.name),
+            {uuid: tuple(holders) for uuid, holders in ledger.gpus(node.name).items()},
+            node.labels,
         )
         known = self._told.get(node.name)
         if known is None or known[0] != seen:
@@ -272,7 +285,11 @@ class Nodes:
             last_heartbeat=optional_moment(node.last_heartbeat),
             numa_topology=record.numa_topology,
             gpu_info=beat.gpu_info or record.gpu_info,
-            gpu_tasks=ledger.gpus(node.name),
+            gpu_tasks={uuid: holders[0] for uuid, holders in ledger.gpus(node.name).items()},
+            gpu_sharers={
+                uuid: list(holders) for uuid, holders in ledger.gpus(node.name).items() if len(holders) > 1
+            },
+            labels=node.labels,
         )
 
     async def _unreachable(self, request: RegisterRequest) -> str:
@@ -320,13 +337,15 @@ def _check_self(principal: Principal, name: str) -> None:
 
 
 def _registration(request: RegisterRequest, problem: str) -> Registration:
+    # A node that offers more cores than it has can give none of them to one task alone.
+    cpus = tuple(sorted(set(request.cpus))) if len(set(request.cpus)) >= request.total_cores else ()
     return Registration(
         name=request.hostname,
         url=request.runner_url,
-        capacity={CORES: request.total_cores, MEMORY: request.total_ram_bytes},
+        capacity=_capacity(request, cpus),
         gpus=rows.gpus_of(request.gpu_info),
         gpu_note=request.gpu_note,
-        numa_nodes=frozenset(int(key) for key in request.numa_topology or {}),
+        numa_nodes={int(key): tuple(numa.cores) for key, numa in (request.numa_topology or {}).items()},
         engines=frozenset(request.engines),
         engine_notes=request.engine_notes,
         journal_id=request.journal_id,
@@ -334,4 +353,20 @@ def _registration(request: RegisterRequest, problem: str) -> Registration:
         allow_privileged=request.allow_privileged,
         mount_roots=None if request.mount_roots is None else tuple(request.mount_roots),
         attempts=tuple(request.attempts),
+        cpus=cpus,
+        tasks_per_gpu=request.tasks_per_gpu,
+        labels=request.labels,
     )
+
+
+def _capacity(request: RegisterRequest, cpus: tuple[int, ...]) -> dict[str, int]:
+    """What the node has to give, of each of its NUMA nodes too."""
+    capacity = {CORES: request.total_cores, MEMORY: request.total_ram_bytes}
+    for key, numa in (request.numa_topology or {}).items():
+        number = int(key)
+        capacity[numa_cores(number)] = (
+            len(set(cpus).intersection(numa.cores)) if cpus else request.total_cores
+        )
+        memory = request.total_ram_bytes if numa.memory_bytes is None else numa.memory_bytes
+        capacity[numa_memory(number)] = min(memory, request.total_ram_bytes)
+    return capacity

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ from hakuriver_host.db import rows
 from hakuriver_host.db.tables import BatchRow
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
-from hakuriver_host.domain.model import Batch, Event, Task
+from hakuriver_host.domain.model import Batch, Event, Request, Task
 from hakuriver_host.domain.placement import impossible, nearest_to
 from hakuriver_host.domain.waiting import awaited, watching
 from hakuriver_host.services.access import Access, Principal
@@ -309,8 +309,15 @@ class Submissions:
 
     def _check_limits(self, spec: SubmitRequest, targets: list[str | None]) -> None:
         for target in targets:
-            if reason := self._core.cluster.limits.forbids(rows.request_of(spec, target)):
+            if reason := self._forbidden(rows.request_of(spec, target)):
                 raise ImpossibleError(reason, "ask for less, or ask an admin: scheduling.max_*_per_user")
+
+    def _forbidden(self, request: Request) -> str:
+        """Why its owner may never have it; one that is to have a node for itself, on any of those that could run it."""
+        limits, nodes = self._core.cluster.limits, self._core.cluster.nodes.values()
+        able = [node for node in nodes if not impossible(node, request)] if request.exclusive else []
+        reasons = [limits.forbids(request, node) for node in able]
+        return limits.forbids(request) or (reasons[0] if reasons and all(reasons) else "")
 
     @contextlib.contextmanager
     def _coming_in(self, owner: str, number: int) -> Iterator[None]:
@@ -457,6 +464,8 @@ def _check(request: SubmitRequest) -> None:
         raise UsageError(f"one submission makes at most {MAX_COUNT} tasks", "split it")
     if (request.gpu_model or request.gpu_memory_bytes) and not request.gpus:
         raise UsageError("a GPU's model or memory is asked for, and no GPU is", "say how many: --gpus 1")
+    if request.share_gpus and not (request.gpus or request.required_gpus or _names_gpus(request.targets)):
+        raise UsageError("GPUs are to be shared, and none is asked for", "say how many: --gpus 1")
     if request.required_gpus and len(request.required_gpus) != len(request.targets):
         raise UsageError(
             "required_gpus must have one list for each target", "name the GPUs in the targets: node::0,1"
@@ -467,7 +476,15 @@ def _check(request: SubmitRequest) -> None:
         )
 
 
+def _names_gpus(targets: Iterable[str]) -> bool:
+    return any("::" in target for target in targets)
+
+
 def _check_vps(request: SubmitRequest) -> None:
+    if request.preemptible:
+        raise UsageError(
+            "a VPS does not make room for others", "leave out preemptible; it can be stopped by hand"
+        )
     if request.container_name == NO_CONTAINER:
         raise UsageError("a VPS is a container", "name an environment with --container, or leave it out")
     if request.count != 1 or len(request.targets) > 1:

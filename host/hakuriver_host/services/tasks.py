@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, update
 from sqlmodel import SQLModel
 
+from hakuriver.cores import parse_list
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
 from hakuriver.models.environments import Reference
 from hakuriver.models.runner import ActionResponse, AttemptId, AttemptLimit
@@ -104,6 +105,11 @@ class Tasks:
             retry_on=list(spec.retry_on),
             retry_delay_seconds=spec.retry_delay_seconds,
             target_numa_node_id=target.numa if target else None,
+            assigned_cores=parse_list(row.cpus),
+            node_labels=spec.node_labels,
+            share_gpus=spec.share_gpus,
+            exclusive=spec.exclusive,
+            preemptible=spec.preemptible,
             stdout_path=log_path(task_id, max(1, row.attempt), "stdout"),
             stderr_path=log_path(task_id, max(1, row.attempt), "stderr"),
             systemd_unit_name=row.unit_name,
@@ -435,7 +441,9 @@ class Tasks:
 
     def _verdicts(self, task: Task) -> Sequence[NodeVerdict]:
         cluster = self._core.cluster
-        return placement.explain(task, cluster.nodes.values(), cluster.ledger, cluster.claim, self._clock())
+        return placement.explain(
+            task, cluster.nodes.values(), cluster.ledger, cluster.claim, self._clock(), turns_of(cluster)
+        )
 
     def _clock(self) -> Clock:
         return clock_of(self._core.cluster.tasks, self._core.now())

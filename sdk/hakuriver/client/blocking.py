@@ -20,7 +20,14 @@ from hakuriver.config import Settings
 from hakuriver.errors import UnreachableError
 from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
 from hakuriver.models.environments import PackResult, VersionInfo
-from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
+from hakuriver.models.nodes import (
+    ClusterStatus,
+    EnvironmentVersions,
+    HealthHistory,
+    NodeDuty,
+    NodeInfo,
+    NodeLabels,
+)
 from hakuriver.models.tasks import (
     Message,
     PriorityRequest,
@@ -248,6 +255,10 @@ class Client:
 
     def uncordon(self, name: str) -> NodeDuty:
         return self._send(calls.uncordon(name))
+
+    def label(self, name: str, changes: Mapping[str, str | None]) -> NodeLabels:
+        """Gives a node labels, and takes those away whose value is none."""
+        return self._send(calls.label(name, changes))
 
     def drain(self, name: str) -> NodeDuty:
         """Cordons a node to empty it, and says what it still holds; does not wait."""

@@ -37,7 +37,15 @@ from hakuriver.models.environments import (
     VersionDiff,
     VersionInfo,
 )
-from hakuriver.models.nodes import ClusterStatus, EnvironmentVersions, HealthHistory, NodeDuty, NodeInfo
+from hakuriver.models.nodes import (
+    ClusterStatus,
+    EnvironmentVersions,
+    HealthHistory,
+    LabelsRequest,
+    NodeDuty,
+    NodeInfo,
+    NodeLabels,
+)
 from hakuriver.models.tasks import (
     Message,
     PriorityRequest,
@@ -224,6 +232,11 @@ def cordon(name: str) -> Call[NodeDuty]:
 
 def uncordon(name: str) -> Call[NodeDuty]:
     return Call("POST", f"{_node(name)}/uncordon", _model(NodeDuty), repeatable=True)
+
+
+def label(name: str, changes: Mapping[str, str | None]) -> Call[NodeLabels]:
+    request = made(LabelsRequest, "label the node", labels=dict(changes))
+    return Call("POST", f"{_node(name)}/labels", _model(NodeLabels), body=_body(request), repeatable=True)
 
 
 def drain(name: str) -> Call[NodeDuty]:

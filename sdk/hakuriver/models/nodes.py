@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from hakuriver.models.base import PeerModel, TaskId, Timestamp
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from hakuriver.labels import MAX_LABELS, check_key, check_value
+from hakuriver.models.base import PeerModel, StrictModel, TaskId, Timestamp
 from hakuriver.models.runner import GpuInfo, NumaNode
 from hakuriver.states import NodeState
 
@@ -36,7 +41,11 @@ class NodeInfo(PeerModel):
     numa_topology: dict[str, NumaNode] | None = None
     gpu_info: list[GpuInfo] = []
     gpu_tasks: dict[str, TaskId] = {}
-    """By UUID: the task that holds a GPU."""
+    """By UUID: the task that holds a GPU; of several, the first."""
+    gpu_sharers: dict[str, list[TaskId]] = {}
+    """By UUID: all tasks that hold a GPU, where there are several."""
+    labels: dict[str, str] = {}
+    """Those of its Runner's configuration, as admins have changed them."""
 
 
 class NodeDuty(PeerModel):
@@ -50,6 +59,22 @@ class NodeDuty(PeerModel):
     """Tasks with an attempt that the node holds now."""
     sequence: int
     """Of the last change of state when this was told: followed from there, no end of these attempts is missed."""
+
+
+class LabelsRequest(StrictModel):
+    """Changes of a node's labels."""
+
+    labels: dict[
+        Annotated[str, AfterValidator(check_key)], Annotated[str, AfterValidator(check_value)] | None
+    ] = Field(max_length=MAX_LABELS)
+    """Values by key; null takes a label away."""
+
+
+class NodeLabels(PeerModel):
+    """A node's labels, once they are changed."""
+
+    hostname: str
+    labels: dict[str, str]
 
 
 class NodeSample(PeerModel):

@@ -28,6 +28,7 @@ def _without_nul(value: object) -> object:
 
 PeerText = Annotated[str, BeforeValidator(_without_nul)]
 """Words of a peer that go on the record; PostgreSQL holds no NUL."""
+CpuNumber = Annotated[int, Field(ge=0, le=MAX_COUNTER)]
 NumaNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}$")]
 
 
@@ -55,6 +56,8 @@ class AttemptSpec(AttemptId):
     env_vars: dict[str, str] = {}
     cores: int = 0
     """0: no limit."""
+    cpus: list[CpuNumber] = []
+    """Numbers of the cores that it has as its own; none: it may use any."""
     memory_bytes: int | None = None
     gpus: list[str] = []
     """UUIDs."""
@@ -100,6 +103,8 @@ class AttemptReport(AttemptId):
     """Container or systemd scope."""
     gpus: list[PeerText] = []
     """UUIDs of those that it was given."""
+    cpus: list[CpuNumber] = []
+    """Numbers of the cores that it was given as its own."""
 
 
 class StartRequest(PeerModel):
@@ -251,6 +256,12 @@ class RegisterRequest(PeerModel):
     """Whether tasks may run privileged here; none from a Runner that does not tell."""
     mount_roots: list[PeerText] | None = None
     """Folders under which tasks may mount; none from a Runner that does not tell."""
+    cpus: list[CpuNumber] = []
+    """Numbers of the cores that tasks may run on; none from a Runner that does not tell."""
+    tasks_per_gpu: int = Field(default=1, ge=1, le=MAX_COUNTER)
+    """How many tasks that share may have one GPU."""
+    labels: dict[PeerText, PeerText] = {}
+    """Those of its configuration."""
     attempts: list[AttemptReport] = []
 
 

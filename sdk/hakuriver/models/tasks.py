@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from hakuriver.dependencies import parse_dependency
+from hakuriver.labels import MAX_LABELS, parse_selector
 from hakuriver.models.base import PeerModel, StrictModel, TaskId, Timestamp
 from hakuriver.models.environments import parse_reference
 from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
@@ -95,6 +96,10 @@ def _check_node(text: str) -> str:
     return text
 
 
+def _check_selector(text: str) -> str:
+    return str(parse_selector(text))
+
+
 def _check_container(name: str) -> str:
     if name != NO_CONTAINER:
         parse_reference(name)
@@ -117,6 +122,7 @@ Argument = Annotated[str, AfterValidator(check_argument)]
 EnvVars = Annotated[dict[str, str], AfterValidator(_check_variables)]
 MountText = Annotated[str, AfterValidator(check_mount)]
 NodeText = Annotated[str, AfterValidator(_check_node)]
+SelectorText = Annotated[str, AfterValidator(_check_selector)]
 TargetText = Annotated[str, AfterValidator(_check_target)]
 EnvironmentName = Annotated[str, AfterValidator(_check_container)]
 Network = Literal["host", "bridge", "none"]
@@ -177,9 +183,17 @@ class SubmitRequest(StrictModel):
     """A part of the model's name that the GPUs must have, whatever its case."""
     gpu_memory_bytes: int | None = Field(default=None, ge=1, le=MAX_BYTES)
     """Memory that each of the GPUs must have."""
+    share_gpus: bool = False
+    """Other tasks that share may have its GPUs too, on nodes that let them (`runner.tasks_per_gpu`)."""
+    exclusive: bool = False
+    """It has its node for itself, with all cores of it: `required_cores` is what the node must have."""
+    preemptible: bool = False
+    """It may be ended to make room for a task that is not, and waits for another attempt then."""
     targets: list[TargetText] = Field(default=[], max_length=MAX_COUNT)
     not_nodes: list[NodeText] = Field(default=[], max_length=1_000)
     """Nodes that are not to run it."""
+    node_labels: list[SelectorText] = Field(default=[], max_length=MAX_LABELS)
+    """`KEY=VALUE`, `KEY!=VALUE` or `KEY`: what labels the node must have that runs it, all of these."""
     count: int = Field(default=1, ge=1, le=MAX_COUNT)
     """How many tasks to make for each target (or without one); each sees its number in `HAKURIVER_TASK_INDEX`."""
     name: Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f]*$")] | None = None
@@ -323,6 +337,13 @@ class TaskDetail(TaskSummary):
     shm_size_bytes: int | None = None
     time_limit_seconds: int | None = None
     idle_stop_seconds: int | None = None
+    assigned_cores: list[int] = []
+    """Numbers of the cores that its latest attempt was given as its own; none where it may use any."""
+    node_labels: list[str] = []
+    """What it asks of its node's labels."""
+    share_gpus: bool = False
+    exclusive: bool = False
+    preemptible: bool = False
     max_retries: int = 0
     retry_on: list[RetryCause | ExitCode] = []
     retry_delay_seconds: int = 0

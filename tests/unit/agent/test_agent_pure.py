@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hakuriver.config import Settings
-from hakuriver.cores import usable_cores
+from hakuriver.cores import parse_list, usable_cores
 from hakuriver.models.runner import JoinResponse
 from hakuriver.models.tasks import RESERVED_VARIABLES
 from hakuriver.states import TaskState
@@ -79,7 +79,8 @@ def test_a_scope_without_limits_sets_none() -> None:
 
 
 def test_numactl() -> None:
-    assert numactl("/bin/numactl", 1, ["x", "-y"]) == [
+    assert numactl("/bin/numactl", 0, [0, 1, 2, 5], ["x"])[1:3] == ["--physcpubind=0-2,5", "--membind=0"]
+    assert numactl("/bin/numactl", 1, [], ["x", "-y"]) == [
         "/bin/numactl",
         "--cpunodebind=1",
         "--membind=1",
@@ -230,8 +231,8 @@ def test_the_state_folder_is_private(folders: Folders) -> None:
 
 
 def test_lists_of_the_kernel() -> None:
-    assert numa.parse_list("0-2,5\n") == [0, 1, 2, 5]
-    assert numa.parse_list("\n") == []
+    assert parse_list("0-2,5\n") == [0, 1, 2, 5]
+    assert parse_list("\n") == []
 
 
 def test_numa_nodes_from_sysfs(tmp_path: Path) -> None:

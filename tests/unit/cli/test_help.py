@@ -65,6 +65,7 @@ VERBS = [
     "node cordon",
     "node uncordon",
     "node drain",
+    "node label",
     "node remove",
     "env create",
     "env clone",

@@ -12,7 +12,7 @@ from hakuriver.models.tasks import SubmitRequest
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain.backfill import SLACK_SECONDS, Clock, clock_of, reservation
 from hakuriver_host.domain.gpus import Gpu
-from hakuriver_host.domain.ledger import Ledger
+from hakuriver_host.domain.ledger import Ledger, holding
 from hakuriver_host.domain.model import Batch, Now, Task
 from hakuriver_host.domain.placement import waiting_reason
 from unit.host.test_placement import node
@@ -130,7 +130,9 @@ def test_a_reservation_for_gpus() -> None:
     where, ledger = node("a", 16, gpus=gpus), Ledger()
     wanted = task(9, "ada", 1, gpus=2).request
     for number in (1, 2, 3):
-        ledger.hold("a", number, task(number, "ada", 1, gpus=1).request, (gpus[number - 1],))
+        ledger.hold(
+            "a", number, holding(replace(task(number, "ada", 1, gpus=1), gpus=(gpus[number - 1],)), where)
+        )
     ends = {1: 300.0, 2: 100.0, 3: 200.0}
     found = reservation(wanted, where, ledger, Clock(0.0, ends.__getitem__))
     assert found is not None

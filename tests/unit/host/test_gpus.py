@@ -275,7 +275,7 @@ class TestRecord:
         report = AttemptReport(task_id=1, attempt=1, sequence=1, status=TaskState.RUNNING, gpus=["GPU-1"])
         reactor.on_reports(cluster, "a", [report], self.NOW)
         assert forgotten.state is TaskState.RUNNING
-        assert cluster.ledger.gpus("a") == {"GPU-1": 1}
+        assert cluster.ledger.gpus("a") == {"GPU-1": [1]}
         assert numbers(forgotten.gpus) == [1]
 
     def test_nobody_gets_the_gpu_of_an_attempt_that_is_still_to_be_killed(self) -> None:
@@ -326,7 +326,7 @@ class TestRecord:
         reactor.on_reports(cluster, "a", [report], self.NOW)
         assert right.state is TaskState.RUNNING
         cluster.ledger.release("a", 2)
-        assert cluster.ledger.gpus("a") == {"GPU-0": 1}
+        assert cluster.ledger.gpus("a") == {"GPU-0": [1]}
 
 
 def test_a_claim_on_a_node_that_cannot_give_gpus_any_more_is_given_up() -> None:

@@ -13,7 +13,7 @@ from hakuriver.dependencies import Dependency, Outcome
 from hakuriver.states import FINAL, HOLDING, TaskState
 from hakuriver_host.domain.cluster import turns_of
 from hakuriver_host.domain.waiting import awaited, on_hold, on_release, on_reprioritize
-from support.simulation import Simulation
+from support.simulation import SimAttempt, Simulation
 
 NODES = ("a", "b")
 indices = st.integers(0, 10**6)
@@ -36,6 +36,19 @@ class ClusterMachine(RuleBasedStateMachine):
     )
     def submit(self, cores: int, retries: int, where: str | None, gpus: int) -> None:
         self.sim.submit(cores, retries, where, gpus=gpus)
+
+    @rule(
+        cores=st.integers(1, 2),
+        where=st.sampled_from([None, "b:0", "b:1", "b"]),
+        how=st.sampled_from(["preemptible", "exclusive", "share_gpus"]),
+        gpus=st.integers(0, 1),
+        retries=st.integers(0, 1),
+        priority=st.integers(-1, 1),
+    )
+    def submit_otherwise(
+        self, cores: int, where: str | None, how: str, gpus: int, retries: int, priority: int
+    ) -> None:
+        self.sim.submit(cores, retries, where, gpus=gpus, priority=priority, **{how: True})
 
     @rule(
         cores=st.integers(0, 2),
@@ -117,6 +130,15 @@ class ClusterMachine(RuleBasedStateMachine):
             key = live[index % len(live)]
             self.sim.progress(name, key, TaskState.RUNNING)
             self.sim.progress(name, key, TaskState.FAILED if code else TaskState.COMPLETED, code)
+
+    @rule(cores=st.integers(1, 4), count=st.integers(1, 4), wanted=st.integers(1, 4), gpus=st.integers(0, 1))
+    def makes_room(self, cores: int, count: int, wanted: int, gpus: int) -> None:
+        """All of it at once: some that give way fill a node, and one comes that does not."""
+        for _ in range(count):
+            self.sim.submit(cores, 0, "b", gpus=gpus, preemptible=True)
+        self.all_goes_well()
+        self.sim.submit(wanted, 0, "b")
+        self.all_goes_well()
 
     @rule(name=st.sampled_from(NODES))
     def send_starts(self, name: str) -> None:
@@ -235,7 +257,10 @@ class ClusterMachine(RuleBasedStateMachine):
         for name, node in cluster.nodes.items():
             holding = {i for i, task in cluster.tasks.items() if task.state in HOLDING and task.node == name}
             assert set(cluster.ledger.holders(name)) == holding
-            held = sum(cluster.tasks[i].request.amount("cores") for i in holding)
+            held = sum(
+                node.capacity["cores"] if task.request.exclusive else task.request.amount("cores")
+                for task in map(cluster.tasks.__getitem__, holding)
+            )
             assert cluster.ledger.held(name, "cores") == held
             assert set(node.to_start) <= holding
 
@@ -243,12 +268,16 @@ class ClusterMachine(RuleBasedStateMachine):
     def a_gpu_is_used_by_one_alone(self) -> None:
         for name, runner in self.sim.runners.items():
             using = [
-                uuid
+                (uuid, self.shares(attempt))
                 for attempt in runner.attempts.values()
                 if attempt.status not in FINAL | {TaskState.STOPPED}
                 for uuid in attempt.gpus
             ]
-            assert len(using) == len(set(using)), (name, runner.attempts)
+            alone = {uuid for uuid, shares in using if not shares}
+            assert all(sum(uuid == each for each, _ in using) == 1 for uuid in alone), (name, runner.attempts)
+
+    def shares(self, attempt: SimAttempt) -> bool:
+        return self.sim.specs[attempt.key[0]].share_gpus
 
     @invariant()
     def what_waits_is_in_the_queue(self) -> None:
@@ -261,7 +290,7 @@ class ClusterMachine(RuleBasedStateMachine):
         }
         assert not any(task.aside for task in line)
         assert all(task.aside or task.task_id in woken for task in aside)
-        assert line == sorted(line, key=lambda task: (-task.priority, task.task_id))
+        assert line == sorted(line, key=lambda task: (-task.priority, task.request.preemptible, task.task_id))
         for task in aside:
             if task.batch.doom:
                 assert task.task_id in woken

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import NodeState
+from hakuriver_host.domain.backfill import Clock, reservation
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
-from hakuriver_host.domain.ledger import Ledger
+from hakuriver_host.domain.ledger import Ledger, holding
 from hakuriver_host.domain.model import Batch, Group, Node, Request, Task
-from hakuriver_host.domain.order import FullestFirst
+from hakuriver_host.domain.order import NodeOrder
 from hakuriver_host.domain.placement import AT_ONCE, Claim, explain, impossible, place, waiting_reason
 from hakuriver_host.domain.queue import Queue
+from hakuriver_host.domain.turns import Turns
 
 GIGA = 10**9
 
@@ -40,13 +42,26 @@ class Board:
 
     def __init__(self, *nodes: Node) -> None:
         self.nodes = {each.name: each for each in nodes}
-        self.queue, self.ledger, self.order = Queue(), Ledger(), FullestFirst()
+        self.queue, self.ledger, self.order = Queue(), Ledger(), NodeOrder()
         self.claim: Claim | None = None
         self.blocked: set[Group] = set()
+        self.turns: Turns | None = None
+        self.ends: dict[int, float] = {}
+        """When tasks end, where that is known."""
 
     def add(self, *tasks: Task) -> None:
         for each in tasks:
             self.queue.add(each)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(0.0, self.ends.get)
+
+    def promised(self) -> float | None:
+        """By when the claim can be served."""
+        assert self.claim is not None
+        found = reservation(self.claim.request, self.nodes[self.claim.node], self.ledger, self.clock)
+        return found.at if found else None
 
     def round(self) -> dict[int, str]:
         """And those that follow at once, since somebody's claim was served."""
@@ -54,7 +69,14 @@ class Board:
         while True:
             before = self.claim
             outcome, self.claim = place(
-                self.queue, self.nodes, self.ledger, self.order, self.claim, self.blocked
+                self.queue,
+                self.nodes,
+                self.ledger,
+                self.order,
+                self.claim,
+                self.blocked,
+                self.turns,
+                self.clock,
             )
             placed |= {each.task_id: where.name for each, where in outcome.placed}
             freed = before is not None and self.claim is not before
@@ -85,9 +107,14 @@ def test_what_does_not_fit_waits_and_goes_later() -> None:
 def test_memory_is_held_like_cores() -> None:
     board = Board(node("a", 8, 4 * GIGA))
     board.add(task(1, 1, 3 * GIGA), task(2, 1, 2 * GIGA), task(3, 1))
-    assert board.round() == {1: "a"}, "task 3 would fit, and must not delay task 2, which is before it"
+    board.add(task(4, 1, GIGA), task(5, 6))
+    assert board.round() == {1: "a", 3: "a"}, (
+        "memory and one core are set aside for task 2, which is before them"
+    )
     board.end("a", 1)
-    assert board.round() == {2: "a", 3: "a"}
+    assert board.round() == {2: "a", 4: "a"}
+    board.end("a", 3)
+    assert board.round() == {5: "a"}
 
 
 def test_a_stream_of_small_tasks_does_not_starve_a_large_one() -> None:
@@ -139,7 +166,7 @@ def test_every_node_says_why_not() -> None:
         node("e", 8),
         node("f", 8),
     )
-    board.ledger.hold("e", 99, task(99, 7).request)
+    board.ledger.hold("e", 99, holding(task(99, 7), None))
     wanted = task(1, 4, excluded=frozenset({"f"}))
     reasons = {
         verdict.node: verdict.reason for verdict in explain(wanted, board.nodes.values(), board.ledger, None)
@@ -176,15 +203,15 @@ def test_a_cordoned_node_is_told_of_and_does_not_hide_what_another_lacks() -> No
 
 
 def test_what_a_node_does_not_have_is_impossible() -> None:
-    assert "NUMA node 3" in impossible(node("a", numa_nodes=frozenset({0, 1})), task(1, numa=3).request)
+    assert "NUMA node 3" in impossible(node("a", numa_nodes={0: (0, 1), 1: (2, 3)}), task(1, numa=3).request)
     assert not impossible(node("a"), task(1, 4).request)
 
 
 def test_a_returning_node_may_hold_more_than_it_has() -> None:
     ledger = Ledger()
-    ledger.hold("a", 1, task(1, 3).request)
-    ledger.hold("a", 1, task(1, 3).request)
-    ledger.hold("a", 2, task(2, 3).request)
+    ledger.hold("a", 1, holding(task(1, 3), None))
+    ledger.hold("a", 1, holding(task(1, 3), None))
+    ledger.hold("a", 2, holding(task(2, 3), None))
     assert ledger.held("a", "cores") == 6, "a repeated holding counts once"
     assert ledger.free("a", {"cores": 4}, "cores") == -2
     assert ledger.release("a", 1)

@@ -17,7 +17,7 @@ from hakuriver_host.domain.backfill import Clock
 from hakuriver_host.domain.gpus import GpuRequest
 from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import Batch, Node, Request, Task
-from hakuriver_host.domain.order import FullestFirst
+from hakuriver_host.domain.order import NodeOrder
 from hakuriver_host.domain.placement import Claim, Hopeless, place, waiting_reason
 from hakuriver_host.domain.queue import Queue
 from hakuriver_host.domain.turns import Limits, Shares, Turns
@@ -56,7 +56,7 @@ class Lab:
     """Core seconds by owner."""
 
     def __post_init__(self) -> None:
-        self.queue, self.ledger, self.order = Queue(), Ledger(), FullestFirst()
+        self.queue, self.ledger, self.order = Queue(), Ledger(), NodeOrder()
         self.claim: Claim | None = None
         self.running: list[tuple[float, int, str]] = []
         self.lengths: dict[int, float] = {}
