@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from docs_tables import row
 from pydantic import BaseModel
@@ -54,6 +54,8 @@ USED_BY = {
     "scheduling.max_gpus_per_user": "Host",
     "scheduling.max_running_per_user": "Host",
     "scheduling.max_waiting_per_user": "Host",
+    "scheduling.user_limits": "Host",
+    "scheduling.group_limits": "Host",
     "runner.name": "Runner",
     "runner.cores": "Runner",
     "runner.memory_bytes": "Runner",
@@ -131,6 +133,12 @@ def _type(kind: Any) -> str:
     arguments = get_args(kind)
     if getattr(kind, "__origin__", None) is list:
         return f"list of {_type(arguments[0])}"
+    if get_origin(kind) is Annotated:
+        return _type(arguments[0])
+    if getattr(kind, "__origin__", None) is dict:
+        return f"table of {_type(arguments[1])}"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "tables"
     if arguments and all(isinstance(argument, str) for argument in arguments):
         return ", ".join(f"`{argument}`" for argument in arguments)
     return " or ".join(_type(argument) for argument in arguments)

@@ -61,7 +61,14 @@ def _toml(value: Any) -> str:
     elif isinstance(value, list):
         value = [str(item) if isinstance(item, Path) else item for item in value]
     elif isinstance(value, dict):
-        table = tomlkit.inline_table()
-        table.update(value)
-        value = table
+        value = _inline(value)
     return str(tomlkit.item(value).as_string())
+
+
+def _inline(values: dict[str, Any]) -> Any:
+    """A table in one line, with those in it."""
+    table = tomlkit.inline_table()
+    for key, value in values.items():
+        inner = value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else value
+        table[key] = _inline(inner) if isinstance(inner, dict) else inner
+    return table

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from hakuriver.config import Scheduling, Settings
+from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError, InternalError, NotFoundError, UsageError
 from hakuriver.ids import IdGenerator
 from hakuriver_host.api.access import access_endpoints
@@ -31,9 +31,8 @@ from hakuriver_host.api.vps import vps_endpoints
 from hakuriver_host.db.repository import LoadedState, Repository
 from hakuriver_host.db.writer import Writer
 from hakuriver_host.domain import reactor
-from hakuriver_host.domain.model import CORES, GPUS, MEMORY, TASKS, Effects
+from hakuriver_host.domain.model import Effects
 from hakuriver_host.domain.order import NodeOrder
-from hakuriver_host.domain.turns import Limits, Shares
 from hakuriver_host.runners import RunnerClients
 from hakuriver_host.services import systemd
 from hakuriver_host.services.access import Access, Permission, load_secret
@@ -46,6 +45,7 @@ from hakuriver_host.services.logs import Logs
 from hakuriver_host.services.metrics import Metrics
 from hakuriver_host.services.monitor import Monitor
 from hakuriver_host.services.nodes import Nodes
+from hakuriver_host.services.scheduling import limits_of, shares_of
 from hakuriver_host.services.seed import Seeder
 from hakuriver_host.services.share import Share
 from hakuriver_host.services.submit import Submissions
@@ -61,7 +61,6 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 _DECIDING = {"schedule", "liveness"}
 """Loops whose defect may leave the cluster in memory other than it is on the record."""
 _BEGIN_AGAIN_SECONDS = 60.0
-_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +168,8 @@ def _assemble(
     scheduling = settings.scheduling
     cluster = reactor.Cluster(
         order=NodeOrder(spread=scheduling.placement == "spread"),
-        shares=_shares(scheduling, loaded),
-        limits=_limits(scheduling),
+        shares=shares_of(scheduling, loaded),
+        limits=limits_of(scheduling),
         pins=scheduling.pin_cores,
     )
     restored = reactor.restore(
@@ -233,24 +232,6 @@ def _assemble(
         desk,
         gateway,
     )
-
-
-def _shares(settings: Scheduling, loaded: LoadedState) -> Shares:
-    shares = Shares(settings.fair_share_half_life_days * _DAY or None, settings.user_weights)
-    now = clock()
-    shares.resume(loaded.held, now.wall - loaded.held_at, now.mono)
-    return shares
-
-
-def _limits(settings: Scheduling) -> Limits:
-    most = {
-        CORES: settings.max_cores_per_user,
-        MEMORY: settings.max_memory_bytes_per_user,
-        GPUS: settings.max_gpus_per_user,
-        TASKS: settings.max_running_per_user,
-    }
-    held = {name: limit for name, limit in most.items() if limit is not None}
-    return Limits(held, settings.max_waiting_per_user)
 
 
 def _openapi_endpoint(endpoints: list[Endpoint]) -> Endpoint:

@@ -168,6 +168,22 @@ class Host(_Section):
     )
 
 
+class UserLimits(_Section):
+    """What one user may hold at a time, instead of what is set for each of them."""
+
+    cores: int | None = Field(None, ge=1)
+    memory_bytes: int | None = Field(None, ge=1)
+    gpus: int | None = Field(None, ge=0)
+    running: int | None = Field(None, ge=1)
+    waiting: int | None = Field(None, ge=1)
+
+
+class GroupLimits(UserLimits):
+    """What the members of a group may hold at a time, together."""
+
+    members: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+
+
 class Scheduling(_Section):
     placement: Literal["pack", "spread"] = Field(
         "pack",
@@ -200,6 +216,16 @@ class Scheduling(_Section):
     )
     max_waiting_per_user: int | None = Field(
         None, ge=1, description="Tasks of one user that may wait; none is without limit."
+    )
+    user_limits: dict[str, UserLimits] = Field(
+        {},
+        description="By name: users with limits of their own, `{ ada = { cores = 64, gpus = 4 } }`; also `memory_bytes`, `running`"
+        " and `waiting`. What is not named is as for each user.",
+    )
+    group_limits: dict[str, GroupLimits] = Field(
+        {},
+        description='By name: groups of users with limits together, `{ students = { members = ["bo", "cleo"], cores = 32 } }`;'
+        " those of each user hold as well.",
     )
 
 

@@ -23,15 +23,21 @@ class Lab:
 @pytest.fixture(scope="module", name="lab")
 def _lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     sections: dict[str, dict[str, object]] = {
-        "scheduling": {"max_cores_per_user": 3, "max_running_per_user": 2, "max_waiting_per_user": 5}
+        "scheduling": {
+            "max_cores_per_user": 3,
+            "max_running_per_user": 2,
+            "max_waiting_per_user": 5,
+            "user_limits": {"eve": {"cores": 4}},
+            "group_limits": {"students": {"members": ["cyd", "dan"], "cores": 2, "waiting": 1}},
+        }
     }
     with running(Cluster(tmp_path_factory.mktemp("shares"), sections=sections)) as cluster:
-        people = []
-        for name in ("ada", "bob"):
-            cluster.api.json("POST", "/api/users", json={"name": name})
-            token = cluster.api.json("POST", "/api/tokens", json={"user": name})["token"]
-            people.append(cluster.api_as(token))
-        yield Lab(cluster, *people)
+        yield Lab(cluster, person(cluster, "ada"), person(cluster, "bob"))
+
+
+def person(cluster: Cluster, name: str) -> Api:
+    cluster.api.json("POST", "/api/users", json={"name": name})
+    return cluster.api_as(cluster.api.json("POST", "/api/tokens", json={"user": name})["token"])
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +117,23 @@ def test_so_many_may_wait(lab: Lab) -> None:
     held = lab.ada.submit("true", count=5, hold=True)
     answer = lab.ada.call("POST", "/api/submit", json={"command": "true"})
     assert (answer.status_code, answer.json()["error"]) == (409, "conflict")
-    assert answer.json()["message"] == "5 tasks of one user may wait: 5 of ada do, 1 more are submitted"
+    assert answer.json()["message"] == "5 tasks of one user may wait: 5 do, 1 more are submitted"
     assert lab.bob.wait_final(lab.bob.submit_one("true")).status is TaskState.COMPLETED
     lab.ada.kill(held.task_ids[0])
     lab.ada.submit_one("true")
+
+
+def test_groups_and_single_users_have_limits_of_their_own(lab: Lab) -> None:
+    cyd, dan, eve = (person(lab.cluster, name) for name in ("cyd", "dan", "eve"))
+    begun(cyd)
+    waits = dan.submit_one("true", required_cores=2)
+    told = "the group students may hold 2 cores, 1 core of them in use, 2 cores asked for"
+    assert dan.task(waits).reason == told
+    answer = cyd.call("POST", "/api/submit", json={"command": "true"})
+    assert answer.json()["message"] == "1 task of the group students may wait: 1 do, 1 more are submitted"
+    large = eve.submit_one("true", required_cores=4)
+    assert "one user" not in eve.task(large).reason, "eve may have four cores"
+    for task in cyd.tasks(status="running"):
+        cyd.kill(task.task_id)
+    assert dan.wait_final(waits).status is TaskState.COMPLETED
+    assert eve.wait_final(large).status is TaskState.COMPLETED

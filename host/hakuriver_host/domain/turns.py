@@ -9,13 +9,13 @@ time users who always have something waiting get equal parts, or parts as their 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from hakuriver_host.domain.ledger import Ledger, amounts_of
-from hakuriver_host.domain.model import CORES, GPUS, MEMORY, Node, Request, Task, quantity
+from hakuriver_host.domain.model import CORES, GPUS, MEMORY, TASKS, Node, Request, Task, quantity
 
 
 class Turn(NamedTuple):
@@ -31,27 +31,76 @@ class Turn(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one user may hold at the same time, by name of the resource; `tasks` are those that hold anything."""
+class Limit:
+    """What one user, or the users of a group together, may hold at the same time."""
 
     held: Mapping[str, int] = field(default_factory=dict)
+    """By name of the resource; `tasks` are those that hold anything."""
     waiting: int | None = None
-    """Tasks of one user that may wait."""
+    """Tasks that may wait."""
+    whose: str = "one user"
+    members: frozenset[str] = frozenset()
+    """Of a group."""
 
-    def forbids(self, request: Request, node: Node | None = None) -> str:
-        """Why the request alone (of this node) is too much; empty when it is not."""
-        return self.reached(request, {}, node)
 
-    def reached(self, request: Request, held: Mapping[str, int], node: Node | None = None) -> str:
-        """Why its owner, who holds so much, may not hold this too (of this node); empty when they may."""
-        if not self.held:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What users may hold at the same time, and how many of their tasks may wait."""
+
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Of each user for whom nothing else is said."""
+    waiting: int | None = None
+    users: Mapping[str, Limit] = field(default_factory=dict)
+    groups: tuple[Limit, ...] = ()
+
+    def forbids(self, request: Request, owner: str, node: Node | None = None) -> str:
+        """Why the request alone (of this node) is too much for its owner; empty when it is not."""
+        return self.reached(request, owner, lambda _owner: _NONE, node)
+
+    def reached(
+        self,
+        request: Request,
+        owner: str,
+        holds: Callable[[str], Mapping[str, int]],
+        node: Node | None = None,
+    ) -> str:
+        """Why its owner may not hold this (of this node) beside what `holds` says of users; empty when they may."""
+        limits = [limit for limit in self.of(owner) if limit.held]
+        if not limits:
             return ""
-        for name, amount in amounts_of(request, node).items():
-            most = self.held.get(name)
-            if most is not None and amount and held.get(name, 0) + amount > most:
-                now = f", {quantity(name, held[name])} of them in use" if held.get(name) else ""
-                return f"one user may hold {quantity(name, most)}{now}, {quantity(name, amount)} asked for"
+        wanted = amounts_of(request, node)
+        return next(filter(None, (_reached(limit, wanted, owner, holds) for limit in limits)), "")
+
+    def too_many(self, owner: str, more: int, waiting: Callable[[str], int]) -> str:
+        """Why so many more tasks of a user may not wait beside those that do; empty when they may."""
+        for limit in self.of(owner):
+            if limit.waiting is not None:
+                now = sum(waiting(member) for member in limit.members or {owner})
+                if now + more > limit.waiting:
+                    most = quantity(TASKS, limit.waiting)
+                    return f"{most} of {limit.whose} may wait: {now} do, {more} more are submitted"
         return ""
+
+    def of(self, owner: str) -> Iterable[Limit]:
+        """All that hold for a user."""
+        yield self.users.get(owner) or Limit(self.held, self.waiting)
+        yield from (group for group in self.groups if owner in group.members)
+
+
+def _reached(
+    limit: Limit, wanted: Mapping[str, int], owner: str, holds: Callable[[str], Mapping[str, int]]
+) -> str:
+    for name, most in limit.held.items():
+        amount = wanted.get(name, 0)
+        held = sum(holds(member).get(name, 0) for member in limit.members or {owner})
+        if amount and held + amount > most:
+            now = f", {quantity(name, held)} of them in use" if held else ""
+            return f"{limit.whose} may hold {quantity(name, most)}{now}, {quantity(name, amount)} asked for"
+    return ""
+
+
+_NONE: Mapping[str, int] = {}
+NO_LIMIT = Limit()
 
 
 class Shares:
@@ -130,7 +179,7 @@ class Turns:
 
     def over_limit(self, task: Task, node: Node | None = None) -> str:
         """Why its owner may not hold it now (on this node); empty when they may."""
-        return self._limits.reached(task.request, self._ledger.of_owner(task.batch.owner), node)
+        return self._limits.reached(task.request, task.batch.owner, self._ledger.of_owner, node)
 
     def shares(self) -> dict[str, float]:
         """What each user holds now."""

@@ -154,7 +154,7 @@ class Submissions:
         if unknown := sorted(set(spec.not_nodes) - self._core.cluster.nodes.keys()):
             raise NotFoundError(f"there is no node named {', '.join(unknown)}", "see `hakuriver node list`")
         wanted = _targets(request)
-        self._check_limits(spec, wanted)
+        self._check_limits(spec, wanted, principal.name)
         targets, failed = self._sort_targets(spec, wanted)
         with contextlib.ExitStack() as watched:
             waits = await self._waits(spec, principal, watched)
@@ -307,28 +307,30 @@ class Submissions:
         nearest = nearest_to(wanted, nodes.values())
         return f"no node can ever run it; {nearest.name}: {impossible(nearest, wanted)}"
 
-    def _check_limits(self, spec: SubmitRequest, targets: list[str | None]) -> None:
+    def _check_limits(self, spec: SubmitRequest, targets: list[str | None], owner: str) -> None:
         for target in targets:
-            if reason := self._forbidden(rows.request_of(spec, target)):
-                raise ImpossibleError(reason, "ask for less, or ask an admin: scheduling.max_*_per_user")
+            if reason := self._forbidden(rows.request_of(spec, target), owner):
+                raise ImpossibleError(
+                    reason, "ask for less, or ask an admin: limits stand under [scheduling]"
+                )
 
-    def _forbidden(self, request: Request) -> str:
+    def _forbidden(self, request: Request, owner: str) -> str:
         """Why its owner may never have it; one that is to have a node for itself, on any of those that could run it."""
         limits, nodes = self._core.cluster.limits, self._core.cluster.nodes.values()
         able = [node for node in nodes if not impossible(node, request)] if request.exclusive else []
-        reasons = [limits.forbids(request, node) for node in able]
-        return limits.forbids(request) or (reasons[0] if reasons and all(reasons) else "")
+        reasons = [limits.forbids(request, owner, node) for node in able]
+        return limits.forbids(request, owner) or (reasons[0] if reasons and all(reasons) else "")
 
     @contextlib.contextmanager
     def _coming_in(self, owner: str, number: int) -> Iterator[None]:
         """Checks that so many more of a user's tasks may wait, and counts them until they do."""
-        most = self._core.cluster.limits.waiting
-        waiting = self._core.cluster.queue.number_of(owner) + self._coming[owner]
-        if most is not None and waiting + number > most:
-            raise ConflictError(
-                f"{most} tasks of one user may wait: {waiting} of {owner} do, {number} more are submitted",
-                "wait until some have started, or submit fewer (scheduling.max_waiting_per_user)",
-            )
+        cluster = self._core.cluster
+
+        def waiting(user: str) -> int:
+            return cluster.queue.number_of(user) + self._coming[user]
+
+        if reason := cluster.limits.too_many(owner, number, waiting):
+            raise ConflictError(reason, "wait until some have started, or submit fewer")
         self._coming[owner] += number
         try:
             yield

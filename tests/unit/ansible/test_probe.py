@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import runpy
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jinja2 import Environment
@@ -14,15 +16,19 @@ _PROBE = runpy.run_path(str(_ROLES / "preflight/files/probe.py"))
 
 
 def _configuration(name: str) -> str:
+    return _rendered(
+        "runner", {"network": {"name": "no"}, "runner": {"cores": 4, "name": name}, "client": {"name": "no"}}
+    )
+
+
+def _rendered(role: str, sections: dict[str, dict[str, Any]]) -> str:
     """As the role writes it."""
     environment = Environment(trim_blocks=True)  # noqa: S701  (no web page)
     environment.filters["comment"] = "# {}".format
     environment.filters["to_json"] = lambda value, ensure_ascii: json.dumps(value, ensure_ascii=ensure_ascii)
-    template = (_ROLES / "hakuriver_runner/templates/runner.toml.j2").read_text("utf-8")
-    settings = {"network": {"name": "no"}, "runner": {"cores": 4, "name": name}, "client": {"name": "no"}}
-    return environment.from_string(template).render(
-        ansible_managed="managed", hakuriver_runner_effective=settings
-    )
+    template = (_ROLES / f"hakuriver_{role}/templates/{role}.toml.j2").read_text("utf-8")
+    variables = {f"hakuriver_{role}_effective": sections}
+    return environment.from_string(template).render(ansible_managed="managed", **variables)
 
 
 @pytest.mark.parametrize("name", ["node-1", 'a"b', "ü"])
@@ -30,6 +36,15 @@ def test_a_machine_that_is_a_node_tells_its_name(tmp_path: Path, name: str) -> N
     path = tmp_path / "runner.toml"
     path.write_text(_configuration(name), "utf-8")
     assert _PROBE["node"](str(path)) == name
+
+
+@pytest.mark.parametrize("role", ["host", "runner"])
+def test_settings_that_are_tables_are_written_as_such(role: str) -> None:
+    limits = {"students": {"members": ["bo", "cleo"], "cores": 32, "gpus": None}, "a.b": {}}
+    sections = {"scheduling": {"group_limits": limits}, "runner": {"labels": {"rack": "3"}, "cores": None}}
+    read = tomllib.loads(_rendered(role, sections))
+    del limits["students"]["gpus"]
+    assert read == {"scheduling": {"group_limits": limits}, "runner": {"labels": {"rack": "3"}}}
 
 
 @pytest.mark.parametrize("text", ["", "[runner]\n", "[runner]\nname = \n", "[client]\nname = 1\n", "\xff"])

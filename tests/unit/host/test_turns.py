@@ -20,7 +20,7 @@ from hakuriver_host.domain.model import Batch, Node, Request, Task
 from hakuriver_host.domain.order import NodeOrder
 from hakuriver_host.domain.placement import Claim, Hopeless, place, waiting_reason
 from hakuriver_host.domain.queue import Queue
-from hakuriver_host.domain.turns import Limits, Shares, Turns
+from hakuriver_host.domain.turns import Limit, Limits, Shares, Turns
 from unit.host.test_placement import node
 
 DAY = 86_400.0
@@ -107,8 +107,10 @@ class Lab:
         for each in self.nodes:
             assert self.ledger.held(each.name, "cores") <= each.capacity["cores"]
         for owner in self.ledger.owners():
-            for name, most in self.limits.held.items():
-                assert self.ledger.of_owner(owner)[name] <= most
+            for limit in self.limits.of(owner):
+                for name, most in limit.held.items():
+                    members = limit.members or {owner}
+                    assert sum(self.ledger.of_owner(member).get(name, 0) for member in members) <= most
 
     def wait(self) -> int:
         """Until the next task ends; its id."""
@@ -300,10 +302,62 @@ def test_room_is_not_kept_for_one_whose_owner_has_come_to_the_limit_since() -> N
 
 
 def test_a_request_beyond_the_limit_is_told_of() -> None:
-    assert LIMITS.forbids(task(1, "ada", 4).request) == "one user may hold 3 cores, 4 cores asked for"
-    assert LIMITS.forbids(task(1, "ada", 3).request) == ""
-    assert LIMITS.forbids(task(1, "ada", 1, gpus=2).request) == "one user may hold 1 GPU, 2 GPUs asked for"
-    assert Limits({"gpus": 0}).forbids(task(1, "ada", 1).request) == ""
+    assert LIMITS.forbids(task(1, "ada", 4).request, "ada") == "one user may hold 3 cores, 4 cores asked for"
+    assert LIMITS.forbids(task(1, "ada", 3).request, "ada") == ""
+    assert (
+        LIMITS.forbids(task(1, "ada", 1, gpus=2).request, "ada")
+        == "one user may hold 1 GPU, 2 GPUs asked for"
+    )
+    assert Limits({"gpus": 0}).forbids(task(1, "ada", 1).request, "ada") == ""
+
+
+class TestGroups:
+    LIMITS = Limits(
+        {"cores": 3},
+        4,
+        users={"ada": Limit({"cores": 6}, whose="ada")},
+        groups=(
+            Limit({"cores": 4, "gpus": 1}, 5, "the group students", frozenset({"bob", "cyd"})),
+            Limit({"tasks": 2}, None, "the group guests", frozenset({"cyd", "dan"})),
+        ),
+    )
+
+    def test_of_each_user_and_of_those_of_whom_more_is_said(self) -> None:
+        six, four = task(1, "ada", 6).request, task(2, "eve", 4).request
+        assert self.LIMITS.forbids(six, "ada") == ""
+        assert (
+            self.LIMITS.forbids(task(1, "ada", 7).request, "ada") == "ada may hold 6 cores, 7 cores asked for"
+        )
+        assert self.LIMITS.forbids(four, "eve") == "one user may hold 3 cores, 4 cores asked for"
+
+    def test_those_of_a_group_hold_together(self) -> None:
+        lab = Lab([node("a", 12)], limits=self.LIMITS)
+        lab.submit("bob", 10, 3)
+        waits = lab.submit("cyd", 10, 2)
+        lab.submit("ada", 10, 6)
+        lab.play()
+        assert lab.placed == [1, 3], "and hold nobody else up"
+        told = waiting_reason(waits, lab.by_name, lab.ledger, None, lab.turns())
+        assert told == "the group students may hold 4 cores, 3 cores of them in use, 2 cores asked for"
+        while lab.running:
+            lab.wait()
+        assert waits.task_id in lab.placed
+
+    def test_who_is_in_two_groups_keeps_to_both(self) -> None:
+        lab = Lab([node("a", 12)], limits=self.LIMITS)
+        for owner in ("dan", "dan", "cyd"):
+            lab.submit(owner, 10)
+        lab.play()
+        assert lab.placed == [1, 2]
+
+    def test_how_many_may_wait(self) -> None:
+        wait = Counter({"bob": 3, "cyd": 1, "eve": 4})
+        assert self.LIMITS.too_many("cyd", 1, wait.__getitem__) == ""
+        assert self.LIMITS.too_many("cyd", 2, wait.__getitem__) == (
+            "5 tasks of the group students may wait: 4 do, 2 more are submitted"
+        )
+        assert self.LIMITS.too_many("eve", 1, wait.__getitem__).startswith("4 tasks of one user may wait")
+        assert self.LIMITS.too_many("ada", 99, wait.__getitem__) == "", "nothing is said of hers"
 
 
 STREAM = st.lists(
@@ -321,7 +375,9 @@ STREAM = st.lists(
 
 def run(stream: list[tuple[str, int, int, int, bool]]) -> list[int]:
     """Everything, to its end."""
-    lab = Lab([node("a", 3), node("b", 4)], Shares(DAY), Limits({"cores": 5, "tasks": 3}))
+    group = Limit({"cores": 4}, whose="the group", members=frozenset({"bob", "cyd"}))
+    limits = Limits({"cores": 5, "tasks": 3}, groups=(group,))
+    lab = Lab([node("a", 3), node("b", 4)], Shares(DAY), limits)
     for owner, cores, seconds, priority, wait in stream:
         lab.submit(owner, float(seconds), cores, priority=priority)
         lab.play()
