@@ -208,6 +208,7 @@ QUEUE: View[QueuedTask] = View(
         Column("CORES", lambda task: str(task.required_cores), right=True),
         Column("MEMORY", lambda task: size(task.required_memory_bytes), right=True),
         Column("GPUS", lambda task: str(task.gpus), right=True),
+        Column("EXPECTED", lambda task: time(task.expected_start)),
         Column("SUBMITTED", lambda task: time(task.submitted_at), wide=True),
         Column("TARGET", lambda task: task.target or "", wide=True),
         Column("COMMAND", _command, limit=_COMMAND_WIDTH, wide=True),
@@ -257,6 +258,7 @@ EXPLANATION: View[TaskExplanation] = View(
         Column("STATE", lambda told: str(told.status), style=lambda told: _STYLES[told.status]),
         Column("SUMMARY", lambda told: told.summary),
         Column("IN LINE", lambda told: number(told.queue_position)),
+        Column("EXPECTED", lambda told: time(told.expected_start)),
     ],
 )
 VERDICTS: View[NodeVerdict] = View(

@@ -212,6 +212,14 @@ class TestBackfill:
         for each in (first, endless, long):
             assert cluster.api.task(each).status is TaskState.PENDING
         assert f"its room is kept for task {first}" in cluster.api.task(long).reason
+        rows = {int(row["task_id"]): row for row in cluster.run("queue", "-o", "json").json()}
+        began = cluster.api.task(runs).started_at
+        assert began is not None
+        expected = datetime.fromisoformat(rows[first]["expected_start"])
+        assert abs(expected - began - timedelta(minutes=10)) < timedelta(seconds=5)
+        assert rows[endless]["expected_start"] is None, "nobody knows when the first one ends"
+        told = cluster.run("task", "explain", str(first), "-o", "json").json()
+        assert abs(datetime.fromisoformat(told["expected_start"]) - expected) < timedelta(seconds=5)
         cluster.api.kill(runs)
         ends = [cluster.api.wait_final(each) for each in (first, endless, long)]
         assert ends[0].started_at <= min(end.started_at for end in ends[1:])  # type: ignore[type-var, operator]

@@ -221,15 +221,14 @@ class Room:
             return False
         if any(amount > self.free.get(name, 0) for name, amount in wanted.amounts):
             return False
-        return wanted.gpus is None or (
-            sum(gpu.is_free(self._taken(wanted.gpus)) for gpu in suitable(self.node.gpus, wanted.gpus))
-            >= wanted.gpus.count
-        )
+        return wanted.gpus is None or self.free_gpus(wanted.gpus) >= wanted.gpus.count
 
-    def _taken(self, wanted: GpuRequest) -> set[str]:
+    def free_gpus(self, wanted: GpuRequest) -> int:
+        """How many GPUs there are for such a request."""
         most = self.node.tasks_per_gpu if wanted.shared else 1
-        return {
+        taken = {
             uuid
             for uuid, holders in self._gpus.items()
             if holders and not may_join(holders, self._holdings, most)
         }
+        return sum(gpu.is_free(taken) for gpu in suitable(self.node.gpus, wanted))

@@ -33,6 +33,7 @@ from hakuriver_host.db.tables import BatchRow, TaskRow
 from hakuriver_host.domain import placement, reactor, waiting
 from hakuriver_host.domain.backfill import Clock, clock_of
 from hakuriver_host.domain.cluster import turns_of
+from hakuriver_host.domain.forecast import forecast
 from hakuriver_host.domain.model import Batch, Effects, Group, Task
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core, event_of_row, moment, optional_moment
@@ -44,6 +45,8 @@ _RECORD_SECONDS = 5.0
 """How long a kill waits until it is on the record; the writer goes on trying."""
 _BATCHES = SQLModel.metadata.tables[str(BatchRow.__tablename__)]
 _STOP_SECONDS = 120.0
+_FORESEEN = 200
+"""Tasks in line whose start is foreseen, at most."""
 _LOOK_SECONDS = 1.0
 _PAST = {"pause": "paused", "resume": "resumed", "hold": "held", "release": "released"}
 
@@ -127,9 +130,12 @@ class Tasks:
         places = {task.task_id: place for place, task in wanted}
         found = await asyncio.to_thread(self._core.repository.tasks_of, list(places))
         reasons: dict[Group, str] = {}
+        starts = self._starts()
         return [
             QueuedTask(
-                **self._summary(row, batch, principal, reasons).model_dump(), position=places[row.task_id]
+                **self._summary(row, batch, principal, reasons).model_dump(),
+                position=places[row.task_id],
+                expected_start=starts.get(row.task_id),
             )
             for row, batch in found
             if row.state == TaskState.PENDING
@@ -152,6 +158,7 @@ class Tasks:
             status=task.state,
             summary=self._waiting(task, {}),
             queue_position=cluster.queue.position(task_id, turns_of(cluster).of),
+            expected_start=self._starts().get(task_id),
             nodes=[*self._verdicts(task)],
         )
 
@@ -444,6 +451,15 @@ class Tasks:
         return placement.explain(
             task, cluster.nodes.values(), cluster.ledger, cluster.claim, self._clock(), turns_of(cluster)
         )
+
+    def _starts(self) -> dict[int, datetime]:
+        """When the first in line are expected to start, as far as that is known; who is at a limit is left out."""
+        cluster, now = self._core.cluster, self._core.now()
+        turns = turns_of(cluster)
+        line = [task for _, task in cluster.queue.in_order(turns.of, limit=_FORESEEN)]
+        free = [task for task in line if not turns.over_limit(task)]
+        found = forecast(free, cluster.nodes, cluster.ledger, clock_of(cluster.tasks, now))
+        return {task_id: moment(now.wall + at - now.mono) for task_id, at in found.items()}
 
     def _clock(self) -> Clock:
         return clock_of(self._core.cluster.tasks, self._core.now())

@@ -380,6 +380,9 @@ class TaskExplanation(PeerModel):
     summary: str
     queue_position: int | None = None
     """0 is the first in line; none when it does not wait."""
+    expected_start: Timestamp | None = None
+    """If all that runs takes as long as it may and nothing else comes; none where that is not known, as when something
+    without a time limit has to end first."""
     nodes: list[NodeVerdict] = []
 
 
@@ -388,6 +391,8 @@ class QueuedTask(TaskSummary):
 
     position: int | None = None
     """0 is the first in line; none when it stands aside."""
+    expected_start: Timestamp | None = None
+    """If all that runs takes as long as it may and nothing else comes; none where that is not known."""
 
 
 class PriorityRequest(StrictModel):
