@@ -81,6 +81,7 @@ def take(
     task.image, task.unit_name = report.image or task.image, report.unit_name or task.unit_name
     if report.started_at is not None:
         task.started_at = report.started_at.timestamp()
+    task.usage = report.usage or task.usage
     if report.status in FINAL:
         _finish(cluster, task, report, now, effects)
         return VerdictAction.FORGET

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hakuriver.dependencies import Dependency
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest
 from hakuriver.models.tasks import RetryCause, SubmitRequest
+from hakuriver.models.usage import TaskUsage
 from hakuriver.states import NodeState, TaskState
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
 
@@ -141,6 +142,8 @@ class Task:
     unit_name: str | None = None
     started_at: float | None = None
     completed_at: float | None = None
+    usage: TaskUsage | None = None
+    """What the latest attempt used, by its Runner's last word; what it uses while it runs comes with heartbeats."""
 
     @property
     def key(self) -> AttemptKey:

@@ -23,6 +23,7 @@ from hakuriver.models.tasks import (
     TaskExplanation,
     TaskSummary,
 )
+from hakuriver.models.usage import TaskUsage
 from hakuriver.sizes import MAX_SECONDS, format_duration
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver.targets import parse_target
@@ -404,10 +405,18 @@ class Tasks:
             reason=self._reason(row, live, reasons),
             exit_code=row.exit_code,
             error_message=row.message,
+            usage=self._used(row, live),
             submitted_at=moment(row.submitted_at / 1000),
             started_at=optional_moment(rows.seconds(row.started_at)),
             completed_at=optional_moment(rows.seconds(row.completed_at)),
         )
+
+    def _used(self, row: TaskRow, live: Task | None) -> TaskUsage | None:
+        """By the node's last heartbeat while it runs, else by the record."""
+        node = self._core.cluster.nodes.get(live.node or "") if live is not None else None
+        if live is not None and node is not None and live.state in {TaskState.RUNNING, TaskState.PAUSED}:
+            return node.heartbeat.usage.get(f"{live.task_id}-{live.attempt}") or live.usage
+        return rows.usage_of(row.usage)
 
     def _unreachable(self, task: Task) -> bool:
         node = self._core.cluster.nodes.get(task.node or "")
