@@ -66,7 +66,9 @@ _START_AGAIN = "UPDATE attempt SET spec = ?, report = ?, stop_requested = 0 WHER
 _RESPECIFY = "UPDATE attempt SET spec = ? WHERE task_id = ? AND attempt = ?"
 _TALLY = "UPDATE attempt SET tally = ? WHERE task_id = ? AND attempt = ?"
 _ACKNOWLEDGE = "UPDATE attempt SET acknowledged_at = ? WHERE task_id = ? AND attempt = ?"
-_LOAD = "SELECT spec, report, tally, kill_requested, stop_requested FROM attempt WHERE acknowledged_at IS NULL"
+_LOAD = (
+    "SELECT spec, report, tally, kill_requested, stop_requested FROM attempt WHERE acknowledged_at IS NULL"
+)
 _PRUNE = "DELETE FROM attempt WHERE acknowledged_at < ?"
 
 T = TypeVar("T")

@@ -40,6 +40,11 @@ def pause(age: float) -> float:
     return min(LONGEST_SECONDS, max(FIRST_SECONDS, age * SHARE_OF_AGE))
 
 
+def first_pause(age: float) -> float:
+    """Seconds until the first look: none at what an earlier life of the Runner began, and may have looked at last."""
+    return max(0.0, FIRST_SECONDS - age)
+
+
 class Meter:
     """Fills the tallies of the attempts of one Runner."""
 
@@ -68,7 +73,7 @@ class Meter:
         """Begins the looks whose time has come; seconds until the next one, none while nothing runs."""
         now, running = time.monotonic(), self._supervisor.measurable()
         ages = {attempt: _age(attempt) for attempt in running}
-        self._due = {attempt: self._due.get(attempt, now + pause(ages[attempt])) for attempt in running}
+        self._due = {attempt: self._due.get(attempt, now + first_pause(ages[attempt])) for attempt in running}
         due = [attempt for attempt in running if self._due[attempt] <= now]
         for name, engine in self._engines.items():
             wanted = [attempt for attempt in due if attempt.spec and attempt.spec.engine == name]

@@ -93,4 +93,3 @@ class ContainerUsage:
         if cpu.get("total_usage"):
             found["cpu"] = cpu["total_usage"] / 1e9
         return {name: value for name, value in found.items() if value is not None}
-

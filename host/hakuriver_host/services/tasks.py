@@ -36,7 +36,7 @@ from hakuriver_host.domain.cluster import turns_of
 from hakuriver_host.domain.model import Batch, Effects, Group, Task
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core, event_of_row, moment, optional_moment
-from hakuriver_host.services.nodes import Nodes
+from hakuriver_host.services.nodes import RUNNING, Nodes, used_so_far
 from hakuriver_host.services.paths import log_path
 from hakuriver_host.services.submit import Submissions, check_priority
 
@@ -412,10 +412,8 @@ class Tasks:
         )
 
     def _used(self, row: TaskRow, live: Task | None) -> TaskUsage | None:
-        """By the node's last heartbeat while it runs, else by the record."""
-        node = self._core.cluster.nodes.get(live.node or "") if live is not None else None
-        if live is not None and node is not None and live.state in {TaskState.RUNNING, TaskState.PAUSED}:
-            return node.heartbeat.usage.get(f"{live.task_id}-{live.attempt}") or live.usage
+        if live is not None and live.state in RUNNING:
+            return used_so_far(self._core, live)
         return rows.usage_of(row.usage)
 
     def _unreachable(self, task: Task) -> bool:
