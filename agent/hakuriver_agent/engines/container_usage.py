@@ -1,7 +1,7 @@
 """What containers use: read from their control groups, which costs the engine nothing.
 
 A container's group is found by its first process, once for each start. Where its files cannot be read, as with an engine
-on another machine, the engine is asked, which takes it a few milliseconds each time. A group is gone when its container
+on another machine, the engine is asked, which takes it 2 ms of processor time, and up to a second. A group is gone when its container
 has ended, and nobody keeps its account.
 """
 
@@ -57,6 +57,11 @@ class ContainerUsage:
             return None  # It has ended; when it is started again, its group is another one.
         self._running[key] = known
         return Used(found.get("cpu"), found.get("now"), found.get("peak"), known.pid)
+
+    def asks(self, key: Key) -> bool:
+        """Whether `read` will ask the engine, as it did last time."""
+        known = self._running.get(key)
+        return known is not None and not known.folders
 
     def forget(self, key: Key) -> None:
         self._running.pop(key, None)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -315,15 +316,19 @@ class DockerEngine(Engine):
             await self._door.call(work)
 
     async def usage(self, keys: Collection[Key]) -> dict[Key, Used]:
-        def work() -> dict[Key, Used]:
-            found: dict[Key, Used] = {}
-            for key in keys:
-                with contextlib.suppress(ContainerGoneError), translated():
-                    if used := self._usage.read(key):
-                        found[key] = used
-            return found
+        """Those of which the engine has to be asked all at once: an answer can take it a second."""
+        asked = [[key] for key in keys if self._usage.asks(key)]
+        read = [key for key in keys if not self._usage.asks(key)]
+        looks = [self._door.call(partial(self._look, some)) for some in (read, *asked) if some]
+        return dict(pair for found in await asyncio.gather(*looks) for pair in found.items())
 
-        return await self._door.call(work)
+    def _look(self, keys: Collection[Key]) -> dict[Key, Used]:
+        found: dict[Key, Used] = {}
+        for key in keys:
+            with contextlib.suppress(ContainerGoneError), translated():
+                if used := self._usage.read(key):
+                    found[key] = used
+        return found
 
     def enters_as(self, user: str | None) -> str | None:
         """Where containers run as their owners, nobody is to be anybody else in one."""
