@@ -34,6 +34,7 @@ from hakuriver_agent.host import HostClient
 from hakuriver_agent.idle import IdleWatch
 from hakuriver_agent.journal import Journal
 from hakuriver_agent.machine import Machine
+from hakuriver_agent.meter import Meter
 from hakuriver_agent.outbox import Outbox
 from hakuriver_agent.registration import Hooks, Registrar
 from hakuriver_agent.share import Share
@@ -208,6 +209,7 @@ def _loops(parts: Parts) -> list[Any]:
         parts.registrar.run(),
         parts.docker.environments.run(parts.docker.problem),
         IdleWatch(parts.supervisor, parts.engines, parts.guests, parts.gpus).run(),
+        Meter(parts.supervisor, parts.engines, parts.gpus).run(),
         _housekeeping(parts),
         _watchdog(),
     ]

@@ -10,6 +10,7 @@ from typing import Any
 from hakuriver.models.runner import AttemptReport, AttemptSpec
 from hakuriver.states import FINAL, TaskState
 from hakuriver_agent.engines.port import Ended, Key, Launch
+from hakuriver_agent.tally import Tally
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +42,12 @@ class Attempt:
     """Held while it is paused or resumed."""
     stopper: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def measurable(self) -> bool:
+        """Something of it runs that uses something."""
+        return self.started and not self.ended.is_set() and not self.finishing
 
     @property
     def key(self) -> Key:

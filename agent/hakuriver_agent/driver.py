@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -69,6 +70,8 @@ class Driver:
         self._grace = kill_grace_seconds
         self._ready = ready
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.begun = asyncio.Event()
+        """Set whenever an attempt begins to run."""
 
     def launch(self, attempt: Attempt, spec: AttemptSpec, resumed: bool) -> None:
         """Runs an attempt to its end, which may have begun in an earlier life."""
@@ -183,6 +186,7 @@ class Driver:
             started = await self._started(engine, attempt, spec, resumed)
             self._begun(attempt, started)
             ended = await engine.wait(spec.key)
+            attempt.tally.rest(ended.at.timestamp(), ended.used)
             if attempt.stop_requested and not attempt.kill_requested:
                 await self._come_to_rest(attempt, ended.exit_code, attempt.stop_cause)
                 return
@@ -244,6 +248,8 @@ class Driver:
             unit_name=started.unit_name,
             image=started.image,
         )
+        attempt.tally.begin(started.at.timestamp())
+        self.begun.set()
         self.limit(attempt)
         if attempt.kill_requested or attempt.stop_requested:
             self.stop(attempt)
@@ -285,7 +291,13 @@ class Driver:
         if attempt.stopper is not None:
             # What it asks of the engine now must not meet the unit's next run.
             await attempt.stopper
-        report = attempt.next_report(status=TaskState.STOPPED, exit_code=exit_code, message=one_line(message))
+        report = attempt.next_report(
+            status=TaskState.STOPPED,
+            exit_code=exit_code,
+            message=one_line(message),
+            usage=attempt.tally.usage(),
+        )
+        self._journal.note_usage({attempt.key: attempt.tally.model_dump_json()})
         await self.patiently(lambda: self._journal.stopped(report))
         attempt.report = report
         if not attempt.kill_requested:
@@ -300,7 +312,8 @@ class Driver:
         attempt.settled.set()
         if attempt.timer:
             attempt.timer.cancel()
-        report = attempt.next_report(**changes)
+        attempt.tally.rest(time.time())  # Where nobody saw its end.
+        report = attempt.next_report(**changes, usage=attempt.tally.usage())
         await self.patiently(lambda: self._journal.finish(report))
         attempt.report = report
         self._reports.put(report)

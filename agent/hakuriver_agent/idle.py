@@ -11,7 +11,7 @@ from hakuriver.models.runner import EngineName
 from hakuriver.sizes import format_duration
 from hakuriver_agent.api.doors import Guests
 from hakuriver_agent.devices.gpus import Gpus
-from hakuriver_agent.engines.port import Engine, Key
+from hakuriver_agent.engines.port import Engine, EngineUnavailableError, Key
 from hakuriver_agent.supervisor import Supervisor
 
 LOOK_SECONDS = 5.0
@@ -71,7 +71,7 @@ class IdleWatch:
         self._guests.forget_all_but(watched)
         self._uses = {key: use for key, use in self._uses.items() if key in watched}
         for key, spec in watched.items():
-            cpu_seconds = await self._engines[spec.engine].cpu_seconds(key)
+            cpu_seconds = await self._cpu_seconds(spec.engine, key)
             connected = self._guests.were_there(key)
             now, limit = time.monotonic(), float(spec.idle_stop_seconds or 0)
             use = self._uses.setdefault(key, Use(now, now))
@@ -84,3 +84,10 @@ class IdleWatch:
                 use.warned = warn
                 left = format_duration(limit - idle)
                 self._supervisor.tell(key, f"nobody uses it; it is stopped in {left}" if warn else None)
+
+    async def _cpu_seconds(self, engine: EngineName, key: Key) -> float | None:
+        try:
+            used = (await self._engines[engine].usage([key])).get(key)
+        except EngineUnavailableError:
+            return None
+        return None if used is None else used.cpu_seconds

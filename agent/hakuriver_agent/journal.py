@@ -16,7 +16,7 @@ import queue
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,12 +45,16 @@ CREATE TABLE IF NOT EXISTS attempt (
     kill_requested INTEGER NOT NULL DEFAULT 0,
     stop_requested INTEGER NOT NULL DEFAULT 0,
     acknowledged_at REAL,  -- seconds since 1970
+    tally TEXT,  -- what it had used when that was last noted
     PRIMARY KEY (task_id, attempt)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS attempt_acknowledged ON attempt (acknowledged_at);
 """
-_ADD_STOP = "ALTER TABLE attempt ADD COLUMN stop_requested INTEGER NOT NULL DEFAULT 0"
-"""For a journal of before there was one. A version that does not know the column reads and writes it all the same."""
+_ADDED = {
+    "stop_requested": "ALTER TABLE attempt ADD COLUMN stop_requested INTEGER NOT NULL DEFAULT 0",
+    "tally": "ALTER TABLE attempt ADD COLUMN tally TEXT",
+}
+"""For a journal of before there were these. A version that does not know a column reads and writes it all the same."""
 _FIND = "SELECT report FROM attempt WHERE task_id = ? AND attempt = ?"
 _INSERT = """INSERT INTO attempt (task_id, attempt, spec, report, final, kill_requested) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING"""
@@ -60,8 +64,11 @@ _STOP = "UPDATE attempt SET stop_requested = 1 WHERE task_id = ? AND attempt = ?
 _STOPPED = "UPDATE attempt SET report = ?, stop_requested = 0 WHERE task_id = ? AND attempt = ?"
 _START_AGAIN = "UPDATE attempt SET spec = ?, report = ?, stop_requested = 0 WHERE task_id = ? AND attempt = ?"
 _RESPECIFY = "UPDATE attempt SET spec = ? WHERE task_id = ? AND attempt = ?"
+_TALLY = "UPDATE attempt SET tally = ? WHERE task_id = ? AND attempt = ?"
 _ACKNOWLEDGE = "UPDATE attempt SET acknowledged_at = ? WHERE task_id = ? AND attempt = ?"
-_LOAD = "SELECT spec, report, kill_requested, stop_requested FROM attempt WHERE acknowledged_at IS NULL"
+_LOAD = (
+    "SELECT spec, report, tally, kill_requested, stop_requested FROM attempt WHERE acknowledged_at IS NULL"
+)
 _PRUNE = "DELETE FROM attempt WHERE acknowledged_at < ?"
 
 T = TypeVar("T")
@@ -77,6 +84,8 @@ class Known:
     report: AttemptReport
     kill_requested: bool
     stop_requested: bool = False
+    tally: str | None = None
+    """What it had used, as it was last noted."""
 
 
 @dataclass(slots=True)
@@ -93,6 +102,7 @@ class _Batch:
 
     reports: list[Row] = field(default_factory=list)
     acknowledged: list[Row] = field(default_factory=list)
+    tallies: dict[Key, str] = field(default_factory=dict)
 
 
 class Journal:
@@ -125,8 +135,9 @@ class Journal:
                 connection.execute(f"PRAGMA {pragma}")
             connection.executescript(_SCHEMA)
             columns = {row[1] for row in connection.execute("PRAGMA table_info(attempt)")}
-            if "stop_requested" not in columns:
-                connection.execute(_ADD_STOP)
+            for column, add in _ADDED.items():
+                if column not in columns:
+                    connection.execute(add)
             meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
             same_boot = meta.get("boot_id", boot_id) == boot_id
             life = int(meta.get("life", 0)) + 1
@@ -195,6 +206,13 @@ class Journal:
         if first:
             self._queue.put(_NOTED)
 
+    def note_usage(self, tallies: Mapping[Key, str]) -> None:
+        """Writes what attempts have used, soon, all at once."""
+        if tallies:
+            with self._lock:
+                self._lazy.tallies.update(tallies)
+            self._queue.put(_NOTED)
+
     def acknowledge(self, keys: Iterable[Key]) -> None:
         """Marks final reports as known to the Host. Lost at a crash, they are told again, which harms nobody."""
         now = datetime.now(UTC).timestamp()
@@ -252,6 +270,7 @@ class Journal:
             connection.execute("BEGIN IMMEDIATE")
             _many(connection, _REPORT, lazy.reports)
             _many(connection, _ACKNOWLEDGE, lazy.acknowledged)
+            _many(connection, _TALLY, [(tally, *key) for key, tally in lazy.tallies.items()])
             results = [write.apply(connection) for write in group]
             connection.execute("COMMIT")
         except (sqlite3.Error, ValueError) as error:
@@ -274,6 +293,7 @@ class Journal:
         with self._lock:
             self._lazy.reports[:0] = lazy.reports
             self._lazy.acknowledged[:0] = lazy.acknowledged
+            self._lazy.tallies = lazy.tallies | self._lazy.tallies
 
 
 def _nothing(connection: Connection) -> None:
@@ -300,9 +320,10 @@ def _insert(connection: Connection, rows: list[Row]) -> dict[Key, AttemptReport]
 
 def _load(connection: Connection) -> list[Known]:
     known = []
-    for spec, report, *requested in connection.execute(_LOAD).fetchall():
+    for spec, report, tally, *requested in connection.execute(_LOAD).fetchall():
         parsed = AttemptSpec.model_validate_json(spec) if spec else None
-        known.append(Known(parsed, AttemptReport.model_validate_json(report), *map(bool, requested)))
+        killed, stopped = map(bool, requested)
+        known.append(Known(parsed, AttemptReport.model_validate_json(report), killed, stopped, tally))
     return known
 
 

@@ -135,6 +135,7 @@ class Machine:
             gpu_info=self._gpus.infos,
             problems=problems,
             environments=[label for engine in self._engines.values() for label in engine.holds()],
+            usage={f"{task}-{attempt}": used for (task, attempt), used in self._supervisor.usage().items()},
         )
 
     async def watch(self) -> None:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 
 from hakuriver.errors import ConflictError, StorageError
 from hakuriver.models.runner import (
@@ -27,6 +28,7 @@ from hakuriver.models.runner import (
     Verdict,
     VerdictAction,
 )
+from hakuriver.models.usage import TaskUsage
 from hakuriver.states import HOLDING, TaskState
 from hakuriver_agent.attempts import Attempt, accepted, failed
 from hakuriver_agent.driver import Driver, Ready, Reports, always
@@ -36,6 +38,7 @@ from hakuriver_agent.engines.port import (
     Unit,
 )
 from hakuriver_agent.journal import Journal, Known
+from hakuriver_agent.tally import Tally
 
 PARALLEL_REMOVALS = 2
 REMOVE_AGAIN_SECONDS, LONGEST_REMOVE_PAUSE = 1.0, 300.0
@@ -251,12 +254,33 @@ class Supervisor:
         return [attempt.spec for attempt in self._attempts.values() if attempt.spec is not None]
 
     @property
+    def begun(self) -> asyncio.Event:
+        """Set whenever an attempt begins to run."""
+        return self._driver.begun
+
+    def measurable(self) -> list[Attempt]:
+        """Those that run, to be looked at."""
+        return [attempt for attempt in self._attempts.values() if attempt.measurable]
+
+    def usage(self) -> dict[Key, TaskUsage]:
+        """What those that run have used so far, as far as it is known."""
+        found = {attempt.key: attempt.tally.usage() for attempt in self.measurable()}
+        return {key: usage for key, usage in found.items() if usage is not None}
+
+    def note_usage(self) -> None:
+        """Has the journal keep what is known of those that run, soon."""
+        self._journal.note_usage(
+            {attempt.key: attempt.tally.model_dump_json() for attempt in self.measurable()}
+        )
+
+    @property
     def running(self) -> list[Key]:
         """Those that have not ended and are not stopped."""
         return [key for key, attempt in self._attempts.items() if attempt.report.status in HOLDING]
 
     async def close(self) -> None:
         """Lets go of everything; units go on running."""
+        self.note_usage()
         for attempt in self._attempts.values():
             if attempt.timer:
                 attempt.timer.cancel()
@@ -353,6 +377,7 @@ class Supervisor:
             first,
             kill_requested=entry.kill_requested,
             stop_requested=entry.stop_requested,
+            tally=_tally_of(entry),
         )
         self._attempts[attempt.key] = attempt
         if attempt.final:
@@ -418,6 +443,14 @@ def _held() -> ConflictError:
         "the Runner is registering and takes no starts until that is done",
         "the Host sends them again by itself",
     )
+
+
+def _tally_of(entry: Known) -> Tally:
+    """What an earlier life knew of it; an older or newer version may have written it in its own way."""
+    try:
+        return Tally.model_validate_json(entry.tally) if entry.tally else Tally()
+    except ValidationError:
+        return Tally()
 
 
 def _spec_of(attempt: Attempt) -> AttemptSpec:

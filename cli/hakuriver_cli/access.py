@@ -13,7 +13,7 @@ from hakuriver.models.access import Role, TokenCreate, UserCreate
 from hakuriver.models.vps import KeyCreate
 from hakuriver_cli import cluster_views as views
 from hakuriver_cli.errors import report
-from hakuriver_cli.options import COMMON, Common, Duration
+from hakuriver_cli.options import COMMON, Common, Duration, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.tree import new_app
@@ -56,10 +56,10 @@ def create_user(
 
 
 @users.command(name="list")
-def list_users(*, common: Common = COMMON) -> None:
+def list_users(*, watch: Watch = False, common: Common = COMMON) -> int:
     """List the users."""
     session = Session(common)
-    session.printer.rows(session.client.users(), views.USERS)
+    return session.rows(session.client.users, views.USERS, watch=watch)
 
 
 @users.command(name="remove")
@@ -97,10 +97,10 @@ def create_token(
 
 
 @tokens.command(name="list")
-def list_tokens(*, common: Common = COMMON) -> None:
+def list_tokens(*, watch: Watch = False, common: Common = COMMON) -> int:
     """List the tokens; not their secrets."""
     session = Session(common)
-    session.printer.rows(session.client.tokens(), views.TOKENS)
+    return session.rows(session.client.tokens, views.TOKENS, watch=watch)
 
 
 @tokens.command(name="revoke")
@@ -137,10 +137,10 @@ def add_key(
 
 
 @keys.command(name="list")
-def list_keys(*, common: Common = COMMON) -> None:
+def list_keys(*, watch: Watch = False, common: Common = COMMON) -> int:
     """List your public keys; all keys for an admin."""
     session = Session(common)
-    session.printer.rows(session.client.keys(), views.KEYS)
+    return session.rows(session.client.keys, views.KEYS, watch=watch)
 
 
 @keys.command(name="remove")

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from hakuriver.errors import HakuRiverError
+from hakuriver.models.nodes import ClusterStatus
 from hakuriver.version import __version__
 from hakuriver_cli import cluster_views as views
-from hakuriver_cli.options import COMMON, Common
+from hakuriver_cli.options import COMMON, Common, Watch
 from hakuriver_cli.session import Session
 
 
-def status(*, common: Common = COMMON) -> None:
+def status(*, watch: Watch = False, common: Common = COMMON) -> int:
     """Show how the cluster is: nodes, what is held, tasks by state, problems."""
     session = Session(common)
+    if watch:
+        from hakuriver.client import AsyncClient  # noqa: PLC0415
+        from hakuriver_cli import watch as again  # noqa: PLC0415
+
+        async def fetch(client: AsyncClient) -> list[ClusterStatus]:
+            return [await client.cluster()]
+
+        return again.watch(
+            session, fetch, lambda found: session.printer.record(found[0], views.CLUSTER), events=True
+        )
     session.printer.record(session.client.cluster(), views.CLUSTER)
+    return 0
 
 
 def version(*, common: Common = COMMON) -> None:

@@ -13,7 +13,7 @@ from hakuriver.errors import UsageError
 from hakuriver.models.environments import Reference, parse_reference
 from hakuriver.sizes import format_duration, format_size
 from hakuriver_cli import environment_views as views
-from hakuriver_cli.options import COMMON, Common, Interactive, Tty, Variables, Workdir
+from hakuriver_cli.options import COMMON, Common, Interactive, Tty, Variables, Watch, Workdir
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.submission import variables
@@ -113,17 +113,17 @@ def clone(
 
 
 @app.command(name="list")
-def list_environments(*, common: Common = COMMON) -> None:
+def list_environments(*, watch: Watch = False, common: Common = COMMON) -> int:
     """List the environments; `-o wide` shows sizes, shared bytes, and which nodes have what."""
     session = Session(common)
-    session.printer.rows(session.client.env.list(), views.ENVIRONMENTS)
+    return session.rows(session.client.env.list, views.ENVIRONMENTS, watch=watch)
 
 
 @app.command
-def versions(name: Name, /, *, common: Common = COMMON) -> None:
+def versions(name: Name, /, *, watch: Watch = False, common: Common = COMMON) -> int:
     """List the versions of an environment, newest first."""
     session = Session(common)
-    session.printer.rows(session.client.env.get(name).versions, views.VERSIONS)
+    return session.rows(lambda: session.client.env.get(name).versions, views.VERSIONS, watch=watch)
 
 
 @app.command

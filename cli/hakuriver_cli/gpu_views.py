@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pydantic import BaseModel
 
 from hakuriver.models.base import TaskId
-from hakuriver.models.nodes import NodeInfo
-from hakuriver.models.runner import GpuInfo
+from hakuriver.models.nodes import NodeInfo, TaskLoad
+from hakuriver.models.runner import GpuInfo, GpuProcess
 from hakuriver.sizes import format_size
 from hakuriver_cli.cells import number
 from hakuriver_cli.output import NOTHING, Column, View
@@ -27,7 +27,7 @@ class GpuRow(BaseModel):
     """All that hold it, where there are several."""
 
 
-def gpu_rows(nodes: Iterable[NodeInfo]) -> list[GpuRow]:
+def rows_of(nodes: Iterable[NodeInfo]) -> list[GpuRow]:
     return [
         GpuRow(
             node=node.hostname,
@@ -38,6 +38,20 @@ def gpu_rows(nodes: Iterable[NodeInfo]) -> list[GpuRow]:
         for node in nodes
         for gpu in node.gpu_info
     ]
+
+
+def gpu_rows(node: str, gpus: Iterable[GpuInfo], tasks: Iterable[TaskLoad]) -> list[GpuRow]:
+    """Of one node, with the tasks that run there."""
+    holders: dict[str, list[TaskId]] = {}
+    for task in tasks:
+        for uuid in task.gpus if task.hostname == node else []:
+            holders.setdefault(uuid, []).append(task.task_id)
+    return [_row(node, gpu, holders.get(gpu.uuid, [])) for gpu in gpus]
+
+
+def _row(node: str, gpu: GpuInfo, holders: list[TaskId]) -> GpuRow:
+    first = holders[0] if holders else None
+    return GpuRow(node=node, gpu=gpu, task_id=first, sharers=holders if len(holders) > 1 else [])
 
 
 def _tasks(row: GpuRow) -> str:
@@ -60,10 +74,13 @@ def _power(gpu: GpuInfo) -> str:
 
 
 def _programs(gpu: GpuInfo) -> str:
-    return ", ".join(
-        f"{each.name or '?'} ({each.pid}{f', task {each.task_id}' if each.task_id else ''})"
-        for each in gpu.processes
-    )
+    """Such as `python (4711, 10.2G, task 42)`."""
+    return ", ".join(f"{each.name or '?'} ({', '.join(_told_of(each))})" for each in gpu.processes)
+
+
+def _told_of(program: GpuProcess) -> list[str]:
+    memory = [] if program.memory_used_mib < 0 else [format_size(program.memory_used_mib << 20)]
+    return [str(program.pid), *memory, *([f"task {program.task_id}"] if program.task_id else [])]
 
 
 GPUS: View[GpuRow] = View(
@@ -78,7 +95,7 @@ GPUS: View[GpuRow] = View(
         Column("TEMPERATURE", lambda row: _told(row.gpu.temperature, "°C"), right=True),
         Column("POWER", lambda row: _power(row.gpu), right=True),
         Column("PROBLEM", lambda row: row.gpu.problem, style=lambda _: "red", limit=_PROBLEM_WIDTH),
-        Column("PROGRAMS", lambda row: _programs(row.gpu), wide=True),
+        Column("PROGRAMS", lambda row: _programs(row.gpu), limit=_PROBLEM_WIDTH),
         Column("NUMA", lambda row: number(row.gpu.numa_node), wide=True, right=True),
         Column("CLOCK", lambda row: _told(row.gpu.graphics_clock_mhz, " MHz"), wide=True, right=True),
         Column("FAN", lambda row: _told(row.gpu.fan_speed, "%"), wide=True, right=True),

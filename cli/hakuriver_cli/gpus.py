@@ -12,18 +12,9 @@ app = new_app("gpu", "Look at the GPUs of all nodes.")
 
 @app.command(name="list")
 def list_gpus(*, watch: Watch = False, common: Common = COMMON) -> int:
-    """List the GPUs: who holds each, and what it does now. `-o wide` shows the programs on each.
+    """List the GPUs: which task holds each, what it does now, and the programs on it with their tasks.
 
     A name in the first columns is a target: `hakuriver task run --target NODE::GPU`.
     """
     session = Session(common)
-    if watch:
-        from hakuriver.client import AsyncClient  # noqa: PLC0415
-        from hakuriver_cli.watch import watch_rows  # noqa: PLC0415
-
-        async def rows(client: AsyncClient) -> list[views.GpuRow]:
-            return views.gpu_rows(await client.nodes())
-
-        return watch_rows(session, rows, views.GPUS, events=False)
-    session.printer.rows(views.gpu_rows(session.client.nodes()), views.GPUS)
-    return 0
+    return session.rows(lambda: views.rows_of(session.client.nodes()), views.GPUS, watch=watch)

@@ -9,10 +9,10 @@ from cyclopts import Parameter
 
 from hakuriver.errors import NotFoundError, UsageError
 from hakuriver.labels import parse_change
-from hakuriver.models.nodes import NodeDuty, NodeLabels
+from hakuriver.models.nodes import HealthHistory, NodeDuty, NodeLabels
 from hakuriver_cli import cluster_views as views
 from hakuriver_cli.options import COMMON, Common, Duration, Watch
-from hakuriver_cli.output import Format
+from hakuriver_cli.output import Format, Printer
 from hakuriver_cli.session import Session
 from hakuriver_cli.tree import new_app
 
@@ -25,12 +25,7 @@ NodeNames = Annotated[list[str], Parameter(name="NODE", help="Names of nodes; se
 def list_nodes(*, watch: Watch = False, common: Common = COMMON) -> int:
     """List the nodes, what they have and what is held."""
     session = Session(common)
-    if watch:
-        from hakuriver_cli.watch import watch_rows  # noqa: PLC0415
-
-        return watch_rows(session, lambda client: client.nodes(), views.NODES, events=False)
-    session.printer.rows(session.client.nodes(), views.NODES)
-    return 0
+    return session.rows(session.client.nodes, views.NODES, watch=watch)
 
 
 @app.command
@@ -38,15 +33,24 @@ def health(
     hostname: Annotated[str | None, Parameter(name="NODE", help="Only this node.")] = None,
     /,
     *,
+    watch: Watch = False,
     common: Common = COMMON,
-) -> None:
-    """Show the load of the nodes now; `-o json` gives the last 60 samples, taken once a second."""
+) -> int:
+    """Show the load of the nodes now, what their GPUs do, and what the tasks on them use.
+
+    `-o json` gives the last 60 samples, taken once a second.
+    """
     session = Session(common)
-    history = session.client.health(hostname)
-    if session.printer.form is Format.JSON:
-        session.printer.json(history.model_dump(mode="json"))
-    else:
-        session.printer.rows(history.nodes[-1] if history.nodes else [], views.SAMPLES)
+    if watch:
+        from hakuriver.client import AsyncClient  # noqa: PLC0415
+        from hakuriver_cli import watch as again  # noqa: PLC0415
+
+        async def fetch(client: AsyncClient) -> list[HealthHistory]:
+            return [await client.health(hostname)]
+
+        return again.watch(session, fetch, lambda found: show_health(session.printer, found[0]), events=False)
+    show_health(session.printer, session.client.health(hostname))
+    return 0
 
 
 @app.command
@@ -144,6 +148,27 @@ def remove(
     if done:
         session.printer.rows(done, views.TOLD)
     return code
+
+
+def show_health(printer: Printer, history: HealthHistory) -> None:
+    """The newest sample of each node; below it the GPUs and the tasks, where there are any."""
+    if printer.form is Format.JSON:
+        printer.json(history.model_dump(mode="json"))
+        return
+    from hakuriver_cli.gpu_views import GPUS, gpu_rows  # noqa: PLC0415  (this command alone needs them)
+    from hakuriver_cli.usage_views import LOADS  # noqa: PLC0415
+
+    samples = history.nodes[-1] if history.nodes else []
+    printer.rows(samples, views.SAMPLES)
+    if printer.form is Format.NAME:
+        return
+    gpus = [row for sample in samples for row in gpu_rows(sample.hostname, sample.gpu_info, history.tasks)]
+    if gpus:
+        printer.out.write("\n")
+        printer.rows(gpus, GPUS)
+    if history.tasks:
+        printer.out.write("\n")
+        printer.rows(history.tasks, LOADS)
 
 
 def _act(session: Session, names: list[str], act: Callable[[str], NodeDuty]) -> int:

@@ -8,14 +8,14 @@ from cyclopts import Parameter
 
 from hakuriver_cli import cluster_views, environment_views
 from hakuriver_cli.environments import Name, delete, pack, start, stop
-from hakuriver_cli.options import COMMON, Common
+from hakuriver_cli.options import COMMON, Common, Watch
 from hakuriver_cli.session import Session
 
 
-def list_containers(*, common: Common = COMMON) -> None:
+def list_containers(*, watch: Watch = False, common: Common = COMMON) -> int:
     """List the containers on the Host in which environments are prepared."""
     session = Session(common)
-    session.printer.rows(session.client.env.containers(), environment_views.CONTAINERS)
+    return session.rows(session.client.env.containers, environment_views.CONTAINERS, watch=watch)
 
 
 def create_container(
@@ -46,10 +46,14 @@ def stop_container(name: Name, /, *, common: Common = COMMON) -> int:
     return stop([name], common=common)
 
 
-def list_tars(*, common: Common = COMMON) -> None:
+def list_tars(*, watch: Watch = False, common: Common = COMMON) -> int:
     """List the versions of environments with their files in the shared storage."""
     session = Session(common)
-    rows = [
+    return session.rows(lambda: _tars(session), cluster_views.ENVIRONMENTS, watch=watch)
+
+
+def _tars(session: Session) -> list[cluster_views.EnvironmentRow]:
+    return [
         cluster_views.EnvironmentRow(
             name=name,
             timestamp=version.timestamp,
@@ -59,7 +63,6 @@ def list_tars(*, common: Common = COMMON) -> None:
         for name, found in sorted(session.client.environments().items())
         for version in sorted(found.all_versions, key=lambda version: -version.timestamp)
     ]
-    session.printer.rows(rows, cluster_views.ENVIRONMENTS)
 
 
 def create_tar(name: Name, /, *, common: Common = COMMON) -> None:

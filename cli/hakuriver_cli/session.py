@@ -13,10 +13,14 @@ from hakuriver_cli.options import Common
 from hakuriver_cli.output import Format, Printer
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from hakuriver import AsyncClient, Client
     from hakuriver.config import Settings
+    from hakuriver_cli.output import View
 
 T = TypeVar("T", int, str)
+Row = TypeVar("Row", bound="BaseModel")
 
 
 class Session:
@@ -40,6 +44,20 @@ class Session:
         from hakuriver.client import AsyncClient  # noqa: PLC0415
 
         return AsyncClient.from_settings(self.settings, self.common.config)
+
+    def rows(self, ask: Callable[[], Iterable[Row]], view: View[Row], *, watch: bool) -> int:
+        """Prints a list; with `watch`, again and again, for what tells nobody when it changes."""
+        if not watch:
+            self.printer.rows(ask(), view)
+            return 0
+        import asyncio  # noqa: PLC0415  (loads much, and few commands need it)
+
+        from hakuriver_cli.watch import watch_rows  # noqa: PLC0415
+
+        async def fetch(_client: AsyncClient) -> list[Row]:
+            return list(await asyncio.to_thread(ask))
+
+        return watch_rows(self, fetch, view, events=False)
 
     def task_id(self, reference: str) -> int:
         """The id of a task, or of the VPS of that name.

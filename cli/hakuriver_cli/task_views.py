@@ -21,6 +21,7 @@ from hakuriver.models.tasks import (
 from hakuriver.models.vps import VpsSummary
 from hakuriver.sizes import format_duration
 from hakuriver.states import FINAL, TaskState
+from hakuriver_cli import usage_views as used
 from hakuriver_cli.cells import number, size, time
 from hakuriver_cli.output import NOTHING, Column, View
 
@@ -104,6 +105,9 @@ TASKS: View[TaskSummary] = View(
         Column("COMMAND", _command, limit=_COMMAND_WIDTH),
         Column("MEMORY", lambda task: size(task.required_memory_bytes), wide=True, right=True),
         Column("GPUS", _gpus, wide=True, right=True),
+        Column("CPU", used.cpu, wide=True, right=True),
+        Column("PEAK", used.peak_memory, wide=True, right=True),
+        Column("GPU USE", used.gpu_use, wide=True, right=True),
         Column("BATCH", lambda task: str(task.batch_id), wide=True),
         Column("ATTEMPT", lambda task: str(task.attempt), wide=True, right=True),
         Column("ENVIRONMENT", lambda task: task.container_name or "", wide=True),
@@ -113,6 +117,30 @@ TASKS: View[TaskSummary] = View(
         Column("REASON", _why, wide=True),
     ],
 )
+
+USAGE: View[TaskSummary] = View(
+    name=TASKS.name,
+    columns=[
+        Column("TASK ID", lambda task: str(task.task_id)),
+        Column("NAME", lambda task: task.name or "", limit=20),
+        Column("STATE", _state, style=_state_style),
+        Column("RAN", _ran, right=True),
+        Column("CORES", lambda task: str(task.required_cores), right=True),
+        Column("CPU", used.cpu, right=True),
+        Column("MEMORY", lambda task: size(task.required_memory_bytes), right=True),
+        Column("PEAK", used.peak_memory, right=True),
+        Column("GPUS", _gpus, right=True),
+        Column("GPU USE", used.gpu_use, right=True),
+        Column("GPU PEAK", used.gpu_memory, right=True),
+        Column("ENERGY", used.energy, right=True),
+        Column("COMMAND", _command, limit=_COMMAND_WIDTH),
+        Column("OWNER", lambda task: task.owner, wide=True),
+        Column("NODE", lambda task: task.assigned_node or "", wide=True),
+        Column("STARTED", lambda task: time(task.started_at), wide=True),
+        Column("ENDED", lambda task: time(task.completed_at), wide=True),
+    ],
+)
+"""What was asked for, and what was used of it."""
 
 
 def _history(task: TaskDetail) -> str:
@@ -137,6 +165,9 @@ VPS: View[VpsSummary] = View(
         Column("MEMORY", lambda vps: size(vps.required_memory_bytes), right=True),
         Column("GPUS", _gpus, wide=True, right=True),
         Column("RAN", _ran, right=True),
+        Column("CPU", used.cpu, wide=True, right=True),
+        Column("PEAK", used.peak_memory, wide=True, right=True),
+        Column("GPU USE", used.gpu_use, wide=True, right=True),
         Column("WHY", _why, limit=_REASON_WIDTH),
         Column("ENDS", lambda vps: time(vps.ends_at), wide=True),
         Column("SHARED WITH", lambda vps: ", ".join(vps.shared_with), wide=True),
@@ -163,6 +194,9 @@ TASK: View[TaskDetail] = View(
         Column("GPUS", _gpus),
         Column("NODE LABELS", lambda task: ", ".join(task.node_labels), wide=True),
         Column("PREEMPTIBLE", lambda task: "yes" if task.preemptible else "no", wide=True),
+        Column("CPU USED", used.cpu_line, wide=True),
+        Column("MEMORY USED", used.memory_line, wide=True),
+        Column("GPUS USED", used.gpu_line, wide=True),
         Column("ATTEMPT", lambda task: str(task.attempt)),
         Column("RETRIES", lambda task: str(task.max_retries)),
         Column("RETRIED ON", lambda task: ", ".join(map(str, task.retry_on)), wide=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -128,13 +128,16 @@ def list_tasks(
     batch: Annotated[OptionalId, Parameter(help="Only those of this batch.")] = None,
     name: Annotated[str | None, Parameter(help="Only those of this name.")] = None,
     limit: Annotated[int, Parameter(name=("--limit", "-l"), help="How many to show; 0 is all.")] = 50,
+    usage: Annotated[
+        bool, Parameter(negative="", help="Show what each asked for, and what it used of that.")
+    ] = False,
     watch: Watch = False,
     common: Common = COMMON,
 ) -> int:
     """List tasks, newest first."""
     if limit < 0:
         raise UsageError(f"--limit {limit} is below zero", "give how many to show, or 0 for all")
-    session = Session(common)
+    session, view = Session(common), views.USAGE if usage else views.TASKS
 
     filters: dict[str, Any] = {
         "page": min(limit, _PAGE) or _PAGE,
@@ -150,23 +153,25 @@ def list_tasks(
         def fetch(client: AsyncClient) -> Awaitable[list[TaskSummary]]:
             return first(client.iter_tasks(**filters), limit or None)
 
-        return watch_rows(session, fetch, views.TASKS, events=True)
+        return watch_rows(session, fetch, view, events=True)
     found = list(islice(session.client.iter_tasks(**filters), limit or None))
-    session.printer.rows(found, views.TASKS)
+    session.printer.rows(found, view)
     if limit and len(found) == limit and session.printer.err.isatty():
         session.printer.say(f"(the newest {limit}; --limit 0 shows all)")
     return 0
 
 
 @app.command
-def status(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
-    """Show all that is known of tasks, their history included."""
+def status(task_ids: TaskIds, /, *, watch: Watch = False, common: Common = COMMON) -> int:
+    """Show all that is known of tasks, what they used and their history included."""
     session = Session(common)
+    if watch:
+        return _watch_each(session, task_ids, lambda client, task_id: client.task(task_id), views.TASK)
     return _show_each(session, task_ids, session.client.task, views.TASK)
 
 
 @app.command
-def explain(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+def explain(task_ids: TaskIds, /, *, watch: Watch = False, common: Common = COMMON) -> int:
     """Say why tasks wait, node by node."""
     session = Session(common)
 
@@ -174,6 +179,10 @@ def explain(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
         if told.nodes:
             session.printer.rows(told.nodes, views.VERDICTS)
 
+    if watch:
+        return _watch_each(
+            session, task_ids, lambda client, task_id: client.explain(task_id), views.EXPLANATION, verdicts
+        )
     return _show_each(session, task_ids, session.client.explain, views.EXPLANATION, verdicts)
 
 
@@ -185,19 +194,47 @@ def _show_each(
     below: Callable[[Shown], None] = lambda _: None,
 ) -> int:
     """One is an object in JSON, several an array; for people one comes after the other, with what goes `below` it."""
-    printer = session.printer
     found: list[Shown] = []
     code = session.for_each(task_ids, lambda task_id: found.append(ask(task_id)))
-    if printer.form is Format.NAME or (printer.form is Format.JSON and len(task_ids) > 1):
+    _print_each(session.printer, found, len(task_ids), view, below)
+    return code
+
+
+def _watch_each(
+    session: Session,
+    task_ids: list[int],
+    ask: Callable[[AsyncClient, int], Awaitable[Shown]],
+    view: View[Shown],
+    below: Callable[[Shown], None] = lambda _: None,
+) -> int:
+    """The same again and again; one that is not there ends it."""
+    from hakuriver_cli.watch import watch  # noqa: PLC0415
+
+    async def fetch(client: AsyncClient) -> list[Shown]:
+        return [await ask(client, task_id) for task_id in task_ids]
+
+    def show(found: Sequence[Shown]) -> None:
+        _print_each(session.printer, found, len(task_ids), view, below)
+
+    return watch(session, fetch, show, events=True)
+
+
+def _print_each(
+    printer: Printer,
+    found: Sequence[Shown],
+    asked: int,
+    view: View[Shown],
+    below: Callable[[Shown], None],
+) -> None:
+    if printer.form is Format.NAME or (printer.form is Format.JSON and asked > 1):
         printer.rows(found, view)
-        return code
+        return
     for number, item in enumerate(found):
         if number:
             printer.out.write("\n")
         printer.record(item, view)
         if printer.form is not Format.JSON:
             below(item)
-    return code
 
 
 @app.command

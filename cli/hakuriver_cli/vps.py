@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -257,16 +258,15 @@ def list_vps(
     return 0
 
 
-def status_of_all(*, common: Common = COMMON) -> None:
+def status_of_all(*, watch: Watch = False, common: Common = COMMON) -> int:
     """List the VPS that have not ended."""
-    session = Session(common)
-    session.printer.rows(session.client.every_vps(), views.VPS)
+    return list_vps(watch=watch, common=common)
 
 
 @app.command
-def status(references: References, /, *, common: Common = COMMON) -> int:
-    """Show all that is known of VPS, their history included."""
-    return _as_tasks(tasks.status, references, common)
+def status(references: References, /, *, watch: Watch = False, common: Common = COMMON) -> int:
+    """Show all that is known of VPS, what they used and their history included."""
+    return _as_tasks(partial(tasks.status, watch=watch), references, common)
 
 
 @app.command

@@ -19,6 +19,7 @@ from hakuriver_cli.session import Session
 
 T = TypeVar("T", bound=BaseModel)
 Fetch = Callable[[AsyncClient], Awaitable[Sequence[T]]]
+Show = Callable[[Sequence[T]], None]
 
 _EVERY_SECONDS = 2.0
 _AT_MOST_EVERY_SECONDS = 0.25
@@ -26,8 +27,13 @@ _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 def watch_rows(session: Session, fetch: Fetch[T], view: View[T], *, events: bool) -> int:
-    """Prints until it is interrupted. With `events`, changes of tasks lead to a new look at once."""
-    asyncio.run(_watch(session, fetch, view, events=events))
+    """Prints a list until it is interrupted; see `watch`."""
+    return watch(session, fetch, lambda found: session.printer.rows(found, view), events=events)
+
+
+def watch(session: Session, fetch: Fetch[T], show: Show[T], *, events: bool) -> int:
+    """Shows until it is interrupted. With `events`, changes of tasks lead to a new look at once."""
+    asyncio.run(_watch(session, fetch, show, events=events))
     return 0
 
 
@@ -42,13 +48,13 @@ async def first(items: AsyncGenerator[T], limit: int | None) -> list[T]:
     return found
 
 
-async def _watch(session: Session, fetch: Fetch[T], view: View[T], *, events: bool) -> None:
+async def _watch(session: Session, fetch: Fetch[T], show: Show[T], *, events: bool) -> None:
     changed = asyncio.Event()
     try:
         async with session.async_client() as client, asyncio.TaskGroup() as group:
             if events:
                 group.create_task(_note_changes(client, changed))
-            group.create_task(_print_again(session.printer, client, fetch, view, changed))
+            group.create_task(_print_again(session.printer, client, fetch, show, changed))
     except BaseExceptionGroup as failed:
         # Both tasks may meet the same trouble; it is told once, as in a command that does not watch.
         raise failed.exceptions[0] from None
@@ -61,7 +67,7 @@ async def _note_changes(client: AsyncClient, changed: asyncio.Event) -> None:
 
 
 async def _print_again(
-    printer: Printer, client: AsyncClient, fetch: Fetch[T], view: View[T], changed: asyncio.Event
+    printer: Printer, client: AsyncClient, fetch: Fetch[T], show: Show[T], changed: asyncio.Event
 ) -> None:
     last: list[T] | None = None
     while True:
@@ -70,7 +76,7 @@ async def _print_again(
         clear = printer.out.isatty() and printer.form in {Format.TABLE, Format.WIDE}
         if clear or found != last:
             printer.out.write(_CLEAR if clear else "")
-            printer.rows(found, view)
+            show(found)
         last = found
         if _has_no_reader(printer.out):
             raise BrokenPipeError

@@ -107,6 +107,14 @@ class Rig:
     def shows_arguments(self, *arguments: str) -> list[str]:
         return ["printf", "%s\\n", *arguments] if self.real else ["arguments", *arguments]
 
+    def uses(self, go: str) -> list[str]:
+        """Uses more than a second of processor time and 100 MB, prints what times(2) says of it, and waits for a file."""
+        if not self.real:
+            return ["use", "1.5", "100000000"]
+        computes = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done"
+        holds = "x=$(head -c 100000000 /dev/zero | tr '\\0' x)"
+        return sh(f"{computes}; {holds}; times; until [ -e {go} ]; do sleep 0.02; done")
+
     def out(self, spec: AttemptSpec) -> bytes:
         return _content(self.folders.shared / spec.stdout_path)
 

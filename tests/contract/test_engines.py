@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from contract.engine_rigs import LOG_LIMIT, Rig, make, processes_with, run, sh
-from hakuriver_agent.engines.port import Launch, StartCancelledError, UnitState
+from hakuriver.models.runner import AttemptSpec
+from hakuriver_agent.engines.port import Launch, StartCancelledError, UnitState, Used
 
 REAL = ["process", pytest.param("docker", marks=pytest.mark.docker)]
 ALL = ["fake", *REAL]
@@ -163,6 +164,80 @@ async def test_a_paused_unit_can_be_ended(rig: Rig, verb: str) -> None:
     await getattr(engine, verb)(spec.key)
     ended = await asyncio.wait_for(engine.wait(spec.key), WITHIN)
     assert ended.exit_code == (143 if verb == "terminate" else 137)
+
+
+@every_engine
+@pytest.mark.control_groups
+async def test_what_it_uses_is_told_while_it_runs(rig: Rig) -> None:
+    engine, spec = rig.engine(), rig.spec(rig.uses("go"), cores=1)
+    await engine.start(spec, Launch())
+    if rig.real:
+        await soon(lambda: b"s\n" in rig.out(spec), "it has used what it was to use")
+    asked, other = Used(_processor_seconds(rig, spec), None, 100_000_000), (1, 1)
+    told = (await engine.usage([spec.key, other]))[spec.key]
+    _check_used(told, asked)
+    assert other not in await engine.usage([other])
+    second = rig.engine()
+    assert await second.adopt(spec) is not None
+    _check_used((await second.usage([spec.key]))[spec.key], asked)
+    if rig.real:
+        (rig.folders.shared_data / "go").touch()
+    else:
+        await second.terminate(spec.key)
+    ended = await asyncio.wait_for(second.wait(spec.key), WITHIN)
+    if rig.kind != "docker":  # Whose account goes with the container.
+        assert ended.used is not None
+        _check_used(ended.used, asked)
+
+
+@pytest.mark.parametrize("rig", ["process"], indirect=True)
+async def test_what_it_used_is_told_without_control_groups(rig: Rig) -> None:
+    rig.rules["control_groups"] = False
+    (rig.folders.shared_data / "go").touch()
+    spec = rig.spec(rig.uses("go"))
+    ended = await run(rig.engine(), spec)
+    assert ended.used is not None
+    _check_used(ended.used, Used(_processor_seconds(rig, spec), None, 100_000_000))
+
+
+@pytest.mark.parametrize("rig", ["process"], indirect=True)
+async def test_one_that_is_over_at_once_has_used_something(rig: Rig) -> None:
+    ended = await run(rig.engine(), rig.spec(["true"]))
+    assert ended.used is not None
+    assert 0 < (ended.used.cpu_seconds or 0) < 1
+    assert 0 < (ended.used.peak_bytes or 0) < 100_000_000
+
+
+@pytest.mark.parametrize("rig", ["docker"], indirect=True)
+@pytest.mark.docker
+async def test_the_engine_is_asked_where_control_groups_cannot_be_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, spec = rig.engine(), rig.spec(rig.uses("go"), cores=1)
+    monkeypatch.setattr(engine._usage, "_proc", rig.folder)  # type: ignore[attr-defined]
+    await engine.start(spec, Launch())
+    await soon(lambda: b"s\n" in rig.out(spec), "it has used what it was to use")
+    _check_used(
+        (await engine.usage([spec.key]))[spec.key], Used(_processor_seconds(rig, spec), None, 100_000_000)
+    )
+
+
+def _check_used(told: Used, least: Used) -> None:
+    """At least what it says itself, and not much more. `times` counts in hundredths, of each process rounded down or up."""
+    assert told.cpu_seconds is not None
+    assert told.peak_bytes is not None
+    assert least.cpu_seconds is not None
+    assert least.peak_bytes is not None
+    assert least.cpu_seconds - 0.1 <= told.cpu_seconds <= 1.2 * least.cpu_seconds + 0.5
+    assert least.peak_bytes <= told.peak_bytes <= 6 * least.peak_bytes
+
+
+def _processor_seconds(rig: Rig, spec: AttemptSpec) -> float:
+    """What `times` printed: user and system time of the shell, then of its children."""
+    if not rig.real:
+        return 1.5
+    words = rig.out(spec).decode().replace("s", "").split()
+    return sum(60 * int(minutes) + float(seconds) for minutes, seconds in (word.split("m") for word in words))
 
 
 @limiting_engines

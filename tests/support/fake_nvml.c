@@ -11,7 +11,9 @@
      mig NUMBER UUID NAME MIB   an instance of that GPU, which is in MIG mode then
      divided NUMBER             that GPU is in MIG mode
      process NUMBER PID MIB     a program on that GPU
-     old                        a driver that knows neither power nor MIG
+     energy NUMBER MJ           what its counter says (5000 and 1000 more for each number, without this)
+     use NUMBER PERCENT         how much of the time it computes (10 and its number, without this)
+     old                        a driver that knows neither power, energy nor MIG
 */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +22,7 @@
 
 enum { OK = 0, INVALID = 2, UNSUPPORTED = 3, NOT_FOUND = 6, SMALL = 7, TIMEOUT = 10, LOST = 15, MOST = 16 };
 
-typedef struct { int used, number, parent, mib, numa, lost, ecc, rows, divided; char uuid[96], name[96]; } Device;
+typedef struct { int used, number, parent, mib, numa, lost, ecc, rows, divided, use; long long energy; char uuid[96], name[96]; } Device;
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } Process;
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char place[32]; } Pci;
 typedef struct { Device *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } Event;
@@ -52,13 +54,16 @@ static void look(void) {
         else if (!strncmp(line, "old", 3)) old = 1;
         else if (sscanf(line, "gpu %95s %95s %d %d", a, b, &n, &m) == 4 && count < MOST) {
             Device *gpu = &gpus[count];
-            *gpu = (Device){.used = 1, .number = count, .parent = -1, .mib = n, .numa = m};
+            *gpu = (Device){.used = 1, .number = count, .parent = -1, .mib = n, .numa = m,
+                .use = 10 + count, .energy = 5000 + 1000 * count};
             snprintf(gpu->uuid, 96, "%s", a);
             name_of(gpu->name, b);
             count++;
         }
         else if (sscanf(line, "lost %d", &n) == 1) gpus[n].lost = 1;
         else if (sscanf(line, "ecc %d %d", &n, &m) == 2) gpus[n].ecc = m;
+        else if (sscanf(line, "energy %d %d", &n, &m) == 2) gpus[n].energy = m;
+        else if (sscanf(line, "use %d %d", &n, &m) == 2) gpus[n].use = m;
         else if (sscanf(line, "rows %d", &n) == 1) gpus[n].rows = 1;
         else if (sscanf(line, "divided %d", &n) == 1) gpus[n].divided = 1;
         else if (sscanf(line, "xid %d %d", &n, &m) == 2) { xid_gpu[xid_count] = n; xid_code[xid_count++] = m; }
@@ -107,11 +112,17 @@ int nvmlDeviceGetMemoryInfo(Device *gpu, Memory *to) {
     to->free = to->total - to->used;
     return OK;
 }
-int nvmlDeviceGetUtilizationRates(Device *gpu, Use *to) { ALIVE(gpu); *to = (Use){10 + gpu->number, 5}; return OK; }
+int nvmlDeviceGetUtilizationRates(Device *gpu, Use *to) { ALIVE(gpu); *to = (Use){gpu->use, 5}; return OK; }
 int nvmlDeviceGetClockInfo(Device *gpu, int kind, unsigned *to) { ALIVE(gpu); *to = kind == 0 ? 1410 : 1215; return OK; }
 int nvmlDeviceGetTemperature(Device *gpu, int kind, unsigned *to) { (void)kind; ALIVE(gpu); *to = 40 + gpu->number; return OK; }
 int nvmlDeviceGetFanSpeed(Device *gpu, unsigned *to) { (void)gpu; (void)to; return UNSUPPORTED; }
 int nvmlDeviceGetPowerUsage(Device *gpu, unsigned *to) { ALIVE(gpu); if (old) return UNSUPPORTED; *to = 60000; return OK; }
+int nvmlDeviceGetTotalEnergyConsumption(Device *gpu, unsigned long long *to) {
+    ALIVE(gpu);
+    if (old) return UNSUPPORTED;
+    *to = gpu->energy;
+    return OK;
+}
 int nvmlDeviceGetEnforcedPowerLimit(Device *gpu, unsigned *to) { ALIVE(gpu); if (old) return UNSUPPORTED; *to = 400000; return OK; }
 int nvmlDeviceGetMigMode(Device *gpu, unsigned *current, unsigned *pending) {
     ALIVE(gpu);

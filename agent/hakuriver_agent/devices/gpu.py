@@ -187,6 +187,7 @@ class GpuReader:
             fan_speed=number(nvml.nvmlDeviceGetFanSpeed, handle),
             power_usage_mw=number(nvml.nvmlDeviceGetPowerUsage, handle),
             power_limit_mw=number(nvml.nvmlDeviceGetEnforcedPowerLimit, handle),
+            energy_mj=number(nvml.nvmlDeviceGetTotalEnergyConsumption, handle),
             numa_node=self._numa_node(bus),
             processes=self._processes(handle),
             problem=self._health(handle, index),
@@ -214,6 +215,7 @@ class GpuReader:
                 "parent_uuid": whole.uuid,
                 "gpu_utilization": UNKNOWN,
                 "mem_utilization": UNKNOWN,
+                "energy_mj": UNKNOWN,
                 "processes": self._processes(instance),
                 **_memory(memory),
             }

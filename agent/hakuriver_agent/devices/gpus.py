@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
@@ -27,6 +28,8 @@ class Gpus:
         self._looking: asyncio.Future[Reading] | None = None
         """A look that did not come in time."""
         self._reading: Reading | None = None
+        self.read_at = 0.0
+        """When that came; monotonic."""
         self.has_refused = False
         """Since the last registration a start was refused for want of one: the Host gives it no work until the next."""
 
@@ -79,7 +82,7 @@ class Gpus:
             reading.minors = dict(self.minors)
             stuck = {"problem": reading.problem, "processes": []}
             reading.gpus = [gpu.model_copy(update=stuck) for gpu in self.infos]
-        self._reading = reading
+        self._reading, self.read_at = reading, time.monotonic()
 
     async def looked(self) -> None:
         """Looks, unless that was done before."""

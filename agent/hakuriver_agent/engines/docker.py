@@ -14,9 +14,10 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -31,6 +32,7 @@ from hakuriver.threads import in_thread, start_thread
 from hakuriver_agent.devices.gpus import Gpus, none_there
 from hakuriver_agent.engines.again import Again
 from hakuriver_agent.engines.container_network import connect_into
+from hakuriver_agent.engines.container_usage import ContainerUsage
 from hakuriver_agent.engines.docker_answers import ended, failure, moment, unit_of
 from hakuriver_agent.engines.docker_door import ContainerGoneError, DockerDoor, in_words, translated
 from hakuriver_agent.engines.docker_output import ContainerOutput
@@ -70,6 +72,7 @@ from hakuriver_agent.engines.port import (
     Started,
     StartFailedError,
     Unit,
+    Used,
 )
 from hakuriver_agent.engines.process import without_secrets
 from hakuriver_agent.environments import Environments
@@ -130,6 +133,7 @@ class DockerEngine(Engine):
             settings.folders.state,
             settings.environment_cache_bytes,
         )
+        self._usage = ContainerUsage(self._door.inspect, self._door.stats)
         self._starting = asyncio.Semaphore(settings.parallel_starts)
         self._ends: dict[Key, asyncio.Future[Ended]] = {}
         self._outputs: dict[Key, ContainerOutput] = {}
@@ -262,6 +266,7 @@ class DockerEngine(Engine):
         self._ends.pop(key, None)
         self._stopping.discard(key)
         self._outputs.pop(key, None)
+        self._usage.forget(key)
 
     async def units(self) -> list[Unit]:
         label = f"{LABEL_RUNNER}={self._place.runner}"
@@ -311,16 +316,20 @@ class DockerEngine(Engine):
         with contextlib.suppress(EngineUnavailableError):
             await self._door.call(work)
 
-    async def cpu_seconds(self, key: Key) -> float | None:
-        def work() -> float | None:
-            stats = self._door.client().stats(container_name(key), stream=False, one_shot=True)
-            used = stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
-            return None if used is None else float(used) / 1e9
+    async def usage(self, keys: Collection[Key]) -> dict[Key, Used]:
+        """Those of which the engine has to be asked all at once: an answer can take it a second."""
+        asked = [[key] for key in keys if self._usage.asks(key)]
+        read = [key for key in keys if not self._usage.asks(key)]
+        looks = [self._door.call(partial(self._look, some)) for some in (read, *asked) if some]
+        return dict(pair for found in await asyncio.gather(*looks) for pair in found.items())
 
-        try:
-            return await self._door.call(work)
-        except (EngineUnavailableError, ContainerGoneError):
-            return None
+    def _look(self, keys: Collection[Key]) -> dict[Key, Used]:
+        found: dict[Key, Used] = {}
+        for key in keys:
+            with contextlib.suppress(ContainerGoneError), translated():
+                if used := self._usage.read(key):
+                    found[key] = used
+        return found
 
     def enters_as(self, user: str | None) -> str | None:
         """Where containers run as their owners, nobody is to be anybody else in one."""

@@ -91,6 +91,11 @@ class DockerDoor:
             return None
         return info
 
+    def stats(self, name: str) -> dict[str, Any]:
+        """What the engine tells of a container's use now; it takes a second look at nothing."""
+        told: dict[str, Any] = self.client().stats(name, stream=False, one_shot=True)
+        return told
+
     def told_of_memory(self, container: str, started: datetime, ended: datetime) -> bool:
         """Whether the engine has an event for a container's want of memory, or gets one soon after its end.
 

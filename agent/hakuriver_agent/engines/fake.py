@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from hakuriver_agent.engines.port import (
     StartFailedError,
     Unit,
     UnitState,
+    Used,
 )
 
 SIGTERM_CODE, SIGKILL_CODE = 143, 137
@@ -51,14 +52,17 @@ class FakeWorld:
     def __init__(self, shared: Path) -> None:
         self.shared = shared
         self.units: dict[Key, FakeUnit] = {}
-        self.cpu_seconds: dict[Key, float] = {}
+        self.used: dict[Key, Used] = {}
+        """What units have used, by now or in all."""
         self.starts: list[Key] = []
         """Each start that really happened, in order."""
         self.away = False
         """The engine does not answer."""
 
     def begin(self, spec: AttemptSpec) -> FakeUnit:
-        """Runs a program: `exit N [oom]`, `wait`, `deaf`, `print TEXT`, `complain TEXT`, `variable NAME` or `arguments`."""
+        """Runs a program: `exit N [oom]`, `wait`, `deaf`, `print TEXT`, `complain TEXT`, `variable NAME`, `arguments` or
+        `use SECONDS BYTES`, which waits.
+        """
         unit = FakeUnit(spec, UnitState.RUNNING, datetime.now(UTC))
         self.units[spec.key] = unit
         self.starts.append(spec.key)
@@ -68,6 +72,9 @@ class FakeWorld:
                 return unit
             case "deaf":
                 unit.deaf = True
+                return unit
+            case "use":
+                self.used[spec.key] = Used(float(spec.arguments[0]), 0, int(spec.arguments[1]))
                 return unit
             case "exit":
                 code, oom = int(spec.arguments[0]), "oom" in spec.arguments
@@ -88,7 +95,7 @@ class FakeWorld:
         """A unit ends."""
         unit = self.units[key]
         if unit.ended is None:
-            unit.ended = Ended(exit_code, datetime.now(UTC), oom, message)
+            unit.ended = Ended(exit_code, datetime.now(UTC), oom, message, used=self.used.get(key))
             unit.state = UnitState.ENDED
             unit.over.set()
 
@@ -169,8 +176,9 @@ class FakeEngine(Engine):
             self.world.units.pop(key, None)
             self.removed.append(key)
 
-    async def cpu_seconds(self, key: Key) -> float | None:
-        return self.world.cpu_seconds.get(key)
+    async def usage(self, keys: Collection[Key]) -> dict[Key, Used]:
+        async with self._gated("usage"):
+            return {key: self.world.used[key] for key in keys if key in self.world.used}
 
     async def units(self) -> list[Unit]:
         async with self._gated("units"):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -45,6 +45,20 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """What a unit has used since it started; none where that is not known."""
+
+    cpu_seconds: float | None = None
+    """Processor time of all its processes."""
+    memory_bytes: int | None = None
+    """Now."""
+    peak_bytes: int | None = None
+    """The most so far; none where the kernel keeps no account of it."""
+    start: int = 0
+    """Which start of the unit these are of: with another one they begin anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """How a unit ended."""
 
@@ -57,6 +71,8 @@ class Ended:
     """What its exit code does not tell, such as output that was cut."""
     started_at: datetime | None = None
     """When it began, if the engine knows it better than `Started` did."""
+    used: Used | None = None
+    """All that it used, where the engine can tell of one that has ended."""
 
 
 class UnitState(Enum):
@@ -197,10 +213,10 @@ class Engine(ABC):
         """
         raise ConflictError(f"task {key[0]} runs without container", _NO_DOORS)
 
-    async def cpu_seconds(self, key: Key) -> float | None:
-        """The processor time that a running unit has used since it started; none where that is not known now."""
-        del key
-        return None
+    async def usage(self, keys: Collection[Key]) -> dict[Key, Used]:
+        """What running units have used; those of which nothing is known now are left out. Costs little."""
+        del keys
+        return {}
 
     def enters_as(self, user: str | None) -> str | None:
         """Whom a program runs as that is run beside as `user`; none is whom the unit runs as."""

@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import signal
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ from hakuriver_agent.engines.port import (
     StartFailedError,
     Unit,
     UnitState,
+    Used,
 )
 from hakuriver_agent.engines.shimlink import Fields, ShimLink
 from hakuriver_agent.folders import Folders, ForbiddenPathError, remove_scratch
@@ -148,6 +150,15 @@ class ProcessEngine(Engine):
             await self._link.request({"do": "remove", "key": _name(key)})
         await remove_scratch(self._settings.folders.scratch(*key))
 
+    async def usage(self, keys: Collection[Key]) -> dict[Key, Used]:
+        if not self._link.exists:
+            return {}
+        try:
+            answer = await self._link.request({"do": "usage", "keys": [_name(key) for key in keys]})
+        except OSError:  # A shim that an earlier version of the Runner started does not know of it.
+            return {}
+        return {_key(name): _used(told) for name, told in answer["usage"].items() if told}
+
     async def units(self) -> list[Unit]:
         if not self._link.exists:
             return []
@@ -169,7 +180,8 @@ class ProcessEngine(Engine):
         future = self._end_of(_key(name))
         if not future.done():
             at = datetime.fromtimestamp(fields["at"], UTC)
-            future.set_result(Ended(fields["exit_code"], at, fields["oom"], fields["message"]))
+            used = _used(fields["used"]) if "used" in fields else None
+            future.set_result(Ended(fields["exit_code"], at, fields["oom"], fields["message"], used=used))
 
     def _request(self, spec: AttemptSpec) -> Fields:
         settings, folders = self._settings, self._settings.folders
@@ -272,6 +284,10 @@ def _key(name: str) -> Key:
 
 def _started(key: Key, fields: Fields) -> Started:
     return Started(datetime.fromtimestamp(fields["at"], UTC), unit_name(key))
+
+
+def _used(told: Fields) -> Used:
+    return Used(told.get("cpu"), told.get("now"), told.get("peak"))
 
 
 def _state(unit: Fields) -> UnitState:

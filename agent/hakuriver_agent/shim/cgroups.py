@@ -19,7 +19,7 @@ SLICE = "hakuriver.slice"
 """In which the scopes of tasks are, see `hakuriver_agent.engines.commands`."""
 CPU_PERIOD = 100_000
 """Microseconds; the kernel's default."""
-_V1 = ("memory", "cpu", "freezer")
+_V1 = ("memory", "cpu", "cpuacct", "freezer")
 
 
 @dataclass
@@ -112,21 +112,21 @@ class Cgroups:
     @classmethod
     def detect(cls, name: str) -> Cgroups | None:
         """The trees in which this process may make groups; none when it may in none."""
-        mounts = _mounts()
+        found = mounts()
         bases: dict[str, str] = {}
         for controller in _V1:
-            if controller in mounts and (base := _make_base(mounts[controller], name)):
+            if controller in found and (base := _make_base(found[controller], name)):
                 bases[controller] = base
-        if not bases and "unified" in mounts:
-            base = _make_base(mounts["unified"], name)
-            if base and _delegate(mounts["unified"]) and _delegate(base):
+        if not bases and "unified" in found:
+            base = _make_base(found["unified"], name)
+            if base and _delegate(found["unified"]) and _delegate(base):
                 bases["unified"] = base
-        return cls(bases, mounts) if bases else None
+        return cls(bases, found) if bases else None
 
     def make(self, key: str, cores: int, memory_bytes: int | None) -> Group:
         """Makes the group of one attempt and sets its limits; 0 cores and no memory are no limit."""
-        unneeded = {name for name, wanted in (("cpu", cores), ("memory", memory_bytes)) if not wanted}
-        group = Group({name: f"{base}/{key}" for name, base in self._bases.items() if name not in unneeded})
+        # Without limits, too: they count what it uses.
+        group = Group({name: f"{base}/{key}" for name, base in self._bases.items()})
         for path in group.paths.values():
             with contextlib.suppress(FileExistsError):
                 os.makedirs(path, 0o755)
@@ -216,7 +216,7 @@ def _limit_v2(path: str, cores: int, memory_bytes: int | None) -> None:
         _try_write(path, "memory.swap.max", "0")
 
 
-def _mounts() -> dict[str, str]:
+def mounts() -> dict[str, str]:
     """Where each controller is mounted; `unified` is version 2."""
     found: dict[str, str] = {}
     with open("/proc/self/mountinfo") as lines:

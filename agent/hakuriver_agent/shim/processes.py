@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from hakuriver_agent.shim import usage
 from hakuriver_agent.shim.cgroups import Cgroups, Group, wait_empty
 from hakuriver_agent.shim.records import Fields
 
@@ -62,6 +63,23 @@ class Process:
         self.signal(signal.SIGKILL)
         if self.group:
             self.group.kill()
+
+    def used(self) -> Fields:
+        """What it has used by now, see `usage.read`; nothing where it has no control group."""
+        return usage.read(self.group.paths) if self.group else {}
+
+    def used_in_all(self, by_kernel: resource.struct_rusage) -> Fields:
+        """What it has used, once it has ended. `by_kernel` is of itself and of those of its children that it waited for;
+        systemd may have removed a scope by now, and where there is no control group nobody else tells.
+
+        The greatest size of a process is then that of the largest; a part of the shim's own size counts, since the
+        kernel keeps it over vfork(2) and execve(2).
+        """
+        found = self.used()
+        found.pop("now", None)
+        found["cpu"] = max(found.get("cpu", 0.0), by_kernel.ru_utime + by_kernel.ru_stime)
+        found.setdefault("peak", by_kernel.ru_maxrss << 10)
+        return found
 
     def ran_out_of_memory(self, by_sigkill: bool) -> bool:
         """Whether the kernel says so. systemd may have removed a scope by now; then the slice tells that one has."""

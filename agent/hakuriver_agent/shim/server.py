@@ -15,6 +15,7 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -47,8 +48,8 @@ class Shim:
         self._pump = Pump()
         self._starter = Starter(self._cgroups)
         self._starting = 0
-        self._early: dict[int, int] = {}
-        """Statuses of processes that ended before the starter told of them."""
+        self._early: dict[int, tuple[int, resource.struct_rusage]] = {}
+        """Statuses and use of processes that ended before the starter told of them."""
         self._processes: dict[int, Process] = {}
         self._running: dict[str, Process] = {}
         self._outputs: dict[str, Output] = {}
@@ -67,6 +68,7 @@ class Shim:
             "freeze": self._freeze,
             "remove": self._remove,
             "units": self._units,
+            "usage": self._usage,
             "quit": self._quit,
         }
 
@@ -164,6 +166,11 @@ class Shim:
         del request
         return {"units": self._records.units}
 
+    def _usage(self, request: Fields) -> Fields:
+        """Of those of the keys that run."""
+        running = (self._running[key] for key in request["keys"] if key in self._running)
+        return {"usage": {process.key: process.used() for process in running}}
+
     def _start(self, request: Fields, tell: Callable[[Fields], None]) -> None:
         """Has a task started, or tells that it was. Written before it is, so that it happens once."""
         key: str = request["key"]
@@ -203,9 +210,9 @@ class Shim:
         self._pump.add(output)
         for act in self._pending.pop(key, []):
             act(process)
-        if (status := self._early.pop(process.pid, None)) is not None:
+        if (early := self._early.pop(process.pid, None)) is not None:
             process.signal(signal.SIGKILL)
-            self._reaped(process, status)
+            self._reaped(process, *early)
         else:
             self._processes[process.pid] = process
 
@@ -266,13 +273,13 @@ class Shim:
                 process = self._processes.pop(found.si_pid, None)
                 if process:
                     process.signal(signal.SIGKILL)
-                _, status = os.waitpid(found.si_pid, 0)
+                _, status, used = os.wait4(found.si_pid, 0)
                 if process:
-                    self._reaped(process, status)
+                    self._reaped(process, status, used)
                 elif self._starting:
-                    self._early[found.si_pid] = status
+                    self._early[found.si_pid] = (status, used)
 
-    def _reaped(self, process: Process, status: int) -> None:
+    def _reaped(self, process: Process, status: int, by_kernel: resource.struct_rusage) -> None:
         """Its process ended: ends the stragglers, notes how it ended, and has the rest of the output written.
 
         Its process group was killed before it was reaped, when its number could not belong to another one yet.
@@ -281,12 +288,13 @@ class Shim:
         code = os.waitstatus_to_exitcode(status)
         process.popen.returncode = code
         oom = process.ran_out_of_memory(code == -signal.SIGKILL or code == 128 + signal.SIGKILL)
+        used = process.used_in_all(by_kernel)
         message = (
             None
             if process.end_stragglers(self._processes)
             else "a process that it started could not be ended"
         )
-        result = _end(code if code >= 0 else 128 - code, message, oom=oom)
+        result = _end(code if code >= 0 else 128 - code, message, oom=oom) | {"used": used}
         self._records.note(process.key, {"result": result})
         self._pump.finish(self._outputs[process.key])
 

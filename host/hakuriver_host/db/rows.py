@@ -12,6 +12,7 @@ from hakuriver.dependencies import parse_dependency
 from hakuriver.labels import parse_selector
 from hakuriver.models.runner import GpuInfo, NumaNode
 from hakuriver.models.tasks import NO_CONTAINER, SubmitRequest
+from hakuriver.models.usage import TaskUsage
 from hakuriver.states import NodeState, TaskState
 from hakuriver.targets import parse_target
 from hakuriver_host.db.bulk import Row
@@ -148,6 +149,7 @@ def task_changes(task: Task) -> Row:
         "unit_name": task.unit_name,
         "started_at": millis(task.started_at),
         "completed_at": millis(task.completed_at),
+        "usage": "" if task.usage is None else task.usage.model_dump_json(exclude_none=True),
     }
 
 
@@ -180,6 +182,7 @@ def task_of(row: TaskRow, batch: Batch) -> Task:
         unit_name=row.unit_name,
         started_at=seconds(row.started_at),
         completed_at=seconds(row.completed_at),
+        usage=usage_of(row.usage),
     )
 
 
@@ -219,6 +222,10 @@ def _given(gpus: Iterable[Gpu]) -> str:
 
 def given_of(text: str) -> tuple[Gpu, ...]:
     return tuple(Gpu(*each) for each in json.loads(text))
+
+
+def usage_of(text: str) -> TaskUsage | None:
+    return TaskUsage.model_validate_json(text) if text else None
 
 
 def awaits(batch: Batch) -> str:

@@ -82,6 +82,7 @@ def take(
     task.image, task.unit_name = report.image or task.image, report.unit_name or task.unit_name
     if report.started_at is not None:
         task.started_at = report.started_at.timestamp()
+    task.usage = report.usage or task.usage
     if report.status in FINAL:
         _finish(cluster, task, report, now, effects)
         return VerdictAction.FORGET
@@ -211,6 +212,7 @@ def _finish(cluster: Cluster, task: Task, report: AttemptReport, now: Now, effec
         began = now._replace(wall=report.started_at.timestamp())
         change(task, TaskState.RUNNING, began, effects, f"on {task.node}")
     task.closed = True
+    _keep_usage(cluster, task)
     task.exit_code, task.message = report.exit_code, report.message
     task.completed_at = report.completed_at.timestamp() if report.completed_at else now.wall
     if task.preempting and not task.kill_requested and report.status is TaskState.KILLED:
@@ -219,6 +221,14 @@ def _finish(cluster: Cluster, task: Task, report: AttemptReport, now: Now, effec
         _retry(cluster, task, f"attempt {task.attempt} {_outcome(report)}", now, effects)
     else:
         end(cluster, task, report.status, now, effects, report.message or "")
+
+
+def _keep_usage(cluster: Cluster, task: Task) -> None:
+    """What the last heartbeat told, where that is more than its end does: a Runner that is killed forgets what it saw last."""
+    node = cluster.nodes.get(task.node or "")
+    told = node.heartbeat.usage.get(f"{task.task_id}-{task.attempt}") if node is not None else None
+    if told is not None and (task.usage is None or task.usage.seconds < told.seconds):
+        task.usage = told.model_copy(update={"cpu_now": None, "memory_bytes": None})
 
 
 def _outcome(report: AttemptReport) -> str:
@@ -331,6 +341,7 @@ def missing(cluster: Cluster, node: Node, task: Task, *, forgot: bool, now: Now,
 
 def lose(cluster: Cluster, task: Task, cause: str, now: Now, effects: Effects) -> None:
     """The node is given up on. The attempt stays open: the Runner may come back and correct it."""
+    _keep_usage(cluster, task)
     if task.may_retry(RetryCause.LOST):
         _retry(cluster, task, f"attempt {task.attempt} is lost: {cause}", now, effects)
         return

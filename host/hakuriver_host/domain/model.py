@@ -14,6 +14,7 @@ from hakuriver.dependencies import Dependency
 from hakuriver.labels import Selector
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest
 from hakuriver.models.tasks import RetryCause, SubmitRequest
+from hakuriver.models.usage import TaskUsage
 from hakuriver.states import NodeState, TaskState
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
 
@@ -169,6 +170,8 @@ class Task:
     unit_name: str | None = None
     started_at: float | None = None
     completed_at: float | None = None
+    usage: TaskUsage | None = None
+    """What the latest attempt used, by its Runner's last word; what it uses while it runs comes with heartbeats."""
 
     @property
     def key(self) -> AttemptKey:

@@ -496,6 +496,7 @@ def _next_attempt(task: Task, node: str) -> None:
     task.attempt += 1
     task.node, task.sequence, task.closed, task.run = node, -1, False, 0
     task.exit_code = task.started_at = task.completed_at = task.message = task.image = task.unit_name = None
+    task.usage = None
 
 
 def _why_not_started(task: Task, result: StartResult) -> str | None:

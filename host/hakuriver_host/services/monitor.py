@@ -16,7 +16,7 @@ from sqlmodel import SQLModel
 
 from hakuriver.errors import HakuRiverError, NotFoundError, StorageError
 from hakuriver.ids import EPOCH_MS
-from hakuriver.models.nodes import ClusterSample, ClusterStatus, HealthHistory, NodeSample
+from hakuriver.models.nodes import ClusterSample, ClusterStatus, HealthHistory, NodeSample, TaskLoad
 from hakuriver.states import NodeState, TaskState
 from hakuriver.version import __version__
 from hakuriver_host.db.repository import SHARES_KEY
@@ -24,10 +24,10 @@ from hakuriver_host.db.tables import BatchRow, EventRow, MetaRow, TaskRow
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor, retention
 from hakuriver_host.domain.cluster import turns_of
-from hakuriver_host.domain.model import CORES, MEMORY, Node, Now
+from hakuriver_host.domain.model import CORES, MEMORY, Node, Now, Task
 from hakuriver_host.services.core import Core, moment
 from hakuriver_host.services.environments import list_environments
-from hakuriver_host.services.nodes import live_counts, persist_heartbeats
+from hakuriver_host.services.nodes import RUNNING, live_counts, persist_heartbeats, used_so_far
 from hakuriver_host.services.paths import STREAMS, log_path
 
 log = structlog.get_logger(__name__)
@@ -108,7 +108,7 @@ class Monitor:
         if hostname is not None and hostname not in self._core.cluster.nodes:
             raise NotFoundError(f"there is no node {hostname}", "list them with `hakuriver node list`")
         samples = [[node for node in nodes if hostname in {None, node.hostname}] for nodes in self._nodes]
-        return HealthHistory(nodes=samples, aggregate=list(self._aggregate))
+        return HealthHistory(nodes=samples, aggregate=list(self._aggregate), tasks=self._loads(hostname))
 
     async def status(self) -> ClusterStatus:
         core = self._core
@@ -140,6 +140,14 @@ class Monitor:
             return name in await core.share.call(lambda: list_environments(core.settings.container_dir))
         except StorageError:
             return False
+
+    def _loads(self, hostname: str | None) -> list[TaskLoad]:
+        cluster = self._core.cluster
+        names = sorted(cluster.nodes) if hostname is None else [hostname]
+        held = [
+            cluster.tasks.get(task_id) for name in names for task_id in sorted(cluster.ledger.holders(name))
+        ]
+        return [_load(self._core, task) for task in held if task is not None and task.state in RUNNING]
 
     def _problems(self) -> list[str]:
         problems = [self._core.writer.problem, self._core.share_problem()]
@@ -241,6 +249,22 @@ def _node_sample(node: Node, now: float) -> NodeSample:
         current_avg_temp=beat.current_avg_temp,
         current_max_temp=beat.current_max_temp,
         gpu_info=beat.gpu_info,
+    )
+
+
+def _load(core: Core, task: Task) -> TaskLoad:
+    spec = task.batch.spec
+    return TaskLoad(
+        task_id=task.task_id,
+        attempt=task.attempt,
+        hostname=task.node or "",
+        name=spec.name,
+        owner=task.batch.owner,
+        status=task.state,
+        required_cores=spec.required_cores,
+        required_memory_bytes=spec.required_memory_bytes,
+        gpus=[gpu.uuid for gpu in task.gpus],
+        usage=used_so_far(core, task),
     )
 
 

@@ -28,13 +28,23 @@ from hakuriver.models.runner import (
     UpdateResponse,
 )
 from hakuriver.models.tasks import Message
+from hakuriver.models.usage import TaskUsage
 from hakuriver.states import NodeState, TaskState
 from hakuriver.targets import NODE_NAME
 from hakuriver.version import __version__
 from hakuriver_host.db import rows
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
-from hakuriver_host.domain.model import CORES, MEMORY, Effects, Node, Registration, numa_cores, numa_memory
+from hakuriver_host.domain.model import (
+    CORES,
+    MEMORY,
+    Effects,
+    Node,
+    Registration,
+    Task,
+    numa_cores,
+    numa_memory,
+)
 from hakuriver_host.runners import RunnerClient
 from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.core import Core, optional_moment
@@ -310,6 +320,16 @@ class Nodes:
         if request.shared_id != self._share_id:
             return "the node's shared directory is not the Host's (check its mount and paths.shared_dir)"
         return ""
+
+
+RUNNING = frozenset({TaskState.RUNNING, TaskState.PAUSED})
+
+
+def used_so_far(core: Core, task: Task) -> TaskUsage | None:
+    """What a task uses that runs: by the last heartbeat of its node, and before that tells, by its attempt's last report."""
+    node = core.cluster.nodes.get(task.node or "")
+    told = node.heartbeat.usage.get(f"{task.task_id}-{task.attempt}") if node is not None else None
+    return told or task.usage
 
 
 def live_counts(core: Core) -> dict[str, int]:

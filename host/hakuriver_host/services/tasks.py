@@ -24,6 +24,7 @@ from hakuriver.models.tasks import (
     TaskExplanation,
     TaskSummary,
 )
+from hakuriver.models.usage import TaskUsage
 from hakuriver.sizes import MAX_SECONDS, format_duration
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver.targets import parse_target
@@ -37,7 +38,7 @@ from hakuriver_host.domain.forecast import forecast
 from hakuriver_host.domain.model import Batch, Effects, Group, Task
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core, event_of_row, moment, optional_moment
-from hakuriver_host.services.nodes import Nodes
+from hakuriver_host.services.nodes import RUNNING, Nodes, used_so_far
 from hakuriver_host.services.paths import log_path
 from hakuriver_host.services.submit import Submissions, check_priority
 
@@ -417,10 +418,16 @@ class Tasks:
             reason=self._reason(row, live, reasons),
             exit_code=row.exit_code,
             error_message=row.message,
+            usage=self._used(row, live),
             submitted_at=moment(row.submitted_at / 1000),
             started_at=optional_moment(rows.seconds(row.started_at)),
             completed_at=optional_moment(rows.seconds(row.completed_at)),
         )
+
+    def _used(self, row: TaskRow, live: Task | None) -> TaskUsage | None:
+        if live is not None and live.state in RUNNING:
+            return used_so_far(self._core, live)
+        return rows.usage_of(row.usage)
 
     def _unreachable(self, task: Task) -> bool:
         node = self._core.cluster.nodes.get(task.node or "")

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field
 from hakuriver.labels import MAX_LABELS, check_key, check_value
 from hakuriver.models.base import PeerModel, StrictModel, TaskId, Timestamp
 from hakuriver.models.runner import GpuInfo, NumaNode
-from hakuriver.states import NodeState
+from hakuriver.models.usage import TaskUsage
+from hakuriver.states import NodeState, TaskState
 
 
 class NodeInfo(PeerModel):
@@ -92,6 +93,22 @@ class NodeSample(PeerModel):
     gpu_info: list[GpuInfo] = []
 
 
+class TaskLoad(PeerModel):
+    """A task that runs on a node, or is paused there: what it asked for, and what it uses."""
+
+    task_id: TaskId
+    attempt: int
+    hostname: str
+    name: str | None = None
+    owner: str
+    status: TaskState
+    required_cores: int
+    required_memory_bytes: int | None
+    gpus: list[str] = []
+    """UUIDs of those that it was given."""
+    usage: TaskUsage | None = None
+
+
 class ClusterSample(PeerModel):
     """One second of the cluster; the names are the reference's."""
 
@@ -113,6 +130,8 @@ class HealthHistory(PeerModel):
     nodes: list[list[NodeSample]]
     """One list for each sample, oldest first."""
     aggregate: list[ClusterSample]
+    tasks: list[TaskLoad] = []
+    """What runs now, by the nodes' last heartbeats; by node and task."""
 
 
 class ClusterStatus(PeerModel):

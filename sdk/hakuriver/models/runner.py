@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, StringConstraints
 
 from hakuriver.models.base import PeerModel, TaskId, Timestamp
 from hakuriver.models.tasks import Network
+from hakuriver.models.usage import TaskUsage
 from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
 from hakuriver.states import TaskState
 
@@ -105,6 +106,8 @@ class AttemptReport(AttemptId):
     """UUIDs of those that it was given."""
     cpus: list[CpuNumber] = []
     """Numbers of the cores that it was given as its own."""
+    usage: TaskUsage | None = None
+    """What it had used when its latest run ended."""
 
 
 class StartRequest(PeerModel):
@@ -224,6 +227,8 @@ class GpuInfo(PeerModel):
     fan_speed: int = -1
     power_usage_mw: int = -1
     power_limit_mw: int = -1
+    energy_mj: int = -1
+    """Millijoules that it has taken since its driver was loaded; GPUs from Volta on count them."""
     numa_node: int | None = None
     """None where the machine has one only, or does not tell."""
     parent_uuid: PeerText = ""
@@ -289,6 +294,8 @@ class HeartbeatRequest(PeerModel):
     """What keeps the node from working well: an unwritable share, a Docker engine that does not answer."""
     environments: list[str] = []
     """Versions that its engine has, as `NAME:VERSION`."""
+    usage: dict[PeerText, TaskUsage] = {}
+    """What attempts that run have used so far, by `TASK-ATTEMPT`."""
 
 
 class UpdateRequest(PeerModel):

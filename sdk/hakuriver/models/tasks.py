@@ -13,6 +13,7 @@ from hakuriver.dependencies import parse_dependency
 from hakuriver.labels import MAX_LABELS, parse_selector
 from hakuriver.models.base import PeerModel, StrictModel, TaskId, Timestamp
 from hakuriver.models.environments import parse_reference
+from hakuriver.models.usage import TaskUsage
 from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
 from hakuriver.states import TaskState
 from hakuriver.targets import NODE_NAME, parse_target
@@ -318,6 +319,8 @@ class TaskSummary(PeerModel):
     """Why it waits, or what the Runner does (image sync)."""
     exit_code: int | None = None
     error_message: str | None = None
+    usage: TaskUsage | None = None
+    """What its latest attempt used, or has used so far; none where nothing is known of it."""
     submitted_at: Timestamp
     started_at: Timestamp | None = None
     completed_at: Timestamp | None = None

@@ -50,6 +50,7 @@ def test_all_that_a_gpu_tells(driver: FakeDriver) -> None:
         "fan_speed": -1,
         "power_usage_mw": 60000,
         "power_limit_mw": 400000,
+        "energy_mj": 6000,
         "numa_node": 1,
         "parent_uuid": "",
         "processes": [],
@@ -96,6 +97,7 @@ def test_instances_are_gpus_of_their_own(driver: FakeDriver) -> None:
     ]
     assert told["gpus"][2]["name"] == "NVIDIA A100 MIG 3g.20gb"
     assert told["gpus"][2]["temperature"] == 41, "that of the whole"
+    assert told["gpus"][2]["energy_mj"] == -1, "of a part nobody knows it"
 
 
 def test_a_divided_gpu_without_instances_is_none(driver: FakeDriver) -> None:
@@ -105,7 +107,8 @@ def test_a_divided_gpu_without_instances_is_none(driver: FakeDriver) -> None:
 
 def test_an_old_driver_tells_less(driver: FakeDriver) -> None:
     (told,) = driver.readings(["old", A100])
-    assert (told["gpus"][0]["power_usage_mw"], told["gpus"][0]["name"]) == (-1, "NVIDIA A100-SXM4-40GB")
+    gpu = told["gpus"][0]
+    assert (gpu["power_usage_mw"], gpu["energy_mj"], gpu["name"]) == (-1, -1, "NVIDIA A100-SXM4-40GB")
 
 
 class TestHealth:

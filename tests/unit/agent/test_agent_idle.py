@@ -11,6 +11,7 @@ from hakuriver_agent import idle
 from hakuriver_agent.api.doors import Guests
 from hakuriver_agent.devices.gpu import Reading
 from hakuriver_agent.devices.gpus import Gpus
+from hakuriver_agent.engines.port import Used
 from hakuriver_agent.idle import IdleWatch, Use, warning_seconds
 from unit.agent.agent_doubles import Life, Node, eventually, node, spec
 
@@ -66,7 +67,7 @@ async def watched(
     given = spec(task_type="vps", idle_stop_seconds=100, gpus=["GPU-a"])
     await life.supervisor.start([given, spec(task_type="vps")])
     await life.post.running(given)
-    machine.world.cpu_seconds[given.key] = 1.0
+    machine.world.used[given.key] = Used(1.0)
     quiet = Gpus(lambda: Reading([gpu("GPU-a", 0)]))
     await quiet.look()
     watch = IdleWatch(life.supervisor, {"process": life.engine}, guests, gpus or quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
@@ -154,4 +155,31 @@ async def test_a_note_is_written_soon_without_any_other_change(tmp_path: Path) -
         return "running" in text
 
     await eventually(written)
+    await journal.close()
+
+
+async def test_what_was_used_is_kept_and_the_last_word_stands(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "journal.db", "boot")
+    first, second = spec(), spec()
+    await journal.accept([(given, accepted(given)) for given in (first, second)])
+    journal.note_usage({first.key: "{1}", second.key: "{2}"})
+    journal.note_usage({first.key: "{3}"})
+    await journal.close()
+    journal = Journal.open(tmp_path / "journal.db", "boot")
+    known = {entry.report.key: entry.tally for entry in await journal.unacknowledged()}
+    await journal.close()
+    assert known == {first.key: "{3}", second.key: "{2}"}
+
+
+async def test_a_journal_of_before_use_was_noted_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal, given = Journal.open(path, "boot"), spec()
+    await journal.accept([(given, accepted(given))])
+    await journal.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE attempt DROP COLUMN tally")
+    journal = Journal.open(path, "boot")
+    (entry,) = await journal.unacknowledged()
+    assert (entry.report.key, entry.tally) == (given.key, None)
+    journal.note_usage({given.key: "{}"})
     await journal.close()

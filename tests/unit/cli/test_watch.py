@@ -10,11 +10,17 @@ import httpx
 import pytest
 
 from hakuriver.errors import UnauthenticatedError
-from hakuriver.models.tasks import TaskSummary
+from hakuriver.models.access import Role, UserInfo
+from hakuriver.models.nodes import HealthHistory
+from hakuriver.models.tasks import QueuedTask, TaskExplanation, TaskSummary
+from hakuriver.models.vps import VpsSummary
 from hakuriver.states import TaskState
 from hakuriver_cli import watch
-from unit.cli.conftest import Commands, FakeHost
-from unit.sdk.wire_samples import detail, event, sse_event, stream
+from unit.cli.conftest import Answer, Commands, FakeHost
+from unit.cli.test_cluster_commands import CLUSTER, NODE, SAMPLE, TOKEN
+from unit.sdk.wire_samples import START, detail, event, sse_event, stream
+
+VPS = VpsSummary.model_validate({**detail().model_dump(), "task_type": "vps", "name": "box", "host_key": ""})
 
 
 def summaries(state: TaskState) -> list[TaskSummary]:
@@ -101,3 +107,52 @@ def test_a_change_is_printed_and_ctrl_c_ends_it(
     done = commands("task", "list", "--watch", "-o", "json")
     assert done.code == 130
     assert '"running"' in done.out
+
+
+WATCHED: dict[tuple[str, ...], tuple[str, Answer]] = {
+    ("task", "list"): ("/api/tasks", [detail()]),
+    ("task", "list", "--usage"): ("/api/tasks", [detail()]),
+    ("task", "status", "11"): ("/api/status/11", detail()),
+    ("task", "explain", "11"): (
+        "/api/explain/11",
+        TaskExplanation(task_id=11, status=TaskState.PENDING, summary="it waits"),
+    ),
+    ("queue",): ("/api/queue", [QueuedTask.model_validate(detail().model_dump())]),
+    ("node", "list"): ("/api/nodes", [NODE]),
+    ("node", "health"): ("/api/health", HealthHistory(nodes=[[SAMPLE]], aggregate=[])),
+    ("gpu", "list"): ("/api/nodes", [NODE]),
+    ("status",): ("/api/cluster", CLUSTER),
+    ("vps", "list"): ("/api/vps/status", [VPS]),
+    ("vps", "status", "11"): ("/api/status/11", detail()),
+    ("user", "list"): ("/api/users", [UserInfo(name="ada", role=Role.USER, created_at=START)]),
+    ("token", "list"): ("/api/tokens", [TOKEN]),
+    ("key", "list"): ("/api/keys", []),
+    ("env", "list"): ("/api/environments", []),
+}
+
+
+@pytest.mark.parametrize("words", WATCHED, ids=" ".join)
+def test_all_that_lists_can_be_watched(
+    commands: Commands, host: FakeHost, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    for name in ("_AT_MOST_EVERY_SECONDS", "_EVERY_SECONDS"):
+        monkeypatch.setattr(watch, name, 0.0)
+    looks = 0
+
+    def answer(_request: httpx.Request) -> Answer:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return told
+
+    path, told = WATCHED[words]
+    host.on("GET", path, answer)
+    host.on("GET", "/api/vps/11", VPS)
+    host.on("GET", "/api/events", lambda _: stream(sse_event(event(9, TaskState.COMPLETED))))
+    once = commands(*words)
+    looks = 0
+    done = commands(*words, "--watch")
+    assert (once.code, done.code) == (0, 130)
+    assert looks >= 3
+    assert done.out == once.out, "what has not changed is not printed again"
