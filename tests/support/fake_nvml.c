@@ -10,6 +10,8 @@
      xid NUMBER CODE            told once
      mig NUMBER UUID NAME MIB   an instance of that GPU, which is in MIG mode then
      divided NUMBER             that GPU is in MIG mode
+     link NUMBER PLACE          an NVLink to what is at that place of the bus: another GPU (its number) or a switch
+     dark NUMBER                a link that is down
      process NUMBER PID MIB     a program on that GPU
      energy NUMBER MJ           what its counter says (5000 and 1000 more for each number, without this)
      use NUMBER PERCENT         how much of the time it computes (10 and its number, without this)
@@ -22,7 +24,7 @@
 
 enum { OK = 0, INVALID = 2, UNSUPPORTED = 3, NOT_FOUND = 6, SMALL = 7, TIMEOUT = 10, LOST = 15, MOST = 16 };
 
-typedef struct { int used, number, parent, mib, numa, lost, ecc, rows, divided, use; long long energy; char uuid[96], name[96]; } Device;
+typedef struct { int used, number, parent, mib, numa, lost, ecc, rows, divided, use, links, link[8]; long long energy; char uuid[96], name[96]; } Device;
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; } Process;
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char place[32]; } Pci;
 typedef struct { Device *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } Event;
@@ -64,6 +66,8 @@ static void look(void) {
         else if (sscanf(line, "ecc %d %d", &n, &m) == 2) gpus[n].ecc = m;
         else if (sscanf(line, "energy %d %d", &n, &m) == 2) gpus[n].energy = m;
         else if (sscanf(line, "use %d %d", &n, &m) == 2) gpus[n].use = m;
+        else if (sscanf(line, "link %d %d", &n, &m) == 2) gpus[n].link[gpus[n].links++] = m;
+        else if (sscanf(line, "dark %d", &n) == 1) gpus[n].link[gpus[n].links++] = -1;
         else if (sscanf(line, "rows %d", &n) == 1) gpus[n].rows = 1;
         else if (sscanf(line, "divided %d", &n) == 1) gpus[n].divided = 1;
         else if (sscanf(line, "xid %d %d", &n, &m) == 2) { xid_gpu[xid_count] = n; xid_code[xid_count++] = m; }
@@ -103,6 +107,18 @@ int nvmlDeviceGetMinorNumber(Device *gpu, unsigned *to) { *to = 40 + gpu->number
 int nvmlDeviceGetPciInfo_v3(Device *gpu, Pci *to) {
     memset(to, 0, sizeof *to);
     snprintf(to->place, sizeof to->place, "00000000:%02X:00.0", gpu->number + 1);
+    return OK;
+}
+int nvmlDeviceGetNvLinkState(Device *gpu, unsigned link, int *to) {
+    ALIVE(gpu);
+    if (link >= (unsigned)gpu->links) return old ? UNSUPPORTED : INVALID;
+    *to = gpu->link[link] >= 0;
+    return OK;
+}
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(Device *gpu, unsigned link, Pci *to) {
+    if (link >= (unsigned)gpu->links || gpu->link[link] < 0) return INVALID;
+    memset(to, 0, sizeof *to);
+    snprintf(to->place, sizeof to->place, "00000000:%02x:00.0", gpu->link[link] + 1);
     return OK;
 }
 int nvmlDeviceGetMemoryInfo(Device *gpu, Memory *to) {

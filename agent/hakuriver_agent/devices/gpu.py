@@ -66,6 +66,8 @@ class GpuReader:
         self._problem = ""
         self._errors: dict[int, str] = {}
         """By place: why a GPU works no more."""
+        self._links: dict[str, list[str]] = {}
+        """By UUID: where its NVLinks lead."""
         self._last: dict[int, GpuInfo] = {}
         """By place: what was last told of a GPU that answered."""
 
@@ -113,7 +115,7 @@ class GpuReader:
         with contextlib.suppress(self._nvml.NVMLError):
             self._nvml.nvmlShutdown()
         self._nvml = self._events = None
-        self._errors = {}
+        self._errors, self._links = {}, {}
 
     def _has_cards(self) -> bool:
         """Whether the bus has something of NVIDIA's (PCI vendor 0x10de) that draws or computes (class 0x03)."""
@@ -189,9 +191,23 @@ class GpuReader:
             power_limit_mw=number(nvml.nvmlDeviceGetEnforcedPowerLimit, handle),
             energy_mj=number(nvml.nvmlDeviceGetTotalEnergyConsumption, handle),
             numa_node=self._numa_node(bus),
+            nvlinks=self._links_of(uuid, handle),
             processes=self._processes(handle),
             problem=self._health(handle, index),
         )
+
+    def _links_of(self, uuid: str, handle: Any) -> list[str]:
+        """Where its NVLinks lead that are up. Asked for once: the driver answers for each link alone, and cables stay."""
+        if uuid not in self._links:
+            nvml, places = self._nvml, set()
+            for link in range(nvml.NVML_NVLINK_MAX_LINKS):
+                state = self._told(nvml.nvmlDeviceGetNvLinkState, handle, link)
+                if state is None:
+                    break
+                if state and (far := self._told(nvml.nvmlDeviceGetNvLinkRemotePciInfo, handle, link)):
+                    places.add(str(far.busId).upper())
+            self._links[uuid] = sorted(places)
+        return self._links[uuid]
 
     def _is_divided(self, handle: Any) -> bool:
         mode = self._told(self._nvml.nvmlDeviceGetMigMode, handle)
@@ -216,6 +232,7 @@ class GpuReader:
                 "gpu_utilization": UNKNOWN,
                 "mem_utilization": UNKNOWN,
                 "energy_mj": UNKNOWN,
+                "nvlinks": [],
                 "processes": self._processes(instance),
                 **_memory(memory),
             }

@@ -17,7 +17,7 @@ from hakuriver.states import NodeState, TaskState
 from hakuriver.targets import parse_target
 from hakuriver_host.db.bulk import Row
 from hakuriver_host.db.tables import BatchRow, NodeRow, TaskRow
-from hakuriver_host.domain.gpus import Gpu, asked
+from hakuriver_host.domain.gpus import Gpu, asked, linked
 from hakuriver_host.domain.model import (
     CORES,
     MEMORY,
@@ -202,6 +202,8 @@ def event_row(event: Event, sequence: int) -> Row:
 
 def gpus_of(infos: Iterable[GpuInfo]) -> tuple[Gpu, ...]:
     """What decisions need of a node's GPUs. One whose UUID was never told has its number for it."""
+    infos = list(infos)
+    groups = linked((gpu.pci_bus_id.upper(), gpu.nvlinks) for gpu in infos)
     return tuple(
         Gpu(
             uuid=gpu.uuid or f"gpu:{gpu.gpu_id}",
@@ -210,6 +212,7 @@ def gpus_of(infos: Iterable[GpuInfo]) -> tuple[Gpu, ...]:
             memory_bytes=max(0, gpu.memory_total_mib) << 20,
             numa=gpu.numa_node,
             problem=gpu.problem,
+            group=groups.get(gpu.pci_bus_id.upper()) if gpu.nvlinks else None,
         )
         for gpu in infos
     )

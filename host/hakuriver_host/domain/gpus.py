@@ -25,6 +25,8 @@ class Gpu:
     numa: int | None = None
     problem: str = ""
     """Why nothing new is to run on it."""
+    group: int | None = None
+    """The number of those that NVLink joins it with; none where it joins it with none."""
 
     def is_free(self, taken: Collection[str]) -> bool:
         return not self.problem and self.uuid not in taken
@@ -105,17 +107,22 @@ def choose(
 ) -> tuple[Gpu, ...] | None:
     """The GPUs to give, or none when there are not enough now.
 
-    As few NUMA nodes as may be, the wanted one before others, and of those that serve the one with the fewest left; of
-    the GPUs there the smallest, so that large ones stay for those who need them. One that shares gets those that are
-    shared already, which have `begun`, where there are enough.
+    Of the wanted NUMA node if it has enough, and joined by NVLink if enough are. Among these as few NUMA nodes as may be,
+    and of those that serve the one with the fewest left; of the GPUs there the smallest, so that large ones stay for
+    those who need them. One that shares gets those that are shared already, which have `begun`, where there are enough.
     """
     free = [gpu for gpu in suitable(gpus, request) if gpu.is_free(taken)]
     if len(free) < request.count:
         return None
     if request.shared and len(joined := [gpu for gpu in free if gpu.uuid in begun]) >= request.count:
         free = joined
+    near = [gpu for gpu in free if gpu.numa == numa]
+    if numa is not None and len(near) >= request.count:
+        free = near
     groups: defaultdict[int | None, list[Gpu]] = defaultdict(list)
-    for gpu in sorted(free, key=lambda gpu: (gpu.memory_bytes, gpu.number, gpu.uuid)):
+    for gpu in sorted(
+        _linked_alike(free, request.count), key=lambda gpu: (gpu.memory_bytes, gpu.number, gpu.uuid)
+    ):
         groups[gpu.numa].append(gpu)
 
     def rank(number: int | None) -> tuple[bool, bool, int, int]:
@@ -125,6 +132,37 @@ def choose(
 
     chosen = [gpu for number in sorted(groups, key=rank) for gpu in groups[number]][: request.count]
     return tuple(sorted(chosen, key=lambda gpu: (gpu.number, gpu.uuid)))
+
+
+def _linked_alike(free: list[Gpu], count: int) -> list[Gpu]:
+    """Those of the NVLink group that serves with the fewest left; all, where none does. Who needs one GPU alone gets one
+    without links, if there is one.
+    """
+    groups: defaultdict[int | None, list[Gpu]] = defaultdict(list)
+    for gpu in free:
+        groups[gpu.group].append(gpu)
+    alone = groups.pop(None, [])
+    if count == 1 and alone:
+        return alone
+    serving = [
+        (len(members), number)
+        for number, members in groups.items()
+        if number is not None and len(members) >= count
+    ]
+    return groups[min(serving)[1]] if serving else free
+
+
+def linked(links: Iterable[tuple[str, Collection[str]]]) -> dict[str, int]:
+    """Groups of GPUs that NVLink joins, directly or by way of others and of switches: the number of its group by each
+    GPU's place on the bus. `links` has for each GPU its place, and the places that its links lead to.
+    """
+    joined = {place: {place, *far} for place, far in links if far}
+    groups: list[set[str]] = []
+    for places in joined.values():
+        apart = [group for group in groups if not group & places]
+        groups = [*apart, places.union(*(group for group in groups if group & places))]
+    ordered = sorted(sorted(group & joined.keys()) for group in groups)
+    return {place: number for number, members in enumerate(ordered) for place in members}
 
 
 def short(gpus: Sequence[Gpu], taken: Mapping[str, int], request: GpuRequest) -> str:

@@ -231,6 +231,8 @@ class GpuInfo(PeerModel):
     """Millijoules that it has taken since its driver was loaded; GPUs from Volta on count them."""
     numa_node: int | None = None
     """None where the machine has one only, or does not tell."""
+    nvlinks: list[PeerText] = []
+    """Where its NVLinks lead that are up: places on the bus, of other GPUs or of switches."""
     parent_uuid: PeerText = ""
     """Of the GPU that a MIG instance is a part of."""
     processes: list[GpuProcess] = []

@@ -52,11 +52,25 @@ def test_all_that_a_gpu_tells(driver: FakeDriver) -> None:
         "power_limit_mw": 400000,
         "energy_mj": 6000,
         "numa_node": 1,
+        "nvlinks": [],
         "parent_uuid": "",
         "processes": [],
         "problem": "",
     }
     assert told["gpus"][0]["numa_node"] is None, "the bus does not tell of it"
+
+
+def test_where_nvlinks_lead(driver: FakeDriver) -> None:
+    links = ["link 0 1", "link 0 1", "dark 0", "link 0 9", "link 1 0"]
+    (told,) = driver.readings([A100, T4, "gpu GPU-ccc NVIDIA_A100 40960 0", *links])
+    seen = [(gpu["pci_bus_id"], gpu["nvlinks"]) for gpu in told["gpus"]]
+    assert seen == [
+        ("00000000:01:00.0", ["00000000:02:00.0", "00000000:0A:00.0"]),
+        ("00000000:02:00.0", ["00000000:01:00.0"]),
+        ("00000000:03:00.0", []),
+    ]
+    (divided,) = driver.readings([A100, "link 0 1", "mig 0 MIG-x NVIDIA_A100_MIG_1g.5gb 4864"])
+    assert divided["gpus"][0]["nvlinks"] == [], "MIG instances have no links"
 
 
 def test_programs_and_their_tasks(driver: FakeDriver) -> None:

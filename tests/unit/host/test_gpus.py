@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hakuriver.models.runner import AttemptReport, StartResult, VerdictAction
+from hakuriver.models.runner import AttemptReport, GpuInfo, StartResult, VerdictAction
 from hakuriver.states import TaskState
+from hakuriver_host.db.rows import gpus_of
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.cluster import Cluster
-from hakuriver_host.domain.gpus import Gpu, GpuRequest, choose, lacking, short, suitable
+from hakuriver_host.domain.gpus import Gpu, GpuRequest, choose, lacking, linked, short, suitable
 from hakuriver_host.domain.model import Node, Now, Task
 from hakuriver_host.domain.placement import explain, impossible, waiting_reason
 from unit.host.test_placement import Board, node, task
@@ -52,6 +56,19 @@ class TestChoice:
     def test_more_than_one_numa_node_has(self) -> None:
         gpus = [gpu(0, numa=0), gpu(1, numa=1), gpu(2, numa=1)]
         assert numbers(choose(gpus, (), any_of(3), None)) == [0, 1, 2]
+
+    def test_those_that_nvlink_joins(self) -> None:
+        gpus = [replace(gpu(number), group=number % 2) for number in range(4)]
+        assert numbers(choose(gpus, (), any_of(2), None)) == [0, 2]
+        assert numbers(choose(gpus, {"GPU-0"}, any_of(2), None)) == [1, 3]
+        assert numbers(choose(gpus, {"GPU-0"}, any_of(1), None)) == [2], "the other pair stays together"
+        assert numbers(choose(gpus, {"GPU-0", "GPU-1"}, any_of(2), None)) == [2, 3], "rather apart than none"
+        assert numbers(choose([*gpus, gpu(4)], (), any_of(1), None)) == [4], "who needs one needs no link"
+
+    def test_of_those_that_nvlink_joins_as_few_numa_nodes_as_may_be(self) -> None:
+        gpus = [replace(gpu(number, numa=number // 2), group=0) for number in range(4)]
+        assert numbers(choose(gpus, {"GPU-0"}, any_of(2), None)) == [2, 3]
+        assert numbers(choose(gpus, (), any_of(2), 1)) == [2, 3]
 
     def test_the_smallest_that_do(self) -> None:
         gpus = [gpu(0, 80), gpu(1, 40), gpu(2, 24)]
@@ -247,6 +264,30 @@ def test_no_gpu_is_ever_held_twice_and_all_that_can_end_does(
                 and choose(where.gpus, (), waiting.request.gpus or any_of(0), None) is not None
             ]
             assert not could, "on an empty cluster nobody waits who could run"
+
+
+@pytest.mark.parametrize(
+    ("links", "groups"),
+    [
+        ({"A": "", "B": ""}, {}),
+        ({"A": "B", "B": "A", "C": "D", "D": "C", "E": ""}, {"A": 0, "B": 0, "C": 1, "D": 1}),
+        ({"A": "S", "B": "S", "C": "S", "D": "T"}, {"A": 0, "B": 0, "C": 0, "D": 1}),
+        ({"A": "B", "B": "AC", "C": "BD", "D": "C"}, dict.fromkeys("ABCD", 0)),
+        ({"A": "X", "B": "Y", "C": "XY"}, dict.fromkeys("ABC", 0)),
+    ],
+    ids=["none", "pairs", "switches", "a chain", "joined late"],
+)
+def test_groups_of_nvlink(links: dict[str, str], groups: dict[str, int]) -> None:
+    assert linked((place, list(far)) for place, far in links.items()) == groups
+
+
+def test_groups_come_from_what_the_runner_tells() -> None:
+    def told(number: int, *links: str) -> GpuInfo:
+        place = f"00000000:0{number}:00.0"
+        return GpuInfo(gpu_id=number, name="A100", driver_version="", pci_bus_id=place, nvlinks=list(links))
+
+    found = gpus_of([told(1), told(2, "00000000:03:00.0"), told(3, "00000000:02:00.0")])
+    assert [each.group for each in found] == [None, 0, 0]
 
 
 class TestRecord:
