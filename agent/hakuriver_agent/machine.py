@@ -102,7 +102,7 @@ class Machine:
             total_ram_bytes=runner.memory_bytes or cpu.usable_memory(),
             runner_url=self._runner_url,
             numa_topology=numa.topology(),
-            cpus=sorted(os.sched_getaffinity(0)),
+            cpus=numa.by_closeness(os.sched_getaffinity(0)),
             tasks_per_gpu=runner.tasks_per_gpu,
             labels=runner.labels,
             gpu_info=self._gpus.infos,

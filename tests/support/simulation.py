@@ -18,6 +18,7 @@ from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain import reactor, waiting
+from hakuriver_host.domain.cpus import NumaCores
 from hakuriver_host.domain.gpus import Gpu
 from hakuriver_host.domain.model import Batch, Effects, Event, Node, Now, Registration, Task
 
@@ -225,7 +226,7 @@ class Simulation:
             },
             gpus=tuple(Gpu(f"{name}-{number}", number) for number in range(runner.gpus)),
             gpu_note="",
-            numa_nodes={0: cpus[:half], 1: cpus[half:]},
+            numa_nodes={0: NumaCores(cpus[:half]), 1: NumaCores(cpus[half:])},
             cpus=cpus,
             tasks_per_gpu=2,
             engines=frozenset({"docker", "process"}),
@@ -348,7 +349,7 @@ class Simulation:
         cores = () if task.request.exclusive else task.cpus
         assert not {cpu for held in others for cpu in held.cpus} & set(cores), "its cores are its own"
         assert len(cores) in {0, task.request.amount("cores")}
-        assert task.request.numa is None or set(cores) <= set(node.numa_nodes[task.request.numa])
+        assert task.request.numa is None or set(cores) <= set(node.numa_nodes[task.request.numa].cpus)
         for gpu in task.gpus:
             sharers = ledger.gpus(node.name)[gpu.uuid]
             asked = [holders[each].request.gpus for each in sharers]

@@ -17,6 +17,7 @@ from hakuriver.states import NodeState, TaskState
 from hakuriver.targets import parse_target
 from hakuriver_host.db.bulk import Row
 from hakuriver_host.db.tables import BatchRow, NodeRow, TaskRow
+from hakuriver_host.domain.cpus import NumaCores
 from hakuriver_host.domain.gpus import Gpu, asked, linked
 from hakuriver_host.domain.model import (
     CORES,
@@ -218,6 +219,15 @@ def gpus_of(infos: Iterable[GpuInfo]) -> tuple[Gpu, ...]:
     )
 
 
+def numa_nodes_of(topology: Mapping[str, NumaNode] | None) -> dict[int, NumaCores]:
+    return {
+        int(key): NumaCores(
+            tuple(numa.cores), tuple((int(other), far) for other, far in numa.distances.items())
+        )
+        for key, numa in (topology or {}).items()
+    }
+
+
 def _given(gpus: Iterable[Gpu]) -> str:
     """The GPUs of an attempt, as the record has them."""
     return json.dumps([[gpu.uuid, gpu.number, gpu.model] for gpu in gpus])
@@ -263,14 +273,15 @@ def node_row(node: Node, record: NodeRecord) -> Row:
 
 
 def node_of(row: NodeRow) -> tuple[Node, NodeRecord]:
-    topology: Mapping[str, Any] | None = json.loads(row.numa_topology) if row.numa_topology else None
+    told: Mapping[str, Any] | None = json.loads(row.numa_topology) if row.numa_topology else None
+    topology = {key: NumaNode.model_validate(numa) for key, numa in told.items()} if told else None
     gpus = [GpuInfo.model_validate(gpu) for gpu in json.loads(row.gpu_info)]
     node = Node(
         name=row.name,
         url=row.url,
         capacity=json.loads(row.capacity),
         gpus=gpus_of(gpus),
-        numa_nodes={int(key): tuple(numa["cores"]) for key, numa in (topology or {}).items()},
+        numa_nodes=numa_nodes_of(topology),
         given_labels=json.loads(row.labels),
         own_labels=json.loads(row.own_labels),
         engines=frozenset(json.loads(row.engines)),
@@ -286,9 +297,7 @@ def node_of(row: NodeRow) -> tuple[Node, NodeRecord]:
         nonce=row.nonce,
         joined_at=row.joined_at / 1000,
         version=row.version,
-        numa_topology={key: NumaNode.model_validate(numa) for key, numa in topology.items()}
-        if topology
-        else None,
+        numa_topology=topology,
         gpu_info=gpus,
     )
     return node, record

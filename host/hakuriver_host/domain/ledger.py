@@ -35,8 +35,8 @@ def holding(task: Task, node: Node | None) -> Holding:
     amounts = dict(wanted_of(request, node))
     if request.numa is None and node is not None and task.cpus:
         given = set(task.cpus)
-        for number, cpus in node.numa_nodes.items():
-            if here := len(given.intersection(cpus)):
+        for number, numa in node.numa_nodes.items():
+            if here := len(given.intersection(numa.cpus)):
                 amounts[numa_cores(number)] = here
     return Holding(request, tuple(amounts.items()), task.gpus, task.cpus, task.batch.owner)
 

@@ -16,6 +16,7 @@ from hakuriver.models.runner import AttemptReport, HeartbeatRequest
 from hakuriver.models.tasks import RetryCause, SubmitRequest
 from hakuriver.models.usage import TaskUsage
 from hakuriver.states import NodeState, TaskState
+from hakuriver_host.domain.cpus import NumaCores
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
 
 CORES = "cores"
@@ -217,8 +218,8 @@ class Node:
     """Why its containers can be given none of them."""
     tasks_per_gpu: int = 1
     """How many may share a GPU, if all of them would."""
-    numa_nodes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """The numbers of their cores, by number."""
+    numa_nodes: Mapping[int, NumaCores] = field(default_factory=dict)
+    """By number."""
     cpus: tuple[int, ...] = ()
     """The cores, by number, of which tasks get some as their own; none where they cannot."""
     own_labels: Mapping[str, str] = field(default_factory=dict)
@@ -315,7 +316,7 @@ class Registration:
     capacity: dict[str, int]
     gpus: tuple[Gpu, ...]
     gpu_note: str
-    numa_nodes: Mapping[int, tuple[int, ...]]
+    numa_nodes: Mapping[int, NumaCores]
     engines: frozenset[str]
     engine_notes: Mapping[str, str]
     journal_id: str

@@ -385,8 +385,8 @@ def _cpus_for(node: Node, task: Task, ledger: Ledger) -> tuple[int, ...]:
     request = task.request
     if request.exclusive or not node.cpus:
         return ()
-    of_numa = node.numa_nodes.get(request.numa, ()) if request.numa is not None else None
-    cpus = node.cpus if of_numa is None else tuple(cpu for cpu in node.cpus if cpu in of_numa)
+    of_numa = node.numa_nodes.get(request.numa) if request.numa is not None else None
+    cpus = node.cpus if of_numa is None else tuple(cpu for cpu in node.cpus if cpu in of_numa.cpus)
     near = {gpu.numa for gpu in task.gpus if gpu.numa is not None}
     return choose_cpus(cpus, node.numa_nodes, ledger.cpus(node.name), request.amount(CORES), near)
 

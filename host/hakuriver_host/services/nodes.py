@@ -358,14 +358,16 @@ def _check_self(principal: Principal, name: str) -> None:
 
 def _registration(request: RegisterRequest, problem: str) -> Registration:
     # A node that offers more cores than it has can give none of them to one task alone.
-    cpus = tuple(sorted(set(request.cpus))) if len(set(request.cpus)) >= request.total_cores else ()
+    cpus = tuple(dict.fromkeys(request.cpus))
+    if len(cpus) < request.total_cores:
+        cpus = ()
     return Registration(
         name=request.hostname,
         url=request.runner_url,
         capacity=_capacity(request, cpus),
         gpus=rows.gpus_of(request.gpu_info),
         gpu_note=request.gpu_note,
-        numa_nodes={int(key): tuple(numa.cores) for key, numa in (request.numa_topology or {}).items()},
+        numa_nodes=rows.numa_nodes_of(request.numa_topology),
         engines=frozenset(request.engines),
         engine_notes=request.engine_notes,
         journal_id=request.journal_id,

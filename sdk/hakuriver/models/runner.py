@@ -195,6 +195,10 @@ class JoinResponse(PeerModel):
 class NumaNode(PeerModel):
     cores: list[int]
     memory_bytes: int | None = None
+    distances: dict[NumaNumber, int] = {}
+    """To each NUMA node, itself included, as the firmware has them: 10 is near, 20 twice as far (ACPI SLIT)."""
+    packages: list[int] = []
+    """Numbers of the processors that its cores are of."""
 
 
 class GpuProcess(PeerModel):
@@ -264,7 +268,8 @@ class RegisterRequest(PeerModel):
     mount_roots: list[PeerText] | None = None
     """Folders under which tasks may mount; none from a Runner that does not tell."""
     cpus: list[CpuNumber] = []
-    """Numbers of the cores that tasks may run on; none from a Runner that does not tell."""
+    """Numbers of the cores that tasks may run on, in the order in which they are given; none from a Runner that does not
+    tell."""
     tasks_per_gpu: int = Field(default=1, ge=1, le=MAX_COUNTER)
     """How many tasks that share may have one GPU."""
     labels: dict[PeerText, PeerText] = {}

@@ -235,16 +235,34 @@ def test_lists_of_the_kernel() -> None:
     assert parse_list("\n") == []
 
 
+def test_cores_that_share_one_are_next_to_each_other(tmp_path: Path) -> None:
+    for core, (package, own) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1), (0, 0), (1, 0)]):
+        folder = tmp_path / f"cpu{core}/topology"
+        folder.mkdir(parents=True)
+        (folder / "physical_package_id").write_text(f"{package}\n")
+        (folder / "core_id").write_text(f"{own}\n")
+    assert numa.by_closeness(range(6), tmp_path) == [0, 4, 2, 1, 5, 3]
+    assert numa.by_closeness([3, 1], tmp_path / "nothing") == [1, 3]
+
+
 def test_numa_nodes_from_sysfs(tmp_path: Path) -> None:
     for number, cores in (("0", "0-1"), ("10", "2-3")):
         folder = tmp_path / f"node{number}"
         folder.mkdir()
         (folder / "cpulist").write_text(cores + "\n")
         (folder / "meminfo").write_text(f"Node {number} MemTotal:       2048 kB\n")
-    found = numa.topology(tmp_path)
+    (tmp_path / "node0/distance").write_text("10 21\n")
+    (tmp_path / "node10/distance").write_text("21\n")
+    for core in (0, 1):
+        (tmp_path / f"cpu{core}/topology").mkdir(parents=True)
+        (tmp_path / f"cpu{core}/topology/physical_package_id").write_text("3\n")
+    found = numa.topology(tmp_path, tmp_path)
     assert found is not None
     assert list(found) == ["0", "10"]
     assert (found["10"].cores, found["10"].memory_bytes) == ([2, 3], 2048 * 1024)
+    assert found["0"].distances == {"0": 10, "10": 21}
+    assert found["10"].distances == {}, "what the machine says makes no sense"
+    assert [numa_node.packages for numa_node in found.values()] == [[3], []]
     assert numa.core_lists(tmp_path) == {0: "0-1", 10: "2-3"}
     assert numa.topology(tmp_path / "missing") is None
 

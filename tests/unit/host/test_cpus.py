@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hakuriver_host.domain.cpus import choose_cpus
+from hakuriver_host.domain.cpus import NumaCores, choose_cpus
 
-TWO = {0: (0, 1, 2, 3), 1: (4, 5, 6, 7)}
+TWO = {0: NumaCores((0, 1, 2, 3)), 1: NumaCores((4, 5, 6, 7))}
 ALL = tuple(range(8))
 
 
@@ -26,6 +26,16 @@ def test_near_the_gpus() -> None:
 
 def test_more_than_one_numa_node_has() -> None:
     assert choose_cpus(ALL, TWO, {0, 1}, 5) == (2, 4, 5, 6, 7)
+
+
+def test_those_of_the_nearest_where_one_has_too_few() -> None:
+    far = {0: NumaCores((0, 1), ((0, 10), (1, 32), (2, 16))), 1: NumaCores((2, 3)), 2: NumaCores((4, 5))}
+    assert choose_cpus(range(6), far, {3, 5}, 3) == (0, 1, 4)
+
+
+def test_in_the_order_that_they_have() -> None:
+    """Those that share a processor's core are next to each other."""
+    assert choose_cpus((0, 4, 1, 5, 2, 6, 3, 7), {}, {0, 4}, 2) == (1, 5)
 
 
 def test_too_few_are_left() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import NodeState
 from hakuriver_host.domain.backfill import Clock, reservation
+from hakuriver_host.domain.cpus import NumaCores
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
 from hakuriver_host.domain.ledger import Ledger, holding
 from hakuriver_host.domain.model import Batch, Group, Node, Request, Task
@@ -203,7 +204,9 @@ def test_a_cordoned_node_is_told_of_and_does_not_hide_what_another_lacks() -> No
 
 
 def test_what_a_node_does_not_have_is_impossible() -> None:
-    assert "NUMA node 3" in impossible(node("a", numa_nodes={0: (0, 1), 1: (2, 3)}), task(1, numa=3).request)
+    assert "NUMA node 3" in impossible(
+        node("a", numa_nodes={0: NumaCores((0, 1)), 1: NumaCores((2, 3))}), task(1, numa=3).request
+    )
     assert not impossible(node("a"), task(1, 4).request)
 
 

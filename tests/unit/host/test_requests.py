@@ -10,6 +10,7 @@ from hakuriver.models.tasks import SubmitRequest
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.cluster import Cluster
+from hakuriver_host.domain.cpus import NumaCores
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
 from hakuriver_host.domain.ledger import holding
 from hakuriver_host.domain.model import Node, Task
@@ -18,7 +19,7 @@ from hakuriver_host.domain.placement import explain, impossible
 from hakuriver_host.domain.turns import Limits, Shares, Turns
 from unit.host.test_placement import GIGA, Board, node, task
 
-TWO_NUMA = {0: (0, 1), 1: (2, 3)}
+TWO_NUMA = {0: NumaCores((0, 1)), 1: NumaCores((2, 3))}
 
 
 def numa_node(name: str = "a") -> Node:
