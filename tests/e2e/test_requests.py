@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +183,16 @@ class TestPreemption:
         )
         assert answer.status_code == 400
         assert "does not make room" in answer.text
+
+
+def test_tasks_are_spread_and_use_any_core_where_that_is_configured(tmp_path: Path) -> None:
+    sections: dict[str, dict[str, object]] = {"scheduling": {"placement": "spread", "pin_cores": False}}
+    with running(Cluster(tmp_path, runners=2, cores=len(CORES), sections=sections)) as lab:
+        tasks = [lab.api.submit_one("sleep", "600") for _ in range(2)]
+        found = [lab.api.wait_state(task, TaskState.RUNNING) for task in tasks]
+        assert {task.assigned_node for task in found} == {node.name for node in lab.nodes}
+        assert [task.assigned_cores for task in found] == [[], []]
+        assert seen(lab).cores == CORES
+        for task in tasks:
+            lab.api.kill(task)
+            lab.api.wait_final(task)
