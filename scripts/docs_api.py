@@ -15,6 +15,7 @@ import hakuriver.models.access
 import hakuriver.models.nodes
 import hakuriver.models.runner
 import hakuriver.models.tasks
+import hakuriver.models.usage
 from hakuriver import errors
 from hakuriver.models.access import Role
 from hakuriver_host.api.access import access_endpoints
@@ -161,6 +162,7 @@ def _meanings() -> dict[tuple[str, str], str]:
         hakuriver.models.nodes,
         hakuriver.models.runner,
         hakuriver.models.tasks,
+        hakuriver.models.usage,
     )
     found: dict[tuple[str, str], str] = {}
     for module in modules:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hakuriver.models.usage import TaskUsage
 from hakuriver.states import FINAL, NodeState, TaskState
 from hakuriver.version import __version__
 from hakuriver_host.domain.model import CORES, MEMORY, Node
@@ -40,6 +41,12 @@ def _one(value: Callable[[Core], float]) -> Callable[[Core], Samples]:
 
 def _of_nodes(value: Callable[[Core, Node], float]) -> Callable[[Core], Samples]:
     return lambda core: [((name,), value(core, node)) for name, node in sorted(core.cluster.nodes.items())]
+
+
+def _used(node: Node, amount: Callable[[TaskUsage], float | None]) -> float:
+    """By all tasks of a node together; what is not known counts as nothing."""
+    told = node.heartbeat.usage.values() if node.state is NodeState.ONLINE else ()
+    return sum(amount(usage) or 0 for usage in told)
 
 
 def _node_states(core: Core) -> Samples:
@@ -102,6 +109,12 @@ METRICS = (
         _of_nodes(lambda core, node: core.cluster.ledger.held(node.name, CORES)),
     ),
     Metric(
+        "hakuriver_node_cores_used",
+        "Cores that tasks keep busy on the node, by its last heartbeat",
+        ("node",),
+        _of_nodes(lambda _, node: _used(node, lambda usage: usage.cpu_now)),
+    ),
+    Metric(
         "hakuriver_node_memory_bytes",
         "Memory that the node offers",
         ("node",),
@@ -112,6 +125,12 @@ METRICS = (
         "Memory that tasks hold on the node",
         ("node",),
         _of_nodes(lambda core, node: core.cluster.ledger.held(node.name, MEMORY)),
+    ),
+    Metric(
+        "hakuriver_node_memory_used_bytes",
+        "Memory that tasks use on the node, by its last heartbeat",
+        ("node",),
+        _of_nodes(lambda _, node: _used(node, lambda usage: usage.memory_bytes)),
     ),
     Metric(
         "hakuriver_node_gpus",

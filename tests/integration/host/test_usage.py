@@ -52,6 +52,9 @@ async def test_while_it_runs_and_afterwards(open_host: Any) -> None:
         assert await shown(host, attempt) is None
         await beat(node, attempt, LITTLE | {"of_a_later_version": 1})
         assert await shown(host, attempt) == LITTLE
+        page = (await host.admin.get("/metrics")).text
+        assert 'hakuriver_node_cores_used{node="node-1"} 0.5' in page
+        assert 'hakuriver_node_memory_used_bytes{node="node-1"} 100.0' in page
         (load,) = (await host.admin.get("/api/health", params={"hostname": "node-1"})).json()["tasks"]
         assert known(load.pop("usage")) == LITTLE
         assert load == {
