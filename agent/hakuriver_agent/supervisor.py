@@ -335,8 +335,9 @@ class Supervisor:
 
     async def _start_again(self, spec: AttemptSpec) -> StartResult:
         attempt = self._attempts[spec.key]
-        changes = {"status": TaskState.ASSIGNING, "run": spec.run, "exit_code": None, "message": None}
-        report = attempt.next_report(**changes)
+        report = attempt.next_report(
+            status=TaskState.ASSIGNING, run=spec.run, exit_code=None, message=None, cpus=spec.cpus
+        )
         attempt.starting = True
         if attempt.timer:
             attempt.timer.cancel()

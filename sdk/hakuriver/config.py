@@ -30,6 +30,7 @@ from hakuriver.targets import NODE_NAME
 
 CONFIG_VARIABLE = "HAKURIVER_CONFIG"
 _PREFIX = "HAKURIVER"
+_EXAMPLES: dict[Any, str] = {dict: '{"key": "value"}', list: '["a", "b"]'}
 DEFAULT_PATH = Path("~/.hakuriver/config.toml")
 
 
@@ -294,7 +295,10 @@ class Runner(_Section):
     @field_validator("labels")
     @classmethod
     def _labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        return {check_key(key): check_value(value) for key, value in labels.items()}
+        try:
+            return {check_key(key): check_value(value) for key, value in labels.items()}
+        except UsageError as error:
+            raise ValueError(error.message) from None
 
 
 class Client(_Section):
@@ -432,9 +436,9 @@ def _wrong_variables() -> Iterator[str]:
             continue
         field = model.model_fields.get(rest[0].lower())
         whole = not rest[0]
-        if (whole or (field is not None and get_origin(field.annotation) is list)) and not _is_json(value):
-            example = '{"key": "value"}' if whole else '["a", "b"]'
-            yield f"{name}: must be JSON, such as {example}"
+        kind: Any = dict if whole else get_origin(field.annotation) if field is not None else None
+        if kind in _EXAMPLES and not any(rest[1:]) and not isinstance(_json(value), kind):
+            yield f"{name}: must be JSON, such as {_EXAMPLES[kind]}"
 
 
 def _problem(place: str, problem: Mapping[str, Any], variable: str | None) -> str:
@@ -471,12 +475,12 @@ def _meant(known: Sequence[str]) -> str:
     return f" (did you mean {known[0]}?)" if known else ""
 
 
-def _is_json(text: str) -> bool:
+def _json(text: str) -> object:
+    """What it says; nothing where it is no JSON."""
     try:
-        json.loads(text)
+        return json.loads(text)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _in_url(address: str) -> str:

@@ -69,6 +69,7 @@ def request_of(
         numa=target.numa if target else None,
         exclusive=spec.exclusive,
         preemptible=spec.preemptible,
+        stays=spec.task_type == "vps",
         limit=spec.time_limit_seconds
         if spec.task_type == "command"
         else None,  # A VPS may be given more time.
@@ -276,12 +277,18 @@ def node_of(row: NodeRow) -> tuple[Node, NodeRecord]:
     told: Mapping[str, Any] | None = json.loads(row.numa_topology) if row.numa_topology else None
     topology = {key: NumaNode.model_validate(numa) for key, numa in told.items()} if told else None
     gpus = [GpuInfo.model_validate(gpu) for gpu in json.loads(row.gpu_info)]
+    numa_nodes = numa_nodes_of(topology)
+    # A row of a version that did not count by NUMA nodes has no amounts of them: the node tells when it registers.
+    capacity = json.loads(row.capacity)
+    for number in numa_nodes:
+        capacity.setdefault(numa_cores(number), capacity.get(CORES, 0))
+        capacity.setdefault(numa_memory(number), capacity.get(MEMORY, 0))
     node = Node(
         name=row.name,
         url=row.url,
-        capacity=json.loads(row.capacity),
+        capacity=capacity,
         gpus=gpus_of(gpus),
-        numa_nodes=numa_nodes_of(topology),
+        numa_nodes=numa_nodes,
         given_labels=json.loads(row.labels),
         own_labels=json.loads(row.own_labels),
         engines=frozenset(json.loads(row.engines)),

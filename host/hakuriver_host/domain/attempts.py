@@ -142,11 +142,16 @@ def _is_current(task: Task, node_name: str, report: AttemptReport) -> bool:
 
 def _retry_is_queued(task: Task, report: AttemptReport) -> bool:
     """A lost attempt turns out to have failed, and the task waits for its next try already: that stands."""
-    return (
-        task.state is TaskState.PENDING
-        and not (task.closed or task.kept)
-        and task.batch.spec.is_retried(_RETRY_CAUSES.get(report.status), report.exit_code)
-    )
+    retried = task.batch.spec.is_retried(_RETRY_CAUSES.get(report.status), report.exit_code)
+    waits = task.state is TaskState.PENDING and not (task.closed or task.kept)
+    return waits and (retried or _made_room(task, report))
+
+
+def _made_room(task: Task, report: AttemptReport) -> bool:
+    """Whether it was ended for another task: killed, and no person asked for that. The order may be older than what the
+    Host knows of it, when it lost its last writes or had given the node up.
+    """
+    return report.status is TaskState.KILLED and task.request.preemptible and not task.kill_requested
 
 
 def _over(report: AttemptReport) -> VerdictAction:
@@ -215,8 +220,8 @@ def _finish(cluster: Cluster, task: Task, report: AttemptReport, now: Now, effec
     _keep_usage(cluster, task)
     task.exit_code, task.message = report.exit_code, report.message
     task.completed_at = report.completed_at.timestamp() if report.completed_at else now.wall
-    if task.preempting and not task.kill_requested and report.status is TaskState.KILLED:
-        _wait_again(cluster, task, task.reason, now, effects)
+    if _made_room(task, report):
+        _wait_again(cluster, task, task.reason or "ended to make room", now, effects)
     elif task.may_retry(_RETRY_CAUSES.get(report.status), report.exit_code):
         _retry(cluster, task, f"attempt {task.attempt} {_outcome(report)}", now, effects)
     else:

@@ -52,6 +52,8 @@ def clock_of(tasks: Mapping[int, Task], now: Now) -> Clock:
 
     def ends(task_id: int) -> float | None:
         task = tasks.get(task_id)
+        if task is not None and (task.preempting or task.kill_requested):
+            return now.mono + SLACK_SECONDS
         limit = task.batch.spec.time_limit_seconds if task else None
         if task is None or limit is None or task.batch.spec.task_type == "vps":
             return None  # A VPS may be given more time.

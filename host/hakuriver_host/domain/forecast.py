@@ -17,7 +17,8 @@ from hakuriver_host.domain.model import GPUS, Node, Request, Task
 from hakuriver_host.domain.placement import may_run
 
 BUDGET = 3_000
-"""Looks at one node at one time, of which each takes about ten microseconds; what is not reached by then has no forecast."""
+"""Looks at one node for one kind of request, or at one time, of which each takes about ten microseconds; what is not reached
+by then has no forecast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +81,32 @@ def forecast(
     line: Iterable[Task], nodes: Mapping[str, Node], ledger: Ledger, clock: Clock, budget: int = BUDGET
 ) -> dict[int, float]:
     """When tasks of the line, which come in its order, start; in seconds of the clock, by task id."""
-    plans = {name: _plan(node, ledger, clock) for name, node in nodes.items()}
+    plans: dict[str, _Plan] = {}
+    able: dict[Request, list[str]] = {}
     found: dict[int, float] = {}
     for task in line:
         request = task.request
+        if request not in able:
+            names = sorted(nodes) if request.node is None else [request.node] * (request.node in nodes)
+            able[request] = [name for name in names if may_run(nodes[name], request)]
+            budget -= len(names)
         best, where = math.inf, None
-        for name in [request.node] if request.node is not None else sorted(plans):
-            plan = plans.get(name)
-            if plan is None or not may_run(plan.node, request):
-                continue
+        for name in able[request]:
+            if name not in plans:
+                plans[name] = _plan(nodes[name], ledger, clock)
+            plan = plans[name]
             at = plan.earliest(request, ledger, clock.now)
+            budget -= plan.looks
+            plan.looks = 0
             if at < best:
                 best, where = at, plan
-            if best <= clock.now:
+            if best <= clock.now or budget < 0:
                 break
+        if budget < 0:
+            break
         if where is not None:
             where.add(request, best)
             found[task.task_id] = best
-        if sum(plan.looks for plan in plans.values()) > budget:
-            break
     return found
 
 

@@ -58,8 +58,8 @@ class _Account:
     holdings: dict[int, Holding] = field(default_factory=dict)
     whole: int = 0
     """How many hold all of the node."""
-    preemptible: int = 0
-    """How many may be ended to make room."""
+    preemptible: Counter[str] = field(default_factory=Counter)
+    """What those hold that may be ended to make room; `TASKS` too."""
 
 
 class Ledger:
@@ -82,7 +82,8 @@ class Ledger:
         for name, amount in held.amounts:
             account.held[name] = account.held.get(name, 0) + amount
         account.whole += held.request.exclusive
-        account.preemptible += held.request.preemptible
+        if held.request.preemptible:
+            account.preemptible.update({**dict(held.amounts), TASKS: 1})
         self._owners.setdefault(held.owner, Counter()).update(_of_owner(held))
         for gpu in held.gpus:
             account.gpus.setdefault(gpu.uuid, []).append(task_id)
@@ -100,7 +101,8 @@ class Ledger:
         for name, amount in held.amounts:
             account.held[name] -= amount
         account.whole -= held.request.exclusive
-        account.preemptible -= held.request.preemptible
+        if held.request.preemptible:
+            account.preemptible.subtract({**dict(held.amounts), TASKS: 1})
         for uuid in {gpu.uuid for gpu in held.gpus}:
             holders = account.gpus[uuid]
             holders.remove(task_id)
@@ -165,7 +167,11 @@ class Ledger:
 
     def has_preemptible(self, node: str) -> bool:
         """Whether it has tasks that may be ended to make room."""
-        return (self._accounts.get(node) or _NOTHING).preemptible > 0
+        return self.preemptible(node, TASKS) > 0
+
+    def preemptible(self, node: str, name: str) -> int:
+        """How much of a resource those hold."""
+        return (self._accounts.get(node) or _NOTHING).preemptible[name]
 
 
 def _of_owner(held: Holding) -> dict[str, int]:
@@ -198,6 +204,7 @@ class Room:
         self.node = node
         self.free = {name: ledger.free(node.name, node.capacity, name) for name in node.capacity}
         self._holdings = dict(ledger.holders(node.name))
+        self._struck: dict[int, Holding] = {}
         self._gpus = {uuid: set(holders) for uuid, holders in ledger.gpus(node.name).items()}
         for uuid, key in node.leaving.items():
             self._gpus.setdefault(uuid, set()).add(key.task_id)
@@ -207,11 +214,20 @@ class Room:
         held = self._holdings.pop(task_id, None)
         if held is None:
             return
+        self._struck[task_id] = held
         for name, amount in held.amounts:
             self.free[name] = self.free.get(name, 0) + amount
         for gpu in held.gpus:
             if holders := self._gpus.get(gpu.uuid):
                 holders.discard(task_id)
+
+    def put_back(self, task_id: int) -> None:
+        """As if it had not, after all."""
+        held = self._holdings[task_id] = self._struck.pop(task_id)
+        for name, amount in held.amounts:
+            self.free[name] -= amount
+        for gpu in held.gpus:
+            self._gpus.setdefault(gpu.uuid, set()).add(task_id)
 
     def fits(self, wanted: Request) -> bool:
         """Whether there is room for the request, if the node can serve it at all."""

@@ -50,6 +50,8 @@ class Rank(NamedTuple):
 
     urgency: int
     """Its priority, negated."""
+    yields: bool
+    """It is preemptible: what is not comes first."""
     task_id: int
 
 
@@ -72,6 +74,8 @@ class Request:
     """Nothing else is to run on its node meanwhile."""
     preemptible: bool = False
     """It may be ended to make room for one that is not, and waits again then."""
+    stays: bool = False
+    """It is a VPS, which runs until somebody ends it."""
     limit: int | None = None
     """Seconds that it runs at most; none is without limit."""
     privileged: bool = False
@@ -184,7 +188,7 @@ class Task:
 
     @property
     def rank(self) -> Rank:
-        return Rank(-self.priority, self.task_id)
+        return Rank(-self.priority, self.request.preemptible, self.task_id)
 
     @property
     def aside(self) -> bool:

@@ -169,7 +169,7 @@ def place(
     nodes can give them. Gives the round, and the claim for the next.
     """
     turns, clock = turns or first_come(ledger), clock or Clock()
-    if claim is not None and not _valid(claim, queue, nodes, turns):
+    if claim is not None and not _valid(claim, queue, nodes, ledger, turns):
         claim, blocked = None, set()
     outcome, hopeless = Round(blocked=set(blocked)), Hopeless()
     kept = _kept(claim, nodes, ledger, clock)
@@ -195,7 +195,8 @@ def place(
         chosen = _choose(task, nodes, ledger, order, kept if kept_out else None, turns)
         if chosen is None:
             outcome.blocked.add(group)
-            hopeless.add(task.request)
+            if kept is None or kept.claim.request.numa is None or not kept_out:
+                hopeless.add(task.request)
             if claim is None or not (claims or kept_out):
                 claim = _claim_for(task, nodes.values(), ledger, turns) or claim
                 kept = _kept(claim, nodes, ledger, clock)
@@ -438,20 +439,33 @@ def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger, turns: Turns) 
     if not able:
         return None
 
-    def rank(node: Node) -> tuple[int, int, str]:
+    def rank(node: Node) -> tuple[bool, int, int, str]:
         gpus = 0
         if task.request.gpus is not None:
             taken = ledger.taken(node, task.request.gpus)
             gpus = sum(gpu.is_free(taken) for gpu in suitable(node.gpus, task.request.gpus))
-        return -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
+        never_empty = task.request.exclusive and _stays(node, ledger)
+        return never_empty, -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
 
     return Claim(task, min(able, key=rank).name, task.request)
 
 
-def _valid(claim: Claim, queue: Queue, nodes: Mapping[str, Node], turns: Turns) -> bool:
+def _stays(node: Node, ledger: Ledger) -> bool:
+    """Whether something runs there until somebody ends it."""
+    return any(held.request.stays for held in ledger.holders(node.name).values())
+
+
+def _valid(claim: Claim, queue: Queue, nodes: Mapping[str, Node], ledger: Ledger, turns: Turns) -> bool:
     node, task = nodes.get(claim.node), claim.task
     if node is None or queue.get(task.task_id) is not task or task.request != claim.request:
         return False
     if turns.over_limit(task, node):
         return False
+    if claim.request.exclusive and _stays(node, ledger):
+        # It may never be empty: another one may be by now.
+        others = (each for each in nodes.values() if not _stays(each, ledger))
+        if any(
+            _is_worth_waiting_for(each, claim.request) and not turns.over_limit(task, each) for each in others
+        ):
+            return False
     return _is_worth_waiting_for(node, claim.request)

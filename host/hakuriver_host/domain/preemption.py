@@ -8,69 +8,102 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hakuriver_host.domain.ledger import Ledger, Room
+from hakuriver.states import TaskState
+from hakuriver_host.domain.ledger import Ledger, Room, wanted_of
 from hakuriver_host.domain.model import Node, Request, Task
 from hakuriver_host.domain.placement import Claim, may_run
+from hakuriver_host.domain.turns import Turns
+
+_LOOKED_AT = 50
+"""Nodes that are looked at closely in one round: each takes a tenth of a millisecond or two."""
 
 
 def make_room(
-    claim: Claim, nodes: Mapping[str, Node], ledger: Ledger, tasks: Mapping[int, Task]
+    claim: Claim, nodes: Mapping[str, Node], ledger: Ledger, tasks: Mapping[int, Task], turns: Turns
 ) -> tuple[Claim, list[Task]]:
-    """The tasks to end for the claim's task, none where that does not help; and the claim, on the node where it does.
-
-    What is being ended already counts as gone.
+    """The tasks to end for the claim's task, none where that does not help or is not needed any more; and the claim, on
+    the node where it does.
     """
-    wanted = claim.request
-    if wanted.preemptible:
+    wanted, node = claim.request, nodes.get(claim.node)
+    if wanted.preemptible or node is None or _without_those_that_go(node, ledger, tasks).fits(wanted):
         return claim, []
     found: list[tuple[int, bool, str, list[Task]]] = []
-    for name, node in nodes.items():
-        if ledger.has_preemptible(name) and may_run(node, wanted):
-            victims = _victims(claim.task, node, ledger, tasks)
-            if victims is not None:
-                found.append((len(victims), name != claim.node, name, victims))
+    looks = 0
+    for name in (claim.node, *(name for name in nodes if name != claim.node)):
+        if looks >= _LOOKED_AT or not _may_help(nodes[name], wanted, ledger):
+            continue
+        if not may_run(nodes[name], wanted) or turns.over_limit(claim.task, nodes[name]):
+            continue
+        looks += 1
+        victims = _victims(claim.task, nodes[name], ledger, tasks)
+        if victims is not None:
+            found.append((len(victims), name != claim.node, name, victims))
     if not found:
         return claim, []
     _, elsewhere, name, victims = min(found, key=lambda each: each[:3])
-    return Claim(claim.task, name, wanted) if elsewhere else claim, victims
+    needed = _needed(victims, nodes[name], ledger, wanted, tasks)
+    return Claim(claim.task, name, wanted) if elsewhere else claim, needed
+
+
+def _may_help(node: Node, wanted: Request, ledger: Ledger) -> bool:
+    """Whether there would be room as far as amounts go, if all ended there that may be ended: a quick look."""
+    if not ledger.has_preemptible(node.name) or (wanted.node is not None and wanted.node != node.name):
+        return False
+    return all(
+        amount <= ledger.free(node.name, node.capacity, name) + ledger.preemptible(node.name, name)
+        for name, amount in wanted_of(wanted, node)
+        if name in node.capacity
+    )
+
+
+def _goes(task: Task | None) -> bool:
+    return task is not None and (task.preempting or task.kill_requested)
+
+
+def _without_those_that_go(node: Node, ledger: Ledger, tasks: Mapping[int, Task]) -> Room:
+    """What is being ended makes room by itself."""
+    room = Room(node, ledger)
+    for task_id in ledger.holders(node.name):
+        if _goes(tasks.get(task_id)):
+            room.strike(task_id)
+    return room
 
 
 def _victims(task: Task, node: Node, ledger: Ledger, tasks: Mapping[int, Task]) -> list[Task] | None:
-    """Those to end on one node; none where that makes no room. What is being ended makes room by itself."""
-    room, wanted = Room(node, ledger), task.request
-    could: list[Task] = []
-    for task_id in ledger.holders(node.name):
-        held = tasks.get(task_id)
-        if held is None or not held.request.preemptible:
-            continue
-        if held.preempting or held.kill_requested:
-            room.strike(task_id)
-        elif held.priority <= task.priority:
-            could.append(held)
-    if room.fits(wanted):
-        return []
+    """Those to end on one node, some perhaps for nothing; none where that makes no room."""
+    room = _without_those_that_go(node, ledger, tasks)
+    there = (tasks.get(task_id) for task_id in ledger.holders(node.name))
+    could = [
+        each
+        for each in there
+        # What waits still has been placed in this round.
+        if each is not None
+        and each.request.preemptible
+        and not _goes(each)
+        and each.priority <= task.priority
+        if each.state is not TaskState.PENDING
+    ]
     could.sort(key=lambda each: (each.priority, -(each.started_at or float("inf")), -each.task_id))
     chosen: list[Task] = []
-    for each in could:
-        room.strike(each.task_id)
-        chosen.append(each)
-        if room.fits(wanted):
-            return _needed(chosen, node, ledger, wanted, tasks)
-    return None
+    while not room.fits(task.request):
+        if len(chosen) == len(could):
+            return None
+        chosen.append(could[len(chosen)])
+        room.strike(chosen[-1].task_id)
+    return chosen
 
 
 def _needed(
     chosen: list[Task], node: Node, ledger: Ledger, wanted: Request, tasks: Mapping[int, Task]
 ) -> list[Task]:
     """Of those chosen, the ones without whose end there is no room: a late small one may not matter beside a larger one."""
-    needed = list(chosen)
-    for each in chosen[:-1]:
-        room = Room(node, ledger)
-        for task_id in ledger.holders(node.name):
-            held = tasks.get(task_id)
-            ends = held is not None and held.request.preemptible and (held.preempting or held.kill_requested)
-            if ends or any(other.task_id == task_id and other is not each for other in needed):
-                room.strike(task_id)
-        if room.fits(wanted):
-            needed.remove(each)
+    room = _without_those_that_go(node, ledger, tasks)
+    for each in chosen:
+        room.strike(each.task_id)
+    needed = []
+    for each in chosen:
+        room.put_back(each.task_id)
+        if not room.fits(wanted):
+            room.strike(each.task_id)
+            needed.append(each)
     return needed

@@ -116,6 +116,35 @@ class Queue:
         self._groups.pop(group, None)
         return None
 
+    def head(self, turn: Callable[[Task], Any], limit: int) -> list[Task]:
+        """The first in line, in order. Costs what there are of groups, and what it gives; not the length of the line."""
+        groups = [self._members(group) for group in self.groups()]
+        firsts = [next(members, None) for members in groups]
+        heads = [(turn(first), index) for index, first in enumerate(firsts) if first is not None]
+        heapq.heapify(heads)
+        found: list[Task] = []
+        while heads and len(found) < limit:
+            _, index = heads[0]
+            first, firsts[index] = firsts[index], next(groups[index], None)
+            if first is not None:
+                found.append(first)
+            if (following := firsts[index]) is not None:
+                heapq.heapreplace(heads, (turn(following), index))
+            else:
+                heapq.heappop(heads)
+        return found
+
+    def _members(self, group: Group) -> Iterator[Task]:
+        """Those of a group in their order."""
+        ranks = list(self._groups.get(group, ()))
+        last = None
+        while ranks:
+            rank = heapq.heappop(ranks)
+            task = self._line.get(rank.task_id)
+            if rank != last and task is not None and task.group == group and task.rank == rank:
+                yield task
+            last = rank
+
     def longest_in_line(self) -> float | None:
         """Since when the one has waited that has been in line for the longest, in Unix seconds."""
         since = (max(task.batch.submitted_at, task.lined_up_at or 0.0) for task in self._line.values())

@@ -120,7 +120,7 @@ def on_schedule(cluster: Cluster, now: Now) -> Effects:
     freed_claim = cluster.claim is not None and claim is not cluster.claim
     if claim is not None:
         there = claim.node
-        claim, victims = make_room(claim, cluster.nodes, cluster.ledger, cluster.tasks)
+        claim, victims = make_room(claim, cluster.nodes, cluster.ledger, cluster.tasks, turns)
         freed_claim = freed_claim or claim.node != there
         for victim in victims:
             preempt(cluster, victim, claim.task, effects)

@@ -46,6 +46,8 @@ _RECORD_SECONDS = 5.0
 """How long a kill waits until it is on the record; the writer goes on trying."""
 _BATCHES = SQLModel.metadata.tables[str(BatchRow.__tablename__)]
 _STOP_SECONDS = 120.0
+_FORECAST_SECONDS = 1.0
+"""How old a forecast may be."""
 _FORESEEN = 200
 """Tasks in line whose start is foreseen, at most."""
 _LOOK_SECONDS = 1.0
@@ -80,6 +82,8 @@ class Tasks:
         self._submissions = submissions
         self._writing: set[asyncio.Future[None]] = set()
         self._extending = asyncio.Lock()
+        self._foreseen: dict[int, datetime] = {}
+        self._foreseen_at = float("-inf")
 
     async def list(self, wanted: TaskFilter, principal: Principal) -> Sequence[TaskSummary]:
         """Newest first; why each waits included."""
@@ -462,11 +466,13 @@ class Tasks:
     def _starts(self) -> dict[int, datetime]:
         """When the first in line are expected to start, as far as that is known; who is at a limit is left out."""
         cluster, now = self._core.cluster, self._core.now()
-        turns = turns_of(cluster)
-        line = [task for _, task in cluster.queue.in_order(turns.of, limit=_FORESEEN)]
-        free = [task for task in line if not turns.over_limit(task)]
-        found = forecast(free, cluster.nodes, cluster.ledger, clock_of(cluster.tasks, now))
-        return {task_id: moment(now.wall + at - now.mono) for task_id, at in found.items()}
+        if now.mono - self._foreseen_at > _FORECAST_SECONDS:
+            turns = turns_of(cluster)
+            line = [task for task in cluster.queue.head(turns.of, _FORESEEN) if not turns.over_limit(task)]
+            found = forecast(line, cluster.nodes, cluster.ledger, clock_of(cluster.tasks, now))
+            self._foreseen = {task_id: moment(now.wall + at - now.mono) for task_id, at in found.items()}
+            self._foreseen_at = now.mono
+        return self._foreseen
 
     def _clock(self) -> Clock:
         return clock_of(self._core.cluster.tasks, self._core.now())

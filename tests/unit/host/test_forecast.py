@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from hakuriver.labels import parse_selector
 from hakuriver_host.domain.backfill import Clock
 from hakuriver_host.domain.forecast import forecast
 from hakuriver_host.domain.gpus import Gpu, GpuRequest
+from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import Node, Task
 from unit.host.test_placement import Board, node, task
 
@@ -65,6 +67,12 @@ def test_gpus_are_counted() -> None:
     ]
     found = foresee([node("a", 8, gpus=gpus)], [(task(1, 1, gpus=one), 150.0)], line)
     assert found == {2: 150.0, 3: 100.0, 4: 200.0, 5: 100.0}
+
+
+def test_what_no_node_may_run_does_not_take_for_ever_either() -> None:
+    line = [limited(number, 1, number, labels=(parse_selector("gone"),)) for number in range(1, 100)]
+    nodes = {str(number): node(str(number)) for number in range(50)}
+    assert forecast([*line, limited(200, 1, 5)], nodes, Ledger(), Clock(0.0), budget=1_000) == {}
 
 
 def test_it_does_not_take_for_ever() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,8 @@ from hakuriver.models.runner import AttemptReport
 from hakuriver.states import TaskState
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.cluster import Cluster, turns_of
-from hakuriver_host.domain.model import Effects, Now, Task
+from hakuriver_host.domain.model import Effects, Now, Registration, Task
+from hakuriver_host.domain.turns import Limits
 from unit.host.test_placement import node, task
 
 NOW = Now(1_000.0, 0.0)
@@ -146,6 +148,138 @@ def test_it_is_told_again_after_a_restart_of_the_host() -> None:
     assert list(again.nodes["a"].to_kill) == [small.key]
     report(again, small, TaskState.KILLED, 2, 143)
     assert small.state is TaskState.PENDING
+
+
+def schedule(cluster: Cluster, most: int = 20) -> int:
+    """Rounds, until there is nothing more to do; their number."""
+    for count in range(1, most + 1):
+        if not reactor.on_schedule(cluster, NOW).schedule:
+            return count
+    raise AssertionError("it does not rest")
+
+
+def of(owner: str, each: Task) -> Task:
+    each.batch.owner = owner
+    return each
+
+
+def test_those_that_end_one_after_the_other_do_not_come_back_before() -> None:
+    cluster = cluster_of(2)
+    first, second = gives_way(1), gives_way(2)
+    submit(cluster, first, second)
+    runs(cluster, first, second)
+    submit(cluster, wants := task(3, 2))
+    assert (first.preempting, second.preempting) == (True, True)
+    report(cluster, first, TaskState.KILLED, 9, 143)
+    schedule(cluster)
+    assert first.state is TaskState.PENDING, "though there is room for it, and it is older"
+    report(cluster, second, TaskState.KILLED, 9, 143)
+    schedule(cluster)
+    assert wants.state is TaskState.ASSIGNING
+
+
+def test_an_older_one_that_gives_way_does_not_keep_a_claim_from_its_owners_other() -> None:
+    cluster = cluster_of(2)
+    submit(cluster, runs_now := gives_way(1, 2))
+    runs(cluster, runs_now)
+    submit(cluster, waits := gives_way(2, 2), wants := task(3, 2))
+    assert runs_now.preempting
+    report(cluster, runs_now, TaskState.KILLED, 9, 143)
+    schedule(cluster)
+    assert (wants.state, waits.state) == (TaskState.ASSIGNING, TaskState.PENDING)
+
+
+def test_claims_of_two_owners_do_not_go_round() -> None:
+    cluster = cluster_of(2)
+    submit(cluster, lasting := of("zed", task(1, 2)))
+    runs(cluster, lasting)
+    mixed = [("ada", gives_way(2, 2)), ("bo", gives_way(3, 2)), ("ada", task(5, 2)), ("bo", task(6, 2))]
+    for owner, each in mixed:
+        reactor.on_submit(cluster, [of(owner, each)])
+        schedule(cluster)
+    assert cluster.claim is not None
+    assert cluster.claim.task.task_id == 5
+
+
+def test_no_room_is_made_where_its_owner_may_not_have_it() -> None:
+    cluster = cluster_of(4, 8)
+    cluster.limits = Limits({"cores": 4})
+    submit(cluster, lasting := of("zed", task(1, 4)), small := of("bo", gives_way(2, 4)))
+    runs(cluster, lasting, small)
+    assert (lasting.node, small.node) == ("a", "b")
+    reactor.on_submit(cluster, [of("ada", task(3, 1, exclusive=True))])
+    schedule(cluster)
+    assert not small.preempting
+
+
+def test_one_that_is_being_killed_makes_room_by_itself() -> None:
+    cluster = cluster_of(4)
+    submit(cluster, killed := task(1, 2), small := gives_way(2, 2))
+    runs(cluster, killed, small)
+    reactor.on_kill(cluster, 1, "ada", NOW)
+    submit(cluster, task(3, 2))
+    assert not small.preempting
+
+
+def test_room_that_is_being_made_is_not_lent() -> None:
+    cluster = cluster_of(2)
+    victims = [gives_way(1, limit=36_000), gives_way(2, limit=36_000)]
+    for each in victims:
+        each.batch.spec = each.batch.spec.model_copy(update={"time_limit_seconds": 36_000})
+    submit(cluster, *victims)
+    runs(cluster, *victims)
+    submit(cluster, wants := task(3, 2), short := task(4, 1, limit=3_600))
+    report(cluster, victims[0], TaskState.KILLED, 9, 143)
+    schedule(cluster)
+    assert short.state is TaskState.PENDING, "it would be in the way for an hour"
+    report(cluster, victims[1], TaskState.KILLED, 9, 143)
+    schedule(cluster)
+    assert wants.state is TaskState.ASSIGNING
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_one_that_was_given_up_meanwhile_waits_again_when_its_node_comes_back(retries: int) -> None:
+    cluster = cluster_of(2)
+    small = gives_way(1, 2)
+    small.batch.spec = small.batch.spec.model_copy(update={"max_retries": retries})
+    submit(cluster, small)
+    runs(cluster, small)
+    submit(cluster, task(2, 2))
+    assert small.preempting
+    reactor.on_tick(cluster, reactor.Timeouts(30, 300), Now(2_000.0, 1_000.0))
+    assert small.state is (TaskState.PENDING if retries else TaskState.LOST)
+    killed = AttemptReport(task_id=1, attempt=1, sequence=2, status=TaskState.KILLED, exit_code=143)
+    where = cluster.nodes["a"]
+    registration = Registration(
+        name="a",
+        url=where.url,
+        capacity=dict(where.capacity),
+        gpus=(),
+        gpu_note="",
+        numa_nodes={},
+        engines=where.engines,
+        engine_notes={},
+        journal_id="",
+        problem="",
+        allow_privileged=None,
+        mount_roots=None,
+        attempts=(killed,),
+    )
+    number = reactor.on_registering(cluster, "a")
+    reactor.on_register(cluster, registration, number, Now(2_001.0, 1_001.0))
+    assert small.state is TaskState.PENDING
+
+
+def test_nothing_is_ended_in_the_round_in_which_it_is_placed() -> None:
+    cluster = cluster_of(4, 4)
+    lasting, small = of("zed", task(1, 1, node="a")), of("zed", gives_way(2, 3, node="b"))
+    submit(cluster, lasting, small)
+    runs(cluster, lasting, small)
+    fresh = of("bo", gives_way(4, 1))
+    reactor.on_submit(cluster, [of("ada", task(3, 4)), fresh])
+    reactor.on_schedule(cluster, NOW)
+    assert not (fresh.preempting and fresh.attempt == 1)
+    assert all(key.attempt > 0 for node in cluster.nodes.values() for key in node.to_kill)
 
 
 @given(

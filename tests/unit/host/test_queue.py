@@ -99,6 +99,24 @@ def test_it_says_what_a_sorted_list_says(steps: list[tuple[str, int, int]]) -> N
         assert queue.next_time() == min(times, default=None)
 
 
+@given(
+    st.lists(st.tuples(st.integers(-2, 2), st.integers(1, 3), st.booleans()), max_size=30), st.integers(1, 10)
+)
+def test_the_head_is_the_beginning_of_the_line(waiting: list[tuple[int, int, bool]], limit: int) -> None:
+    queue = Queue()
+    for number, (priority, cores, gone) in enumerate(waiting, 1):
+        each = task(number, cores=cores)
+        each.priority = priority
+        queue.add(each)
+        if gone:
+            queue.remove(each)
+            if number % 2:
+                queue.add(each)
+    whole = [each for _, each in queue.in_order(lambda each: each.rank)]
+    assert queue.head(lambda each: each.rank, limit) == whole[:limit]
+    assert [each for _, each in queue.in_order(lambda each: each.rank)] == whole, "nothing was taken out"
+
+
 def cluster_of(*tasks: Task) -> Cluster:
     cluster = Cluster()
     on_submit(cluster, tasks)

@@ -138,6 +138,25 @@ class TestExclusive:
             "what is still there then would be in its way, however small"
         )
 
+    def test_it_does_not_wait_for_a_node_that_may_never_be_empty(self) -> None:
+        """A VPS stays until somebody ends it, and need hold nothing."""
+        board = Board(node("a", 8), node("b", 4))
+        board.ledger.hold("a", 100, holding(task(100, 0, stays=True), None))
+        board.ledger.hold("b", 101, holding(task(101, 4), None))
+        board.add(task(1, exclusive=True))
+        board.round()
+        assert board.claim is not None
+        assert board.claim.node == "b"
+        board.ledger.hold("b", 102, holding(task(102, 0, stays=True), None))
+        board.round()
+        assert board.claim is not None
+        assert board.claim.node == "b", "both have one now"
+        board.ledger.hold("a", 103, holding(task(103, 1), None))
+        board.end("a", 100)
+        board.round()
+        assert board.claim is not None
+        assert board.claim.node == "a"
+
 
 class TestNuma:
     def test_cores_of_one_are_counted(self) -> None:
@@ -156,6 +175,11 @@ class TestNuma:
         board.add(any_ := task(1, 2), at_numa(2, 0, 1), at_numa(3, 1, 1))
         assert board.round() == {1: "a", 3: "a"}
         assert any_.cpus == (0, 1)
+
+    def test_a_plain_one_that_is_kept_out_says_nothing_of_those_for_other_nodes(self) -> None:
+        board = Board(numa_node())
+        board.add(at_numa(1, 0, 1), at_numa(2, 0, 2), task(3, 1), at_numa(4, 1, 1))
+        assert board.round() == {1: "a", 4: "a"}
 
     def test_memory_of_one_is_counted(self) -> None:
         board = Board(numa_node())

@@ -69,6 +69,12 @@ def test_a_wrong_file(file: Path, text: str, words: str) -> None:
         ("HAKURIVER__NETWORK__HOST_PORT__X", "1", "HAKURIVER__NETWORK__HOST_PORT__X: must be"),
         ("HAKURIVER__DOCKER__ADDITIONAL_MOUNTS", "/a:/b", "must be JSON, such as ["),
         ("HAKURIVER__DOCKER__ADDITIONAL_MOUNTS", '["a"]', "'a' is not HOST:CONTAINER"),
+        ("HAKURIVER__RUNNER__LABELS", "gpu=a100", 'must be JSON, such as {"key": "value"}'),
+        ("HAKURIVER__RUNNER__LABELS", "[1]", "must be JSON, such as {"),
+        ("HAKURIVER__RUNNER__LABELS", '{"a b": "x"}', "'a b' is not a label's key"),
+        ("HAKURIVER__SCHEDULING__USER_LIMITS", "", "must be JSON, such as {"),
+        ("HAKURIVER__SCHEDULING__USER_LIMITS__ADA", "x", "HAKURIVER__SCHEDULING__USER_LIMITS__ADA: must be"),
+        ("HAKURIVER__SCHEDULING__USER_LIMITS", '{"ada": {"core": 1}}', "ada"),
         ("HAKURIVER__RUNNER__NAME", "a b", "a node's name has letters"),
     ],
 )
