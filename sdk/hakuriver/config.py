@@ -446,6 +446,9 @@ def _problem(place: str, problem: Mapping[str, Any], variable: str | None) -> st
     if problem["type"] != "extra_forbidden":
         return f"{variable or place}: {said(problem)}"
     section, _, key = place.rpartition(".")
+    if "." in section:
+        # Inside a table, such as those of users' limits.
+        return f"{f'{variable}: ' if variable else ''}{place} is not a setting"
     known = get_close_matches(key, getattr(_section(section) or Settings, "model_fields", {}), n=1)
     if variable:
         known = [f"{_PREFIX}__{section.upper()}__{name.upper()}" for name in known]
