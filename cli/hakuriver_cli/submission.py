@@ -32,6 +32,7 @@ FLAGS = {
     "targets": "--target",
     "not_nodes": "--not-node",
     "count": "--count",
+    "max_running": "--max-running",
     "name": "--name",
     "container_name": "--container",
     "additional_mounts": "--mount",
@@ -144,6 +145,17 @@ class SubmitOptions:
             help="Tasks to make (of each target); each sees its number in HAKURIVER_TASK_INDEX.",
         ),
     ] = 1
+    sweep: Annotated[
+        bool,
+        Parameter(
+            group=PLACE,
+            help="Make one task for each combination of the spans in command and variables, such as 'span:{1..10}' or 'span:[a,b]'.",
+        ),
+    ] = False
+    max_running: Annotated[
+        int | None,
+        Parameter(group=PLACE, help="Of the tasks that this makes, so many run at a time at most."),
+    ] = None
     hold_for_node: Annotated[
         bool,
         Parameter(group=PLACE, help="Queue it even if no node that is known now can ever run it."),
@@ -241,6 +253,8 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
         "targets": list(options.target),
         "not_nodes": list(options.not_node),
         "count": options.count,
+        "sweep": options.sweep,
+        "max_running": options.max_running,
         "name": options.name,
         "container_name": options.container,
         "privileged": options.privileged,

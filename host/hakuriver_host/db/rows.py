@@ -15,7 +15,7 @@ from hakuriver.targets import parse_target
 from hakuriver_host.db.bulk import Row
 from hakuriver_host.db.tables import BatchRow, NodeRow, TaskRow
 from hakuriver_host.domain.gpus import Gpu, asked
-from hakuriver_host.domain.model import CORES, MEMORY, Batch, Event, Node, Request, Task
+from hakuriver_host.domain.model import CORES, MEMORY, Batch, Event, Node, Quota, Request, Task
 
 
 @dataclass(slots=True)
@@ -38,9 +38,13 @@ def seconds(value: int | None) -> float | None:
 
 
 def request_of(
-    spec: SubmitRequest, target_text: str | None, excluded: frozenset[str] = frozenset()
+    spec: SubmitRequest,
+    target_text: str | None,
+    excluded: frozenset[str] = frozenset(),
+    *,
+    batch_id: int | None = None,
 ) -> Request:
-    """What a task of this submission asks for at this target."""
+    """What a task of this submission asks for at this target; of its batch's quota nothing, where that has no id yet."""
     target = parse_target(target_text) if target_text else None
     in_container = spec.container_name != NO_CONTAINER
     amounts = {CORES: spec.required_cores, MEMORY: spec.required_memory_bytes or 0}
@@ -59,6 +63,7 @@ def request_of(
         else (),
         avoided=frozenset(spec.not_nodes),
         excluded=excluded,
+        quota=Quota(batch_id, spec.max_running) if batch_id and spec.max_running else None,
     )
 
 
@@ -138,7 +143,7 @@ def task_of(row: TaskRow, batch: Batch) -> Task:
         batch=batch,
         index=row.index,
         target=row.target,
-        request=request_of(batch.spec, row.target, excluded),
+        request=request_of(batch.spec, row.target, excluded, batch_id=batch.batch_id),
         state=TaskState(row.state),
         attempt=row.attempt,
         node=row.node,

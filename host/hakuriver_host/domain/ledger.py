@@ -33,6 +33,8 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
         self._owners: dict[str, Counter[str]] = {}
         """What each user holds on all nodes, by name, GPUs and tasks too."""
+        self._batches: Counter[int] = Counter()
+        """How many tasks hold anything, of batches that have a quota."""
         self.changed: set[str] = set()
         """Nodes whose holdings or capacity changed since `FullestFirst` last looked."""
 
@@ -49,6 +51,8 @@ class Ledger:
             account.held[name] = account.held.get(name, 0) + amount
         account.owners[task_id] = owner, len(gpus)
         self._owners.setdefault(owner, Counter()).update(amounts_of(request, len(gpus)))
+        if request.quota is not None:
+            self._batches[request.quota.batch_id] += 1
         for gpu in gpus:
             account.gpus.setdefault(gpu.uuid, []).append(task_id)
 
@@ -63,6 +67,10 @@ class Ledger:
         self._owners[owner].subtract(amounts_of(request, gpus))
         if not self._owners[owner][TASKS]:
             del self._owners[owner]
+        if request.quota is not None:
+            self._batches[request.quota.batch_id] -= 1
+            if not self._batches[request.quota.batch_id]:
+                del self._batches[request.quota.batch_id]
         for name, amount in request.amounts:
             account.held[name] -= amount
         for uuid, holders in list(account.gpus.items()):
@@ -94,6 +102,10 @@ class Ledger:
     def of_owner(self, owner: str) -> Mapping[str, int]:
         """What a user holds, by name; `GPUS` and `TASKS` too."""
         return self._owners.get(owner, _NONE)
+
+    def of_batch(self, batch_id: int) -> int:
+        """How many tasks of a batch hold anything; known of those that have a quota."""
+        return self._batches[batch_id]
 
     def free(self, node: str, capacity: Mapping[str, int], name: str) -> int:
         """What is left of `capacity`; below zero where a returning node runs more than it has."""

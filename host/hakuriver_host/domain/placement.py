@@ -218,11 +218,15 @@ def explain(
     ledger: Ledger,
     claim: Claim | None,
     clock: Clock | None = None,
+    turns: Turns | None = None,
 ) -> list[NodeVerdict]:
     """For each node, why the task is not placed there."""
     known = {node.name: node for node in nodes}
     kept = _kept(claim, known, ledger, clock or Clock()) if _goes_before(claim, task) else None
-    fits = "fits, once it is in line" if task.aside else FITS
+    limited = (turns or first_come(ledger)).over_limit(task)
+    fits = f"has room, but {limited}" if limited else FITS
+    if task.aside:
+        fits = "fits, once it is in line"
     verdicts = []
     for node in sorted(known.values(), key=lambda node: node.name):
         never = impossible(node, task.request)
