@@ -12,6 +12,7 @@ from typing import Any
 from docs_tables import cell, row
 
 import hakuriver.models.access
+import hakuriver.models.batches
 import hakuriver.models.nodes
 import hakuriver.models.runner
 import hakuriver.models.tasks
@@ -19,6 +20,7 @@ import hakuriver.models.usage
 from hakuriver import errors
 from hakuriver.models.access import Role
 from hakuriver_host.api.access import access_endpoints
+from hakuriver_host.api.batches import batch_endpoints
 from hakuriver_host.api.endpoint import Endpoint
 from hakuriver_host.api.environments import environment_endpoints
 from hakuriver_host.api.events import event_endpoints
@@ -37,6 +39,7 @@ def host_document() -> dict[str, Any]:
     nothing: Any = None
     endpoints: list[Endpoint] = [
         *task_endpoints(nothing, nothing, nothing),
+        *batch_endpoints(nothing),
         *node_endpoints(nothing, nothing),
         *environment_endpoints(SimpleNamespace(preparing=nothing, versions=nothing, syncing=nothing)),  # type: ignore[arg-type]
         *event_endpoints(nothing),
@@ -159,6 +162,7 @@ def _meanings() -> dict[tuple[str, str], str]:
     modules: Iterable[ModuleType] = (
         errors,
         hakuriver.models.access,
+        hakuriver.models.batches,
         hakuriver.models.nodes,
         hakuriver.models.runner,
         hakuriver.models.tasks,

@@ -63,7 +63,7 @@ def _with_parts(page: str, parts: Mapping[str, Callable[[], str]]) -> str:
 
 _PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
-    "task-commands": commands("task", "queue", "connect", "forward", "cp", "sweep"),
+    "task-commands": commands("task", "batch", "queue", "connect", "forward", "cp", "sweep"),
     "vps-commands": commands("vps"),
     "ssh-commands": commands("ssh", "ssh-config", "key"),
     "env-commands": commands("env"),

@@ -26,7 +26,7 @@ from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.output import Format, Printer
 from hakuriver_cli.progress import Progress
 from hakuriver_cli.session import Session
-from hakuriver_cli.sinks import JsonLines, Raw, Sink, json_line
+from hakuriver_cli.sinks import JsonLines, Prefixed, Raw, Sink, json_line
 from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
 from hakuriver_cli.tasks import CommandLine, code_of, ending, report_made, report_refused
 
@@ -62,7 +62,7 @@ async def _attached(session: Session, request: SubmitRequest) -> int:
     async with session.async_client() as client:
         made = await client.submit(request)
         refused = report_refused(session.printer, made)
-        attachment = Attachment(client, made, session.printer)
+        attachment = Attachment(client, made, session.printer, numbered=request.sweep)
         return await attachment.stay() or refused
 
 
@@ -76,12 +76,16 @@ class Attachment:
         printer: Printer,
         out: BinaryIO | None = None,
         err: BinaryIO | None = None,
+        *,
+        numbered: bool = False,
     ) -> None:
+        """`numbered` lines of output say which of the tasks wrote them."""
         self._client = client
         self._made = made
         self._printer = printer
         self._out = out or sys.stdout.buffer
         self._err = err or sys.stderr.buffer
+        self._indices = {task_id: index for index, task_id in enumerate(made.task_ids)} if numbered else {}
         self._in_json = printer.form is Format.JSON
         self._progress = Progress(printer.err)
         self._ended: dict[int, TaskEvent] = {}
@@ -150,7 +154,7 @@ class Attachment:
         )
 
     async def _copy(self, task_id: int, attempt: int, stream: Stream, target: BinaryIO) -> None:
-        sink: Sink = JsonLines(self._printer.out, task_id, stream) if self._in_json else Raw(target)
+        sink = self._sink(task_id, stream, target)
         try:
             async with aclosing(self._client.follow_parts(task_id, stream, attempt=attempt)) as parts:
                 async for part in parts:
@@ -161,6 +165,12 @@ class Attachment:
             return
         except HakuRiverError as error:
             report(error, self._printer.err)
+
+    def _sink(self, task_id: int, stream: Stream, target: BinaryIO) -> Sink:
+        index = self._indices.get(task_id)
+        if self._in_json:
+            return JsonLines(self._printer.out, task_id, stream, index)
+        return Raw(target) if index is None else Prefixed(target, index)
 
     async def _show_reasons(self) -> None:
         """Why the first task waits, or what its Runner prepares: this is no event, so it is asked for."""
@@ -184,6 +194,9 @@ class Attachment:
         self._start(self._kill())
 
     async def _kill(self) -> None:
+        if len(self._made.task_ids) > 1:
+            await self._kill_batch()
+            return
         for task_id in self._made.task_ids:
             if task_id not in self._ended:
                 try:
@@ -192,6 +205,14 @@ class Attachment:
                     continue
                 except HakuRiverError as error:
                     report(error, self._printer.err)
+
+    async def _kill_batch(self) -> None:
+        try:
+            await self._client.kill_batch(self._made.batch_id)
+        except ConflictError:
+            return
+        except HakuRiverError as error:
+            report(error, self._printer.err)
 
     def _code(self) -> int:
         codes = [code_of(self._ended[task_id]) for task_id in self._made.task_ids]

@@ -15,7 +15,8 @@ from cyclopts import Parameter
 from hakuriver.client import AsyncClient, Client
 from hakuriver.client.calls import LogPart, Stream
 from hakuriver.errors import NotFoundError, UsageError
-from hakuriver_cli.options import COMMON, Attempt, Common, TaskIds
+from hakuriver_cli.batches import either
+from hakuriver_cli.options import COMMON, Attempt, Common, TaskIds, TaskOrBatchIds
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.sinks import JsonLines, Raw, Sink
@@ -29,7 +30,7 @@ BLOCK = 64 * 1024
 
 
 def logs(
-    task_ids: TaskIds,
+    task_ids: TaskOrBatchIds,
     /,
     *,
     follow: Follow = False,
@@ -42,7 +43,8 @@ def logs(
 ) -> int:
     """Print what tasks wrote: their stdout to stdout, their stderr to stderr.
 
-    With -o json all goes to stdout, as one object for each line: task_id, attempt, stream and text.
+    With -o json all goes to stdout, as one object for each line: task_id, attempt, stream and text. Of a batch, it is as
+    in `hakuriver batch logs`.
     """
     streams: tuple[Stream, ...] = ("stdout", "stderr")
     if stdout != stderr and not both:
@@ -88,12 +90,12 @@ def _print(
     if tail is not None and tail < 0:
         raise UsageError(f"--tail {tail} is below zero", "give how many lines to print")
 
-    def one(task_id: int) -> None:
+    def of_task(task_id: int) -> None:
         sinks = {stream: _sink(session, task_id, stream, alone=len(streams) == 1) for stream in streams}
         present = {
             stream: None
             if follow and tail is None
-            else _present(session.client, task_id, stream, sink, tail, attempt, follow=follow)
+            else present_part(session.client, task_id, stream, sink, tail, attempt, follow=follow)
             for stream, sink in sinks.items()
         }
         if follow:
@@ -101,7 +103,12 @@ def _print(
         for sink in sinks.values():
             sink.end()
 
-    return session.for_each(task_ids, one)
+    def of_batch(batch_id: int) -> None:
+        from hakuriver_cli.batch_logs import print_logs  # noqa: PLC0415  (which imports this module)
+
+        print_logs(session, session.client.batch(batch_id), streams, follow=follow, tail=tail)
+
+    return session.for_each(task_ids, either(of_task, of_batch))
 
 
 def _sink(session: Session, task_id: int, stream: Stream, *, alone: bool) -> Sink:
@@ -111,7 +118,7 @@ def _sink(session: Session, task_id: int, stream: Stream, *, alone: bool) -> Sin
     return Raw(sys.stdout.buffer if alone or stream == "stdout" else sys.stderr.buffer)
 
 
-def _present(
+def present_part(
     client: Client,
     task_id: int,
     stream: Stream,

@@ -39,6 +39,7 @@ def application() -> App:
     lazy(app, "daemons:runner", "runner", "Run this machine's Runner in the foreground.")
     lazy(app, "state:app", "state", "Back up and restore what a Host keeps.")
     lazy(app, "tasks:app", "task", "Submit, follow and control tasks.")
+    lazy(app, "batches:app", "batch", "Look at and control all tasks of one submission.")
     lazy(app, "queue:queue", "queue", "List the tasks that wait, in order.")
     lazy(app, "doors:shell", "connect", "Open a shell in a running task.")
     lazy(app, "doors:forward", "forward", "Reach ports of a running task from here.")

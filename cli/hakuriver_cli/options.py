@@ -64,6 +64,19 @@ TaskIds = Annotated[
     list[int],
     Parameter(name="TASK_ID", converter=_each(parse_id), help="Ids of tasks; several may be given."),
 ]
+BatchIds = Annotated[
+    list[int],
+    Parameter(name="BATCH_ID", converter=_each(parse_id), help="Ids of batches; several may be given."),
+]
+BatchIdOption = Annotated[int, Parameter(name="BATCH_ID", converter=_one(parse_id), help="Id of the batch.")]
+TaskOrBatchIds = Annotated[
+    list[int],
+    Parameter(
+        name="TASK_ID",
+        converter=_each(parse_id),
+        help="Ids of tasks, or of batches for all their tasks; several may be given.",
+    ),
+]
 TaskIdOption = Annotated[int, Parameter(name="TASK_ID", converter=_one(parse_id), help="Id of the task.")]
 TaskOrVps = Annotated[str, Parameter(name="TASK", help="Id of the task, or id or name of the VPS.")]
 Size = Annotated[int | None, Parameter(converter=_one(parse_size), metavar="SIZE")]

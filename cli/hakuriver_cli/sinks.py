@@ -7,6 +7,9 @@ from typing import Any, BinaryIO, Protocol, TextIO
 
 from hakuriver.client.calls import LogPart, Stream
 
+_LONGEST_LINE = 1 << 16
+"""Of a log, in bytes: a longer one is printed in pieces."""
+
 
 class Sink(Protocol):
     """Takes the output of one stream of one task, part by part."""
@@ -32,12 +35,42 @@ class Raw:
         return
 
 
+class Prefixed:
+    """Each line once it is whole, after the number of its task; a long one in pieces."""
+
+    def __init__(self, out: BinaryIO, index: int) -> None:
+        self._out = out
+        self._prefix = f"[{index}] ".encode()
+        self._attempt: int | None = None
+        self._rest = b""
+
+    def take(self, part: LogPart) -> None:
+        if part.attempt != self._attempt:
+            self.end()
+            self._attempt = part.attempt
+        *lines, self._rest = (self._rest + part.data).split(b"\n")
+        self._write(lines)
+        if len(self._rest) > _LONGEST_LINE:
+            self.end()
+
+    def end(self) -> None:
+        if self._rest:
+            self._write([self._rest])
+        self._rest = b""
+
+    def _write(self, lines: list[bytes]) -> None:
+        self._out.write(b"".join(self._prefix + line + b"\n" for line in lines))
+        self._out.flush()
+
+
 class JsonLines:
     r"""One object for each line, once it is whole. Bytes that are no UTF-8 are written as `\xff`."""
 
-    def __init__(self, out: TextIO, task_id: int, stream: Stream) -> None:
+    def __init__(self, out: TextIO, task_id: int, stream: Stream, index: int | None = None) -> None:
+        """With `index`, each tells the number of its task in its batch."""
         self._out = out
         self._task_id = task_id
+        self._index = {} if index is None else {"index": index}
         self._stream = stream
         self._attempt: int | None = None
         self._rest = b""
@@ -61,7 +94,13 @@ class JsonLines:
         text = line.decode("utf-8", "backslashreplace")
         json_line(
             self._out,
-            {"task_id": str(self._task_id), "attempt": self._attempt, "stream": self._stream, "text": text},
+            {
+                "task_id": str(self._task_id),
+                **self._index,
+                "attempt": self._attempt,
+                "stream": self._stream,
+                "text": text,
+            },
         )
 
 

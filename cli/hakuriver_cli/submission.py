@@ -34,6 +34,7 @@ FLAGS = {
     "node_labels": "--node-label",
     "share_gpus": "--share-gpus",
     "count": "--count",
+    "max_running": "--max-running",
     "name": "--name",
     "container_name": "--container",
     "additional_mounts": "--mount",
@@ -172,6 +173,17 @@ class SubmitOptions:
             help="Tasks to make (of each target); each sees its number in HAKURIVER_TASK_INDEX.",
         ),
     ] = 1
+    sweep: Annotated[
+        bool,
+        Parameter(
+            group=PLACE,
+            help="Make one task for each combination of the spans in command and variables, such as 'span:{1..10}' or 'span:[a,b]'.",
+        ),
+    ] = False
+    max_running: Annotated[
+        int | None,
+        Parameter(group=PLACE, help="Of the tasks that this makes, so many run at a time at most."),
+    ] = None
     hold_for_node: Annotated[
         bool,
         Parameter(group=PLACE, help="Queue it even if no node that is known now can ever run it."),
@@ -279,6 +291,8 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
         "exclusive": options.exclusive,
         "preemptible": options.preemptible,
         "count": options.count,
+        "sweep": options.sweep,
+        "max_running": options.max_running,
         "name": options.name,
         "container_name": options.container,
         "privileged": options.privileged,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from hakuriver.errors import ConflictError, UsageError
+from hakuriver.errors import ConflictError, NotFoundError, UsageError
+from hakuriver.models.batches import BatchDetail
 from hakuriver.models.tasks import (
     Message,
     SubmitResponse,
@@ -18,9 +19,19 @@ from hakuriver.models.tasks import (
     TaskSummary,
 )
 from hakuriver.states import TaskState
+from hakuriver_cli import batch_views, batches
 from hakuriver_cli import task_views as views
 from hakuriver_cli.errors import report
-from hakuriver_cli.options import COMMON, Common, OptionalId, States, TaskIdOption, TaskIds, Watch
+from hakuriver_cli.options import (
+    COMMON,
+    Common,
+    OptionalId,
+    States,
+    TaskIdOption,
+    TaskIds,
+    TaskOrBatchIds,
+    Watch,
+)
 from hakuriver_cli.output import Format, Printer, View
 from hakuriver_cli.progress import Counter
 from hakuriver_cli.session import Session
@@ -31,7 +42,7 @@ if TYPE_CHECKING:
     from hakuriver.client import AsyncClient
 
 Name = TypeVar("Name", int, str)
-Shown = TypeVar("Shown", TaskDetail, TaskExplanation)
+Shown = TypeVar("Shown", TaskDetail, TaskExplanation, BatchDetail)
 
 app = new_app("task", "Submit, follow and control tasks.")
 lazy(app, "attach:run", "run", "Run a command and stay with it.")
@@ -60,7 +71,7 @@ def submit(
     ] = None,
     common: Common = COMMON,
 ) -> int:
-    """Queue a command, and print the ids of its tasks.
+    """Queue a command, and print the ids of its tasks; of a sweep, the id of its batch.
 
     With --wait the exit code is the task's own. Of several tasks it is 0 if all completed, else the first other
     code in the order of submission. A task that ended without an exit code (killed before it ran, lost) counts as 1.
@@ -69,10 +80,12 @@ def submit(
     session = Session(common, default=Format.NAME)
     request = request_of(options, command_line)
     made = session.client.submit(request)
-    session.printer.record(made, views.SUBMITTED)
+    session.printer.record(made, batch_views.SUBMITTED if request.sweep else views.SUBMITTED)
     refused = report_made(session, made)
     if not wait:
         return refused
+    if request.sweep:
+        return batches.wait_for_batch(session, session.client.batch(made.batch_id))[1] or refused
     return wait_for(session, made.task_ids, show=False) or refused
 
 
@@ -111,12 +124,17 @@ def ending(event: TaskEvent) -> str:
 
 
 def code_of(event: TaskEvent) -> int:
-    """The exit code that a task's end gives a command: its own; 1 when it has none and did not complete."""
-    if event.state is TaskState.COMPLETED:
+    """The exit code that a task's end gives a command."""
+    return exit_code_of(event.state, event.exit_code)
+
+
+def exit_code_of(state: TaskState, exit_code: int | None) -> int:
+    """Of a command, by how a task ended: its own; 1 when it has none and did not complete."""
+    if state is TaskState.COMPLETED:
         return 0
-    if event.exit_code is None or event.exit_code == 0:
+    if exit_code is None or exit_code == 0:
         return 1
-    return 128 - event.exit_code if event.exit_code < 0 else event.exit_code & 0xFF or 1
+    return 128 - exit_code if exit_code < 0 else exit_code & 0xFF or 1
 
 
 @app.command(name="list")
@@ -127,6 +145,9 @@ def list_tasks(
     owner: Annotated[str | None, Parameter(help="Only those of this user.")] = None,
     batch: Annotated[OptionalId, Parameter(help="Only those of this batch.")] = None,
     name: Annotated[str | None, Parameter(help="Only those of this name.")] = None,
+    each: Annotated[
+        bool, Parameter(name="--tasks", help="One line for each task, of batches of several too.")
+    ] = False,
     limit: Annotated[int, Parameter(name=("--limit", "-l"), help="How many to show; 0 is all.")] = 50,
     usage: Annotated[
         bool, Parameter(negative="", help="Show what each asked for, and what it used of that.")
@@ -134,7 +155,11 @@ def list_tasks(
     watch: Watch = False,
     common: Common = COMMON,
 ) -> int:
-    """List tasks, newest first."""
+    """List tasks, newest first.
+
+    Tables show those of a batch of several tasks in one line, with how many are in which state, unless --tasks or --batch
+    is given. With -o json and -o name each is told of.
+    """
     if limit < 0:
         raise UsageError(f"--limit {limit} is below zero", "give how many to show, or 0 for all")
     session, view = Session(common), views.USAGE if usage else views.TASKS
@@ -147,6 +172,8 @@ def list_tasks(
         "batch_id": batch,
         "name": name,
     }
+    if not (each or batch or usage) and session.printer.form in {Format.TABLE, Format.WIDE}:
+        return batches.show_list(session, batch_views.LINES, filters, limit, watch=watch)
     if watch:
         from hakuriver_cli.watch import first, watch_rows  # noqa: PLC0415  (loads the client for asyncio)
 
@@ -167,7 +194,7 @@ def status(task_ids: TaskIds, /, *, watch: Watch = False, common: Common = COMMO
     session = Session(common)
     if watch:
         return _watch_each(session, task_ids, lambda client, task_id: client.task(task_id), views.TASK)
-    return _show_each(session, task_ids, session.client.task, views.TASK)
+    return show_each(session, task_ids, session.client.task, views.TASK)
 
 
 @app.command
@@ -183,10 +210,10 @@ def explain(task_ids: TaskIds, /, *, watch: Watch = False, common: Common = COMM
         return _watch_each(
             session, task_ids, lambda client, task_id: client.explain(task_id), views.EXPLANATION, verdicts
         )
-    return _show_each(session, task_ids, session.client.explain, views.EXPLANATION, verdicts)
+    return show_each(session, task_ids, session.client.explain, views.EXPLANATION, verdicts)
 
 
-def _show_each(
+def show_each(
     session: Session,
     task_ids: list[int],
     ask: Callable[[int], Shown],
@@ -238,7 +265,7 @@ def _print_each(
 
 
 @app.command
-def wait(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+def wait(task_ids: TaskOrBatchIds, /, *, common: Common = COMMON) -> int:
     """Wait until tasks have ended, and exit with their code.
 
     Of several tasks the exit code is 0 if all completed, else the first other code in the order given. A task that
@@ -246,15 +273,27 @@ def wait(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
     """
     session = Session(common)
     known: list[int] = []
-    code = session.for_each(task_ids, lambda task_id: known.append(session.client.task(task_id).task_id))
-    return wait_for(session, known, show=True) or code
+    whole: list[BatchDetail] = []
+
+    def look(number: int) -> None:
+        try:
+            known.append(session.client.task(number).task_id)
+        except NotFoundError as error:
+            try:
+                whole.append(session.client.batch(number))
+            except NotFoundError:
+                raise error from None
+
+    code = session.for_each(task_ids, look)
+    codes = wait_for(session, known, show=True), batches.wait_for_all(session, whole), code
+    return next(filter(None, codes), 0)
 
 
 @app.command
-def kill(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+def kill(task_ids: TaskOrBatchIds, /, *, common: Common = COMMON) -> int:
     """End tasks, whatever they do: waiting, starting, running or paused."""
     session = Session(common)
-    return _act(session, task_ids, session.client.kill)
+    return _act(session, task_ids, batches.either(session.client.kill, session.client.kill_batch))
 
 
 @app.command
@@ -272,22 +311,22 @@ def resume(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
 
 
 @app.command
-def hold(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+def hold(task_ids: TaskOrBatchIds, /, *, common: Common = COMMON) -> int:
     """Keep waiting tasks from running until they are released."""
     session = Session(common)
-    return _act(session, task_ids, session.client.hold)
+    return _act(session, task_ids, batches.either(session.client.hold, session.client.hold_batch))
 
 
 @app.command
-def release(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
+def release(task_ids: TaskOrBatchIds, /, *, common: Common = COMMON) -> int:
     """Let held tasks wait for their turn again, in their old places."""
     session = Session(common)
-    return _act(session, task_ids, session.client.release)
+    return _act(session, task_ids, batches.either(session.client.release, session.client.release_batch))
 
 
 @app.command
 def reprioritize(
-    task_ids: TaskIds,
+    task_ids: TaskOrBatchIds,
     /,
     *,
     priority: Annotated[int, Parameter(help="The higher goes first; -1000 to 0, and up to 1000 for admins.")],
@@ -295,15 +334,23 @@ def reprioritize(
 ) -> int:
     """Give waiting tasks another place in the queue."""
     session = Session(common)
-    return _act(session, task_ids, lambda task_id: session.client.reprioritize(task_id, priority))
+    act = batches.either(
+        lambda task_id: session.client.reprioritize(task_id, priority),
+        lambda batch_id: session.client.reprioritize_batch(batch_id, priority),
+    )
+    return _act(session, task_ids, act)
 
 
 @app.command
-def retry(task_ids: TaskIds, /, *, common: Common = COMMON) -> int:
-    """Submit what ended tasks asked for once more, as new tasks; prints the new ids."""
+def retry(task_ids: TaskOrBatchIds, /, *, common: Common = COMMON) -> int:
+    """Submit what ended tasks asked for once more, as new tasks; prints the new ids.
+
+    Of a batch, those of its tasks that have not completed. Each keeps its number, and with it the values of a sweep.
+    """
     session = Session(common, default=Format.NAME)
     made: list[SubmitResponse] = []
-    code = session.for_each(task_ids, lambda task_id: made.append(session.client.retry(task_id)))
+    again = batches.either(session.client.retry, session.client.retry_batch)
+    code = session.for_each(task_ids, lambda number: made.append(again(number)))
     if made:
         session.printer.rows(made, views.SUBMITTED)
     return code

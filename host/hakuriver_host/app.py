@@ -19,6 +19,7 @@ from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError, InternalError, NotFoundError, UsageError
 from hakuriver.ids import IdGenerator
 from hakuriver_host.api.access import access_endpoints
+from hakuriver_host.api.batches import batch_endpoints
 from hakuriver_host.api.endpoint import Call, Endpoint, EndpointApp, error_response
 from hakuriver_host.api.environments import environment_endpoints
 from hakuriver_host.api.events import event_endpoints
@@ -36,6 +37,7 @@ from hakuriver_host.domain.order import NodeOrder
 from hakuriver_host.runners import RunnerClients
 from hakuriver_host.services import systemd
 from hakuriver_host.services.access import Access, Permission, load_secret
+from hakuriver_host.services.batches import Batches
 from hakuriver_host.services.core import Core, clock
 from hakuriver_host.services.dispatch import Dispatcher
 from hakuriver_host.services.doors import Doors
@@ -200,6 +202,7 @@ def _assemble(
     gateway = Gateway(keys, desk, network.host_bind_ip, network.host_ssh_proxy_port)
     endpoints = [
         *task_endpoints(tasks, submissions, Logs(core, nodes)),
+        *batch_endpoints(Batches(core, tasks, submissions)),
         *node_endpoints(nodes, monitor),
         *environment_endpoints(environments),
         *event_endpoints(core),

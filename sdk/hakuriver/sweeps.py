@@ -27,6 +27,7 @@ MOST_VALUES = 1_000_000
 """Of one span; what has more is a slip of the pen."""
 MOST_RUNS = 100_000_000
 _MOST_DIGITS = 30
+_TOLD = 10**18
 
 _SPAN = re.compile(r"\bspan(?:\.(?P<name>[A-Za-z_][A-Za-z0-9_]*))?:(?P<body>\{[^{}]*\}|\[[^\[\]]*\])")
 _LOOKS_LIKE = re.compile(r"\bspan(?:\.\w*)?:")
@@ -98,11 +99,24 @@ class Sweep:
                     f"the spans named {span.name} go together, and have {known} and {len(span.values)} values",
                     "give them equally many, or no common name",
                 )
-        if len(self) > MOST_RUNS:
-            raise UsageError(f"that makes {len(self):,} runs; {MOST_RUNS:,} are the most", "use fewer values")
+        self._number = prod(self._lengths.values())
+        if self._number > MOST_RUNS:
+            # A number of thousands of digits could not be told.
+            said = f"{self._number:,}" if self._number <= _TOLD else f"more than {_TOLD:,}"
+            raise UsageError(f"that makes {said} runs; {MOST_RUNS:,} are the most", "use fewer values")
 
     def __len__(self) -> int:
-        return prod(self._lengths.values())
+        return self._number
+
+    @property
+    def spans(self) -> int:
+        """How many there are."""
+        return sum(isinstance(part, Span) for parts in self._parts for part in parts)
+
+    @property
+    def longest(self) -> tuple[str, ...]:
+        """Each argument as long as it becomes in any run, though not all in the same."""
+        return tuple("".join(map(_longest, parts)) for parts in self._parts)
 
     def __getitem__(self, index: int) -> Run:
         if not 0 <= index < len(self):
@@ -135,6 +149,14 @@ def _parts(argument: str) -> list[str | Span]:
         parts += [_plain(argument[place : match.start()], argument), _span(match)]
         place = match.end()
     return [*parts, _plain(argument[place:], argument)]
+
+
+def _longest(part: str | Span) -> str:
+    """Numbers are longest at one of their ends."""
+    if isinstance(part, str):
+        return part
+    values = part.values
+    return max((values[0], values[-1]) if isinstance(values, Steps) else values, key=len)
 
 
 def _plain(text: str, argument: str) -> str:

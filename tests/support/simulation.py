@@ -6,6 +6,7 @@ It shares no code with the Runner; it does what the design says that a Runner do
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult
 from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver_host.db.rows import request_of
-from hakuriver_host.domain import reactor, waiting
+from hakuriver_host.domain import batches, reactor, waiting
 from hakuriver_host.domain.cpus import NumaCores
 from hakuriver_host.domain.gpus import Gpu
 from hakuriver_host.domain.model import Batch, Effects, Event, Node, Now, Registration, Task
@@ -318,6 +319,33 @@ class Simulation:
             self.commit(reactor.on_submit(self.cluster, [task]))
         return task_id
 
+    def submit_batch(self, number: int, running: int, *, retries: int = 0) -> list[int]:
+        """Tasks of one batch, of which so many may hold anything at a time."""
+        spec = SubmitRequest(command="x", count=number, max_running=running, max_retries=retries)
+        batch = Batch(self.next_id, "ada", self.now.wall, spec, "base", "1")
+        request = request_of(spec, None, batch_id=batch.batch_id)
+        tasks = [Task(self.next_id + index, batch, index, None, request) for index in range(number)]
+        self.next_id += number
+        self.waits[batch.batch_id] = ()
+        for task in tasks:
+            self.history[task.task_id] = []
+            self.durable[task.task_id] = copy.copy(task)
+        self.commit(reactor.on_submit(self.cluster, tasks))
+        return [task.task_id for task in tasks]
+
+    def kill_batch(self, batch_id: int) -> None:
+        waits, others = batches.live_of(self.cluster, batch_id)
+        self.commit(batches.on_kill_each(self.cluster, [*waits, *others], "ada", self.now))
+        assert not batches.live_of(self.cluster, batch_id)[0], "none of it waits any more"
+
+    def holding(self) -> Counter[int]:
+        """By batch with a quota, how many of its tasks hold anything."""
+        return Counter(
+            task.batch.batch_id
+            for task in self.cluster.tasks.values()
+            if task.request.quota is not None and task.state in HOLDING
+        )
+
     def move(self, task_id: int, decide: Callable[..., Effects], *arguments: object) -> None:
         """Holds, releases or reprioritizes what waits."""
         task = self.cluster.tasks.get(task_id)
@@ -326,7 +354,15 @@ class Simulation:
 
     def schedule(self, *, crash_before_commit: bool = False) -> None:
         cordoned = {name for name, node in self.cluster.nodes.items() if node.cordoned}
+        before = self.holding()
         effects = reactor.on_schedule(self.cluster, self.now)
+        for batch_id, number in self.holding().items():
+            quota = next(
+                task.request.quota for task in self.cluster.tasks.values() if task.batch.batch_id == batch_id
+            )
+            # What comes back with its node is held, however many were placed meanwhile.
+            assert quota is not None
+            assert number <= max(quota.running, before[batch_id]), "no more of a batch run than may"
         assert not {event.node for event in effects.events} & cordoned, "nothing is placed on a cordoned node"
         for event in effects.events:
             if event.state is TaskState.ASSIGNING:

@@ -57,6 +57,10 @@ class Call:
         return parse_id(self.path["task_id"])
 
     @property
+    def batch_id(self) -> int:
+        return parse_id(self.path["batch_id"])
+
+    @property
     def idempotency_key(self) -> str | None:
         key = self.headers.get("idempotency-key")
         if key is not None and not 1 <= len(key) <= 255:  # noqa: PLR2004

@@ -111,7 +111,8 @@ def task_endpoints(tasks: Tasks, submissions: Submissions, logs: Logs) -> list[E
             before=query.cursor,
             limit=query.limit,
         )
-        return _page(await tasks.list(wanted, call.principal), query.limit)
+        found = await tasks.list(wanted, call.principal)
+        return page(found, found[-1].task_id if len(found) == query.limit else None)
 
     async def explain(call: Call) -> TaskExplanation:
         return await tasks.explain(call.task_id)
@@ -250,9 +251,10 @@ def task_endpoints(tasks: Tasks, submissions: Submissions, logs: Logs) -> list[E
     ]
 
 
-def _page(found: Sequence[TaskSummary], limit: int) -> Response:
-    content = b"[" + b",".join(task.model_dump_json().encode() for task in found) + b"]"
-    headers = {"X-Next-Cursor": str(found[-1].task_id)} if len(found) == limit else {}
+def page(found: Sequence[BaseModel], last: int | None) -> Response:
+    """A part of a list; `last` is where the next one begins, none where there is none."""
+    content = b"[" + b",".join(each.model_dump_json().encode() for each in found) + b"]"
+    headers = {} if last is None else {"X-Next-Cursor": str(last)}
     return Response(content, media_type="application/json", headers=headers)
 
 

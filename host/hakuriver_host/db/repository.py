@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Engine, func
+from sqlalchemy import Engine, Select, case, func
+from sqlalchemy import select as alchemy_select
 from sqlmodel import Session, SQLModel, col, select
 
 from hakuriver.states import FINAL, TaskState
@@ -48,6 +49,20 @@ class TaskFilter:
     before: int | None = None
     """Ids below this one: the page after it."""
     limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How the tasks of a batch are, of those that were asked for."""
+
+    batch_id: int
+    counts: dict[TaskState, int]
+    first: int
+    """The lowest id among them."""
+    started_at: float | None
+    """When the first started, in Unix seconds."""
+    completed_at: float | None
+    """When the last of those that have ended did."""
 
 
 @dataclass(slots=True)
@@ -131,21 +146,57 @@ class Repository:
 
     def tasks(self, wanted: TaskFilter) -> list[tuple[TaskRow, Batch]]:
         """Newest first."""
-        query = select(TaskRow).order_by(col(TaskRow.task_id).desc()).limit(wanted.limit)
-        if wanted.states:
-            query = query.where(col(TaskRow.state).in_([state.value for state in wanted.states]))
-        for column, value in (
-            (TaskRow.node, wanted.node),
-            (TaskRow.owner, wanted.owner),
-            (TaskRow.batch_id, wanted.batch_id),
-            (TaskRow.name, wanted.name),
-            (TaskRow.task_type, wanted.task_type),
-        ):
-            if value is not None:
-                query = query.where(col(column) == value)
+        query = _matching(select(TaskRow), wanted).order_by(col(TaskRow.task_id).desc()).limit(wanted.limit)
         if wanted.before is not None:
             query = query.where(col(TaskRow.task_id) < wanted.before)
-        found = self._all(TaskRow, query)
+        return self._with_batches(self._all(TaskRow, query))
+
+    def tallies(self, wanted: TaskFilter, at_least: int = 1) -> list[Tally]:
+        """By batch, newest first, how those of its tasks are that match; batches of which so many do. `wanted.before` is
+        of batches here.
+
+        One statement, which walks the index of batches and stops when it has enough of them.
+        """
+        batch_id, state = col(TaskRow.batch_id), col(TaskRow.state)
+        columns: list[Any] = [
+            batch_id,
+            func.min(TaskRow.task_id),
+            func.min(TaskRow.started_at),
+            func.max(TaskRow.completed_at),
+            *(func.sum(case((state == each.value, 1), else_=0)) for each in TaskState),
+        ]
+        query = _matching(alchemy_select(*columns), wanted).group_by(batch_id).order_by(batch_id.desc())
+        if wanted.before is not None:
+            query = query.where(batch_id < wanted.before)
+        if at_least > 1:
+            query = query.having(func.count() >= at_least)
+        with self._engine.connect() as connection:
+            found = connection.execute(query.limit(wanted.limit)).all()
+        return [
+            Tally(
+                batch_id=row[0],
+                counts={
+                    state: int(number) for state, number in zip(TaskState, row[4:], strict=True) if number
+                },
+                first=row[1],
+                started_at=rows.seconds(row[2]),
+                completed_at=rows.seconds(row[3]),
+            )
+            for row in found
+        ]
+
+    def failures(self, batch_id: int, limit: int) -> list[tuple[TaskRow, Batch]]:
+        """The first tasks of a batch that have ended and not completed."""
+        query = select(TaskRow).where(*_failed(batch_id)).order_by(col(TaskRow.task_id)).limit(limit)
+        return self._with_batches(self._all(TaskRow, query))
+
+    def failed_places(self, batch_id: int) -> list[tuple[int, str | None]]:
+        """Number and target of all tasks of a batch that have ended and not completed, by number."""
+        query = select(TaskRow.index, TaskRow.target).where(*_failed(batch_id)).order_by(col(TaskRow.index))
+        with Session(self._engine) as session:
+            return [(index, target) for index, target in session.exec(query)]
+
+    def _with_batches(self, found: Sequence[TaskRow]) -> list[tuple[TaskRow, Batch]]:
         batches = self.batches({row.batch_id for row in found})
         return [(row, batches[row.batch_id]) for row in found]
 
@@ -167,6 +218,11 @@ class Repository:
         lasting = [batch_id for batch_id in missing if found[batch_id].spec.task_type != "vps"]
         self._batches = {**room, **{batch_id: found[batch_id] for batch_id in lasting[:_CACHED_BATCHES]}}
         return found
+
+    def batch(self, batch_id: int) -> Batch | None:
+        with Session(self._engine) as session:
+            row = session.get(BatchRow, batch_id)
+        return None if row is None else rows.batch_of(row)
 
     def batch_by_key(self, owner: str, key: str) -> BatchRow | None:
         with Session(self._engine) as session:
@@ -194,6 +250,11 @@ class Repository:
         if batch_id is not None:
             query = query.where(EventRow.batch_id == batch_id)
         return self._rows(EventRow, query)
+
+    def last_event(self) -> int:
+        """Number of the last event on the record; 0 before the first."""
+        with Session(self._engine) as session:
+            return session.exec(select(func.max(EventRow.sequence))).one() or 0
 
     def final_counts(self, since_id: int) -> dict[str, int]:
         """Final tasks by state, of those with ids from `since_id` on."""
@@ -241,6 +302,27 @@ class Repository:
         with Session(self._engine) as session:
             row = session.get(MetaRow, key)
         return row.value if row else None
+
+
+def _matching(query: Select[Any], wanted: TaskFilter) -> Select[Any]:
+    """The query, of tasks that match; `before` and `limit` are for the caller."""
+    if wanted.states:
+        query = query.where(col(TaskRow.state).in_([state.value for state in wanted.states]))
+    for column, value in (
+        (TaskRow.node, wanted.node),
+        (TaskRow.owner, wanted.owner),
+        (TaskRow.batch_id, wanted.batch_id),
+        (TaskRow.name, wanted.name),
+        (TaskRow.task_type, wanted.task_type),
+    ):
+        if value is not None:
+            query = query.where(col(column) == value)
+    return query
+
+
+def _failed(batch_id: int) -> tuple[Any, Any]:
+    ends = [state.value for state in FINAL if state is not TaskState.COMPLETED]
+    return col(TaskRow.batch_id) == batch_id, col(TaskRow.state).in_(ends)
 
 
 def _chunks(ids: Collection[int]) -> Iterator[Sequence[int]]:

@@ -25,6 +25,7 @@ from hakuriver_host.domain.model import (
     Batch,
     Event,
     Node,
+    Quota,
     Request,
     Task,
     numa_cores,
@@ -52,9 +53,13 @@ def seconds(value: int | None) -> float | None:
 
 
 def request_of(
-    spec: SubmitRequest, target_text: str | None, excluded: frozenset[str] = frozenset()
+    spec: SubmitRequest,
+    target_text: str | None,
+    excluded: frozenset[str] = frozenset(),
+    *,
+    batch_id: int | None = None,
 ) -> Request:
-    """What a task of this submission asks for at this target."""
+    """What a task of this submission asks for at this target; of its batch's quota nothing, where that has no id yet."""
     target = parse_target(target_text) if target_text else None
     in_container = spec.container_name != NO_CONTAINER
     amounts = {CORES: spec.required_cores, MEMORY: spec.required_memory_bytes or 0}
@@ -80,6 +85,7 @@ def request_of(
         avoided=frozenset(spec.not_nodes),
         labels=tuple(sorted(map(parse_selector, spec.node_labels), key=str)),
         excluded=excluded,
+        quota=Quota(batch_id, spec.max_running) if batch_id and spec.max_running else None,
     )
 
 
@@ -162,7 +168,7 @@ def task_of(row: TaskRow, batch: Batch) -> Task:
         batch=batch,
         index=row.index,
         target=row.target,
-        request=request_of(batch.spec, row.target, excluded),
+        request=request_of(batch.spec, row.target, excluded, batch_id=batch.batch_id),
         state=TaskState(row.state),
         attempt=row.attempt,
         node=row.node,

@@ -69,6 +69,8 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
         self._owners: dict[str, Counter[str]] = {}
         """What each user holds on all nodes, by name, GPUs and tasks too."""
+        self._batches: Counter[int] = Counter()
+        """How many tasks hold anything, of batches that have a quota."""
         self.changed: set[str] = set()
         """Nodes whose holdings or capacity changed since `NodeOrder` last looked."""
 
@@ -84,6 +86,8 @@ class Ledger:
         account.whole += held.request.exclusive
         if held.request.preemptible:
             account.preemptible.update({**dict(held.amounts), TASKS: 1})
+        if held.request.quota is not None:
+            self._batches[held.request.quota.batch_id] += 1
         self._owners.setdefault(held.owner, Counter()).update(_of_owner(held))
         for gpu in held.gpus:
             account.gpus.setdefault(gpu.uuid, []).append(task_id)
@@ -98,6 +102,10 @@ class Ledger:
         self._owners[held.owner].subtract(_of_owner(held))
         if not self._owners[held.owner][TASKS]:
             del self._owners[held.owner]
+        if (quota := held.request.quota) is not None:
+            self._batches[quota.batch_id] -= 1
+            if not self._batches[quota.batch_id]:
+                del self._batches[quota.batch_id]
         for name, amount in held.amounts:
             account.held[name] -= amount
         account.whole -= held.request.exclusive
@@ -132,6 +140,10 @@ class Ledger:
     def of_owner(self, owner: str) -> Mapping[str, int]:
         """What a user holds, by name; `GPUS` and `TASKS` too."""
         return self._owners.get(owner, _NO_AMOUNTS)
+
+    def of_batch(self, batch_id: int) -> int:
+        """How many tasks of a batch hold anything; known of those that have a quota."""
+        return self._batches[batch_id]
 
     def free(self, node: str, capacity: Mapping[str, int], name: str) -> int:
         """What is left of `capacity`; below zero where a returning node runs more than it has."""

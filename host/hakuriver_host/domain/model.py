@@ -60,6 +60,14 @@ class AttemptKey(NamedTuple):
     attempt: int
 
 
+class Quota(NamedTuple):
+    """What the tasks of one batch may hold together."""
+
+    batch_id: int
+    running: int
+    """How many of them may hold anything at the same time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What one task needs of one node. Equal requests are placed alike, so the queue groups by them."""
@@ -87,6 +95,8 @@ class Request:
     """What its node's labels are to be; sorted."""
     excluded: frozenset[str] = frozenset()
     """Nodes that refused the task."""
+    quota: Quota | None = None
+    """Of its batch, where that has one: so its tasks form a group of their own, which hides no others when it is full."""
 
     def amount(self, name: str) -> int:
         return next((amount for key, amount in self.amounts if key == name), 0)
@@ -309,6 +319,17 @@ class Effects:
     """Tasks whose reason changed: told to followers, not written."""
     schedule: bool = False
     """There may be something to place."""
+
+    def add(self, other: Effects) -> None:
+        """What another decision causes, after this one."""
+        self.tasks |= other.tasks
+        self.events += other.events
+        self.batches |= other.batches
+        self.nodes |= other.nodes
+        self.removed |= other.removed
+        self.wake |= other.wake
+        self.progress += other.progress
+        self.schedule = self.schedule or other.schedule
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,7 +234,10 @@ def explain(
     """For each node, why the task is not placed there."""
     known, turns = {node.name: node for node in nodes}, turns or first_come(ledger)
     kept = _kept(claim, known, ledger, clock or Clock()) if _goes_before(claim, task) else None
-    fits = "fits, once it is in line" if task.aside else FITS
+    limited = turns.over_limit(task)
+    fits = f"has room, but {limited}" if limited else FITS
+    if task.aside:
+        fits = "fits, once it is in line"
     verdicts = []
     for node in sorted(known.values(), key=lambda node: node.name):
         never = impossible(node, task.request)

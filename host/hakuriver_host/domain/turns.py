@@ -178,7 +178,10 @@ class Turns:
         self._standings.pop(owner, None)
 
     def over_limit(self, task: Task, node: Node | None = None) -> str:
-        """Why its owner may not hold it now (on this node); empty when they may."""
+        """Why it may not be held now (on this node), whatever room there is; empty when it may."""
+        quota = task.request.quota
+        if quota is not None and (running := self._ledger.of_batch(quota.batch_id)) >= quota.running:
+            return f"{running} of its batch run, and no more than {quota.running} may at a time"
         return self._limits.reached(task.request, task.batch.owner, self._ledger.of_owner, node)
 
     def shares(self) -> dict[str, float]:

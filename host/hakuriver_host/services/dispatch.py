@@ -18,6 +18,7 @@ from hakuriver.errors import HakuRiverError, UnreachableError
 from hakuriver.models.runner import AttemptId, AttemptSpec
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.model import Node, Task
+from hakuriver_host.domain.runs import run_of, variables_of
 from hakuriver_host.services.core import Core
 from hakuriver_host.services.nodes import Nodes
 from hakuriver_host.services.paths import log_path
@@ -161,6 +162,7 @@ _VPS_SHELL = "/bin/sh"
 def _spec(task: Task) -> AttemptSpec:
     """What the Runner needs to run the task's present attempt."""
     batch, spec = task.batch, task.batch.spec
+    run = run_of(spec, task.index)
     return AttemptSpec(
         task_id=task.task_id,
         attempt=task.attempt,
@@ -171,9 +173,9 @@ def _spec(task: Task) -> AttemptSpec:
         run=task.run,
         engine="docker" if task.request.engine == "docker" else "process",
         # Of a VPS these are keys, which come with each connection.
-        command=spec.command if spec.task_type == "command" else _VPS_SHELL,
-        arguments=spec.arguments,
-        env_vars=spec.env_vars,
+        command=run.command if spec.task_type == "command" else _VPS_SHELL,
+        arguments=run.arguments,
+        env_vars=variables_of(run, task.index),
         # One that has the node for itself may use all of it.
         cores=0 if spec.exclusive else spec.required_cores,
         cpus=list(task.cpus),

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.model import Batch, Event, Request, Task
 from hakuriver_host.domain.placement import impossible, nearest_to
+from hakuriver_host.domain.runs import runs_of
 from hakuriver_host.domain.waiting import awaited, watching
 from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.bus import Notice
@@ -60,11 +61,23 @@ _AT_ONCE = 500
 _VERSION_CACHE_SECONDS = 1.0
 _LOOKS = 3
 
+Place = tuple[int, str | None]
+"""A task's number in its batch, and its target."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Pinned:
     version: str
     read_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Tasks that are made once more, each with its number in its batch and its target."""
+
+    of: int
+    """The task or batch, by its id."""
+    places: Sequence[Place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +101,13 @@ class Submissions:
         self._under_way: dict[tuple[str, str], _UnderWay] = {}
 
     async def submit(
-        self, request: SubmitRequest, principal: Principal, key: str | None = None
+        self,
+        request: SubmitRequest,
+        principal: Principal,
+        key: str | None = None,
+        again: Again | None = None,
     ) -> SubmitResponse:
-        """Makes the tasks. When this returns they are durable.
+        """Makes the tasks, or those of an earlier submission that are named. When this returns they are durable.
 
         Raises:
             UsageError: what was asked for is malformed in a way that only shows here.
@@ -101,8 +118,10 @@ class Submissions:
 
         """
         if key is None:
-            return await self._make(request, principal, None, "")
-        digest = hashlib.sha256(request.model_dump_json(exclude_defaults=True).encode()).hexdigest()
+            return await self._make(request, principal, None, "", again)
+        # What is made once more may be less the second time that it is asked for.
+        what = f"again {again.of}" if again else request.model_dump_json(exclude_defaults=True)
+        digest = hashlib.sha256(what.encode()).hexdigest()
         waiting = self._under_way.get((principal.name, key))
         if waiting is not None:
             _check_same(waiting.digest, digest)
@@ -110,7 +129,7 @@ class Submissions:
         future: asyncio.Future[SubmitResponse] = asyncio.get_running_loop().create_future()
         self._under_way[principal.name, key] = _UnderWay(digest, future)
         try:
-            answer = await self._submit(request, principal, key, digest)
+            answer = await self._submit(request, principal, key, digest, again)
         except BaseException as error:
             future.set_exception(error)
             future.exception()
@@ -122,7 +141,7 @@ class Submissions:
             del self._under_way[principal.name, key]
 
     async def _submit(
-        self, request: SubmitRequest, principal: Principal, key: str, digest: str
+        self, request: SubmitRequest, principal: Principal, key: str, digest: str, again: Again | None
     ) -> SubmitResponse:
         """Makes them, unless the key is on the record.
 
@@ -130,7 +149,7 @@ class Submissions:
         fail when it is there, so the usual case pays no read.
         """
         try:
-            return await self._make(request, principal, key, digest)
+            return await self._make(request, principal, key, digest, again)
         except HakuRiverError:
             first = await asyncio.to_thread(self._core.repository.batch_by_key, principal.name, key)
             if first is None:
@@ -138,30 +157,42 @@ class Submissions:
             return await self._first_answer(first, digest)
 
     async def _make(
-        self, request: SubmitRequest, principal: Principal, key: str | None, digest: str
+        self,
+        request: SubmitRequest,
+        principal: Principal,
+        key: str | None,
+        digest: str,
+        again: Again | None = None,
     ) -> SubmitResponse:
         _check(request)
         check_priority(request.priority, principal)
         spec = self._resolved(request)
         if spec.task_type == "vps":
             with self._naming(spec, principal):
-                return await self._make_resolved(request, spec, principal, key, digest)
-        return await self._make_resolved(request, spec, principal, key, digest)
+                return await self._make_resolved(request, spec, principal, key, digest, again)
+        return await self._make_resolved(request, spec, principal, key, digest, again)
 
     async def _make_resolved(
-        self, request: SubmitRequest, spec: SubmitRequest, principal: Principal, key: str | None, digest: str
+        self,
+        request: SubmitRequest,
+        spec: SubmitRequest,
+        principal: Principal,
+        key: str | None,
+        digest: str,
+        again: Again | None,
     ) -> SubmitResponse:
         if unknown := sorted(set(spec.not_nodes) - self._core.cluster.nodes.keys()):
             raise NotFoundError(f"there is no node named {', '.join(unknown)}", "see `hakuriver node list`")
-        wanted = _targets(request)
+        wanted = [*dict.fromkeys(target for _, target in again.places)] if again else _targets(request)
         self._check_limits(spec, wanted, principal.name)
         targets, failed = self._sort_targets(spec, wanted)
+        places = _places(spec, targets, again)
         with contextlib.ExitStack() as watched:
             waits = await self._waits(spec, principal, watched)
-            watched.enter_context(self._coming_in(principal.name, len(targets) * spec.count))
+            watched.enter_context(self._coming_in(principal.name, len(places)))
             batch = await self._batch(spec, principal)
             batch.after = waits
-            tasks = await self._make_tasks(batch, targets)
+            tasks = await self._make_tasks(batch, places)
             return await self._record(batch, tasks, failed, key, digest)
 
     async def _record(
@@ -398,18 +429,20 @@ class Submissions:
             raise ConflictError(f"task {left[0]} changes just now", "try again in a moment")
         return going
 
-    async def _make_tasks(self, batch: Batch, targets: list[str | None]) -> list[Task]:
+    async def _make_tasks(self, batch: Batch, places: Sequence[Place]) -> list[Task]:
         tasks: list[Task] = []
         spec = batch.spec
         not_before = spec.not_before.timestamp() if spec.not_before else None
-        for target in targets:
-            request = rows.request_of(spec, target)
-            for _ in range(spec.count):
-                task = Task(self._core.ids.next(), batch, len(tasks), target, request)
-                task.priority, task.held = spec.priority, spec.hold
-                task.not_before = not_before
-                tasks.append(task)
-                await _let_others_in(len(tasks))
+        requests = {
+            target: rows.request_of(spec, target, batch_id=batch.batch_id)
+            for target in {target for _, target in places}
+        }
+        for index, target in places:
+            task = Task(self._core.ids.next(), batch, index, target, requests[target])
+            task.priority, task.held = spec.priority, spec.hold
+            task.not_before = not_before
+            tasks.append(task)
+            await _let_others_in(len(tasks))
         return tasks
 
 
@@ -438,6 +471,28 @@ async def _let_others_in(done: int) -> None:
         await asyncio.sleep(0)
 
 
+def _places(spec: SubmitRequest, targets: Sequence[str | None], again: Again | None) -> list[Place]:
+    """The tasks to be made, without those for targets that can never be served."""
+    if again is not None:
+        good = set(targets)
+        return [place for place in again.places if place[1] in good]
+    number = runs_of(spec) if spec.sweep else spec.count
+    return [*enumerate(target for target in targets for _ in range(number))]
+
+
+def _check_sweep(request: SubmitRequest) -> None:
+    if request.count != 1:
+        raise UsageError(
+            f"{request.count} tasks are asked for, and a sweep makes one for each combination of its values",
+            "leave the count out",
+        )
+    if len(request.targets) > 1:
+        raise UsageError(
+            "a sweep goes to one target at most", "leave the targets out: the Host spreads it over the nodes"
+        )
+    runs_of(request)
+
+
 def _check(request: SubmitRequest) -> None:
     if request.task_type == "vps":
         _check_vps(request)
@@ -452,6 +507,8 @@ def _check(request: SubmitRequest) -> None:
             f"{', '.join(reserved)} cannot be set: the Runner tells it to every task",
             "use another name for a variable of your own",
         )
+    if request.sweep:
+        _check_sweep(request)
     size = (
         len(request.command)
         + sum(map(len, request.arguments))
@@ -493,6 +550,8 @@ def _check_vps(request: SubmitRequest) -> None:
         raise UsageError(
             "one submission makes one VPS", "submit it again for another; give one --target at most"
         )
+    if request.sweep or request.max_running:
+        raise UsageError("a VPS is one task alone", "submit a command, for a sweep or several tasks")
     if request.arguments:
         raise UsageError("a VPS takes no arguments", "log in to it, and run there what is to run")
     if request.max_retries:

@@ -19,6 +19,7 @@ from hakuriver.models.tasks import (
     Message,
     NodeVerdict,
     QueuedTask,
+    SubmitRequest,
     SubmitResponse,
     TaskDetail,
     TaskExplanation,
@@ -36,11 +37,12 @@ from hakuriver_host.domain.backfill import Clock, clock_of
 from hakuriver_host.domain.cluster import turns_of
 from hakuriver_host.domain.forecast import forecast
 from hakuriver_host.domain.model import Batch, Effects, Group, Task
+from hakuriver_host.domain.runs import run_of
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core, event_of_row, moment, optional_moment
 from hakuriver_host.services.nodes import RUNNING, Nodes, used_so_far
 from hakuriver_host.services.paths import log_path
-from hakuriver_host.services.submit import Submissions, check_priority
+from hakuriver_host.services.submit import Again, Submissions, check_priority
 
 _RECORD_SECONDS = 5.0
 """How long a kill waits until it is on the record; the writer goes on trying."""
@@ -51,6 +53,7 @@ _FORECAST_SECONDS = 1.0
 _FORESEEN = 200
 """Tasks in line whose start is foreseen, at most."""
 _LOOK_SECONDS = 1.0
+_LIST = "list them with `hakuriver task list`"
 _PAST = {"pause": "paused", "resume": "resumed", "hold": "held", "release": "released"}
 
 
@@ -75,6 +78,21 @@ def _check_done(task: Task, action: str, answer: ActionResponse) -> None:
             )
 
 
+def anew(spec: SubmitRequest, principal: Principal) -> SubmitRequest:
+    """What is submitted for a task that is made once more: at once, and no sooner than the caller may have it."""
+    priority = spec.priority if principal.is_admin else min(0, spec.priority)
+    return spec.model_copy(
+        update={
+            "targets": [],
+            "count": 1,
+            "hold": False,
+            "not_before": None,
+            "after": [],
+            "priority": priority,
+        }
+    )
+
+
 class Tasks:
     def __init__(self, core: Core, nodes: Nodes, submissions: Submissions) -> None:
         self._core = core
@@ -88,19 +106,25 @@ class Tasks:
     async def list(self, wanted: TaskFilter, principal: Principal) -> Sequence[TaskSummary]:
         """Newest first; why each waits included."""
         found = await asyncio.to_thread(self._core.repository.tasks, wanted)
+        return self.summaries(found, principal)
+
+    def summaries(
+        self, found: Sequence[tuple[TaskRow, Batch]], principal: Principal
+    ) -> Sequence[TaskSummary]:
+        """Rows as lists show them."""
         reasons: dict[Group, str] = {}
         return [self._summary(row, batch, principal, reasons) for row, batch in found]
 
     async def detail(self, task_id: int, principal: Principal) -> TaskDetail:
         row, batch = await self._find(task_id)
         history = await asyncio.to_thread(self._core.repository.events, 0, task_id=task_id)
-        spec = batch.spec
+        spec, run = batch.spec, run_of(batch.spec, row.index)
         mine = principal.is_admin or principal.name == row.owner
         target = parse_target(row.target) if row.target else None
         return TaskDetail(
             **self._summary(row, batch, principal, {}).model_dump(),
-            index=row.index,
-            env_vars=spec.env_vars if mine else {},
+            env_vars=run.env_vars if mine else {},
+            sweep_values=list(run.values) if mine else [],
             privileged=bool(spec.privileged),
             additional_mounts=spec.additional_mounts or [],
             working_dir=spec.working_dir,
@@ -342,7 +366,7 @@ class Tasks:
         _check_done(task, action, await runner.act(action, [wanted]))
 
     async def retry(self, task_id: int, principal: Principal, key: str | None) -> SubmitResponse:
-        """Submits the same again, as a new task.
+        """Submits the same again, as a new task with the same number in its batch.
 
         Raises:
             ConflictError: it is not final.
@@ -352,17 +376,8 @@ class Tasks:
         principal.check_owns(row.owner, f"task {task_id}")
         if TaskState(row.state) not in FINAL:
             raise ConflictError(f"task {task_id} is {row.state}", "kill it first, or wait for its end")
-        again = batch.spec.model_copy(
-            update={
-                "targets": [row.target] if row.target else [],
-                "count": 1,
-                "hold": False,
-                "not_before": None,
-                "after": [],
-                "priority": batch.spec.priority if principal.is_admin else min(0, batch.spec.priority),
-            }
-        )
-        return await self._submissions.submit(again, principal, key)
+        again = Again(task_id, [(row.index, row.target)])
+        return await self._submissions.submit(anew(batch.spec, principal), principal, key, again)
 
     async def owned_row(self, task_id: int, principal: Principal) -> TaskRow:
         """The task's row, for its owner or an admin."""
@@ -382,26 +397,29 @@ class Tasks:
     async def _find(self, task_id: int) -> tuple[TaskRow, Batch]:
         found = await asyncio.to_thread(self._core.repository.task, task_id)
         if found is None:
-            raise NotFoundError(f"there is no task {task_id}", "list them with `hakuriver task list`")
+            batch = await asyncio.to_thread(self._core.repository.batch, task_id)
+            hint = f"it is a batch: `hakuriver batch status {task_id}`" if batch else _LIST
+            raise NotFoundError(f"there is no task {task_id}", hint)
         return found
 
     def _summary(
         self, row: TaskRow, batch: Batch, principal: Principal, reasons: dict[Group, str]
     ) -> TaskSummary:
-        spec = batch.spec
+        spec, run = batch.spec, run_of(batch.spec, row.index)
         mine = principal.is_admin or principal.name == row.owner
         live = self._core.cluster.tasks.get(row.task_id)
         target = parse_target(row.target) if row.target else None
         return TaskSummary(
             task_id=row.task_id,
             batch_id=row.batch_id,
+            index=row.index,
             task_type=spec.task_type,
             name=row.name,
             owner=row.owner,
             status=TaskState(row.state),
             attempt=row.attempt,
-            command=spec.command if spec.task_type == "command" else "",  # Of a VPS these are keys.
-            arguments=spec.arguments if mine else [],
+            command=run.command if spec.task_type == "command" else "",  # Of a VPS these are keys.
+            arguments=run.arguments if mine else [],
             container_name=spec.container_name,
             required_cores=spec.required_cores,
             required_memory_bytes=spec.required_memory_bytes,

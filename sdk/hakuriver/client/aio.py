@@ -15,10 +15,11 @@ import httpx
 
 from hakuriver.client import calls, wire
 from hakuriver.client.streams import Cursor, EventCursor, LogCursor
-from hakuriver.client.waiting import Waiting
+from hakuriver.client.waiting import BatchWaiting, Waiting
 from hakuriver.config import Settings
 from hakuriver.errors import UnreachableError
 from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
+from hakuriver.models.batches import BatchDetail, BatchList, BatchSummary
 from hakuriver.models.environments import PackResult, VersionInfo
 from hakuriver.models.nodes import (
     ClusterStatus,
@@ -169,6 +170,65 @@ class AsyncClient:
         """Submits what a task that has ended asked for once more, as a new task; with a key, as `submit`."""
         return await self._send(calls.retry(task_id, idempotency_key or uuid4().hex))
 
+    async def batches(
+        self,
+        *,
+        status: Iterable[str] = (),
+        node: str | None = None,
+        owner: str | None = None,
+        batch_id: int | None = None,
+        name: str | None = None,
+        min_tasks: int | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> BatchList:
+        """One page of batches, newest first, with how those of their tasks are that match."""
+        return await self._send(
+            calls.batches(
+                status=status,
+                node=node,
+                owner=owner,
+                batch_id=batch_id,
+                name=name,
+                min_tasks=min_tasks,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
+
+    async def iter_batches(self, *, page: int = 200, **filters: Any) -> AsyncGenerator[BatchSummary]:
+        """All batches that match, newest first, fetched page by page as they are read."""
+        cursor: str | None = None
+        while True:
+            found = await self.batches(limit=page, cursor=cursor, **filters)
+            for batch in found.batches:
+                yield batch
+            cursor = found.next_cursor
+            if cursor is None:
+                return
+
+    async def batch(self, batch_id: int) -> BatchDetail:
+        return await self._send(calls.batch(batch_id))
+
+    async def kill_batch(self, batch_id: int) -> Message:
+        """Ends all tasks of a batch that have not ended."""
+        return await self._send(calls.kill_batch(batch_id))
+
+    async def hold_batch(self, batch_id: int) -> Message:
+        """Keeps the tasks of a batch that wait from being placed, until they are released."""
+        return await self._send(calls.hold_batch(batch_id))
+
+    async def release_batch(self, batch_id: int) -> Message:
+        return await self._send(calls.release_batch(batch_id))
+
+    async def reprioritize_batch(self, batch_id: int, priority: int) -> Message:
+        """Gives the tasks of a batch that wait another place in the queue."""
+        return await self._send(calls.reprioritize_batch(batch_id, PriorityRequest(priority=priority)))
+
+    async def retry_batch(self, batch_id: int, *, idempotency_key: str | None = None) -> SubmitResponse:
+        """Submits the tasks of a batch that have ended and not completed again, as a new batch with the same numbers."""
+        return await self._send(calls.retry_batch(batch_id, idempotency_key or uuid4().hex))
+
     async def log(
         self,
         task_id: int,
@@ -252,6 +312,22 @@ class AsyncClient:
                         if waiting.take(event):
                             break
         return waiting.results()
+
+    async def wait_batch(self, batch_id: int, *, told: Callable[[int], None] | None = None) -> BatchDetail:
+        """Waits until all tasks of a batch have ended, and gives how they did. Follows, polls nothing.
+
+        `told` is called with how many have ended so far.
+        """
+        waiting = BatchWaiting(told)
+        while True:
+            detail = await self.batch(batch_id)
+            cursor = waiting.next_cursor(detail)
+            if cursor is None:
+                return detail
+            async with aclosing(self._stream(cursor)) as changes:
+                async for event in changes:
+                    if waiting.take(event):
+                        break
 
     async def nodes(self) -> list[NodeInfo]:
         return await self._send(calls.nodes())

@@ -23,6 +23,7 @@ from hakuriver.models.access import (
     UserInfo,
     WhoAmI,
 )
+from hakuriver.models.batches import BatchDetail, BatchList, BatchSummary
 from hakuriver.models.environments import (
     EnvironmentClone,
     EnvironmentContainer,
@@ -209,6 +210,55 @@ def retry(task_id: int, idempotency_key: str) -> Call[SubmitResponse]:
     return Call(
         "POST",
         f"/api/retry/{task_id}",
+        _model(SubmitResponse),
+        headers={IDEMPOTENCY_HEADER: idempotency_key},
+        repeatable=True,
+    )
+
+
+def batches(
+    *,
+    status: Iterable[str] = (),
+    node: str | None = None,
+    owner: str | None = None,
+    batch_id: int | None = None,
+    name: str | None = None,
+    min_tasks: int | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[BatchList]:
+    wanted = tuple(("status", str(state)) for state in status)
+    others = _params(
+        node=node, owner=owner, batch_id=batch_id, name=name, min_tasks=min_tasks, limit=limit, cursor=cursor
+    )
+    return Call("GET", "/api/batches", _batch_list, params=wanted + others, repeatable=True)
+
+
+def batch(batch_id: int) -> Call[BatchDetail]:
+    return _get(f"/api/batches/{batch_id}", BatchDetail)
+
+
+def kill_batch(batch_id: int) -> Call[Message]:
+    return Call("POST", f"/api/batches/{batch_id}/kill", _model(Message), repeatable=True)
+
+
+def hold_batch(batch_id: int) -> Call[Message]:
+    return Call("POST", f"/api/batches/{batch_id}/hold", _model(Message), repeatable=True)
+
+
+def release_batch(batch_id: int) -> Call[Message]:
+    return Call("POST", f"/api/batches/{batch_id}/release", _model(Message))
+
+
+def reprioritize_batch(batch_id: int, request: PriorityRequest) -> Call[Message]:
+    path = f"/api/batches/{batch_id}/priority"
+    return Call("POST", path, _model(Message), body=_body(request), repeatable=True)
+
+
+def retry_batch(batch_id: int, idempotency_key: str) -> Call[SubmitResponse]:
+    return Call(
+        "POST",
+        f"/api/batches/{batch_id}/retry",
         _model(SubmitResponse),
         headers={IDEMPOTENCY_HEADER: idempotency_key},
         repeatable=True,
@@ -513,6 +563,11 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 def _task_list(answer: Answer) -> TaskList:
     found = read_json(list[TaskSummary], answer.content)
     return TaskList(tasks=found, next_cursor=answer.headers.get(CURSOR_HEADER) or None)
+
+
+def _batch_list(answer: Answer) -> BatchList:
+    found = read_json(list[BatchSummary], answer.content)
+    return BatchList(batches=found, next_cursor=answer.headers.get(CURSOR_HEADER) or None)
 
 
 def _log_part(offset: int) -> Callable[[Answer], LogPart]:

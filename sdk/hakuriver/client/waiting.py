@@ -1,4 +1,4 @@
-"""Waiting for tasks to end, as a plan without input or output: which stream to follow next, and what is known so far.
+"""Waiting for tasks or a batch to end, as a plan without input or output: which stream to follow next, and what is known so far.
 
 Several tasks of one batch are followed by one stream; a single one by its own. History comes first in each stream,
 so nothing is missed whatever the moment at which waiting begins.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from hakuriver.client.streams import EventCursor
+from hakuriver.models.batches import BatchDetail
 from hakuriver.models.tasks import TaskDetail, TaskEvent
 from hakuriver.states import FINAL
 
@@ -56,6 +57,37 @@ class Waiting:
     def _tell(self) -> None:
         if self._told is not None:
             self._told(len(self.ended))
+
+
+class BatchWaiting:
+    """Counts the ends of a batch's tasks. `told` is called with how many have ended so far.
+
+    Only what happens after the tasks were counted is followed, however many ended before.
+    """
+
+    def __init__(self, told: Callable[[int], None] | None = None) -> None:
+        self._told = told
+        self._before = self._live = 0
+        self._ended: set[int] = set()
+
+    def next_cursor(self, detail: BatchDetail) -> EventCursor | None:
+        """How to go on, given how the batch is now; none when all have ended."""
+        self._before, self._live, self._ended = detail.ended, detail.total - detail.ended, set()
+        self._tell()
+        return EventCursor(detail.last_event, batch_id=detail.batch_id) if self._live else None
+
+    def take(self, event: TaskEvent) -> bool:
+        """Notes an event; true when it is time to count again. What ended while they were counted may be among both."""
+        if event.state in FINAL:
+            self._ended.add(event.task_id)
+        else:
+            self._ended.discard(event.task_id)
+        self._tell()
+        return len(self._ended) >= self._live
+
+    def _tell(self) -> None:
+        if self._told is not None:
+            self._told(self._before + len(self._ended))
 
 
 def _last_event(detail: TaskDetail) -> TaskEvent:

@@ -44,6 +44,8 @@ RESERVED_VARIABLES = frozenset(
         "HAKURIVER_ATTEMPT",
         "HAKURIVER_BATCH_ID",
         "HAKURIVER_TASK_INDEX",
+        "HAKURIVER_SWEEP_INDEX",
+        "HAKURIVER_SWEEP_COUNT",
         "HAKURIVER_NODE",
         "HAKURIVER_LOCAL_TEMP_DIR",
         "HAKURIVER_SHARED_DIR",
@@ -197,6 +199,11 @@ class SubmitRequest(StrictModel):
     """`KEY=VALUE`, `KEY!=VALUE` or `KEY`: what labels the node must have that runs it, all of these."""
     count: int = Field(default=1, ge=1, le=MAX_COUNT)
     """How many tasks to make for each target (or without one); each sees its number in `HAKURIVER_TASK_INDEX`."""
+    sweep: bool = False
+    """The command, its arguments and values of its variables hold spans, such as `span:{1..10}`: makes one task for each
+    combination of their values, which sees its number in `HAKURIVER_SWEEP_INDEX` too."""
+    max_running: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    """How many of its tasks may hold anything at the same time."""
     name: Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f]*$")] | None = None
     """What to call the batch in lists; for people only."""
     container_name: EnvironmentName | None = None
@@ -287,6 +294,8 @@ class TaskSummary(PeerModel):
 
     task_id: TaskId
     batch_id: TaskId
+    index: int = 0
+    """Its number in the batch."""
     task_type: str
     name: str | None = None
     owner: str
@@ -329,9 +338,9 @@ class TaskSummary(PeerModel):
 class TaskDetail(TaskSummary):
     """All that is known of a task."""
 
-    index: int = 0
-    """Its number in the batch."""
     env_vars: dict[str, str] = {}
+    sweep_values: list[str] = []
+    """Of a task of a sweep: the values of its spans, in their order."""
     privileged: bool = False
     additional_mounts: list[str] = []
     working_dir: str | None = None

@@ -79,7 +79,7 @@ def test_the_history_of_what_was_asked_for_and_used(commands: Commands, host: Fa
     for cell in ("79%", "4.0G", "1.2G (30%)", "63%", "10.2G", "3.4Wh"):
         assert cell in first
         assert cell not in second or cell == "4.0G"
-    wide = commands("task", "list", "-o", "wide").out
+    wide = commands("task", "list", "--tasks", "-o", "wide").out
     assert "1.2G (30%)" in wide
     assert commands("task", "list", "-o", "json").json[0]["usage"]["cpu_seconds"] == 190
 

@@ -110,7 +110,9 @@ def test_a_change_is_printed_and_ctrl_c_ends_it(
 
 
 WATCHED: dict[tuple[str, ...], tuple[str, Answer]] = {
-    ("task", "list"): ("/api/tasks", [detail()]),
+    ("task", "list"): ("/api/batches", []),
+    ("batch", "list"): ("/api/batches", []),
+    ("task", "list", "--tasks"): ("/api/tasks", [detail()]),
     ("task", "list", "--usage"): ("/api/tasks", [detail()]),
     ("task", "status", "11"): ("/api/status/11", detail()),
     ("task", "explain", "11"): (

@@ -67,6 +67,16 @@ class ClusterMachine(RuleBasedStateMachine):
         wanted = [each for each in wanted if awaited(self.sim.cluster, each.task_id)]
         self.sim.submit(cores, 0, None, priority=priority, hold=hold, not_before=when, after=wanted)
 
+    @rule(number=st.integers(2, 5), running=st.integers(1, 3), retries=st.integers(0, 1))
+    def submit_batch(self, number: int, running: int, retries: int) -> None:
+        self.sim.submit_batch(number, running, retries=retries)
+
+    @precondition(lambda self: self.sim.waits)
+    @rule(index=indices)
+    def kill_batch(self, index: int) -> None:
+        ids = sorted(self.sim.waits)
+        self.sim.kill_batch(ids[index % len(ids)])
+
     @precondition(lambda self: self.sim.history)
     @rule(
         index=indices,
@@ -263,6 +273,7 @@ class ClusterMachine(RuleBasedStateMachine):
             )
             assert cluster.ledger.held(name, "cores") == held
             assert set(node.to_start) <= holding
+        assert cluster.ledger._batches == self.sim.holding()
 
     @invariant()
     def a_gpu_is_used_by_one_alone(self) -> None:

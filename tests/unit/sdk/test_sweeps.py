@@ -89,6 +89,7 @@ def test_nothing_is_held_of_what_is_large() -> None:
         (["x", "span.a:[1"], "'span.a:[1' is not a span"),
         (["span.a:[1,2]", "span.a:[1,2,3]"], "the spans named a go together, and have 2 and 3 values"),
         (["span:{1..1000000}"] * 2, "that makes 1,000,000,000,000 runs"),
+        (["span:{1..1000000}"] * 4, "that makes more than 1,000,000,000,000,000,000 runs"),
     ],
 )
 def test_what_is_no_sweep(arguments: list[str], said: str) -> None:
