@@ -23,6 +23,8 @@ T = TypeVar("T", bound="BaseModel")
 NOTHING = "-"
 _ENDLESS = 100_000
 """Columns of output that is no terminal: nothing is cut for want of room."""
+_NAMES = {name.lower(): name for name in ("ID", "URL", "UID", "GID", "CPU", "GPU", "GPUs")}
+"""Words that are written in a way of their own."""
 
 
 class Format(StrEnum):
@@ -143,8 +145,7 @@ class Printer:
 
 
 def _label(title: str) -> str:
-    words = title.capitalize().split()
-    return " ".join(word.upper() if word.lower() in {"id", "url", "uid", "gid"} else word for word in words)
+    return " ".join(_NAMES.get(word.lower(), word) for word in title.capitalize().split())
 
 
 def printable(text: str) -> str:
