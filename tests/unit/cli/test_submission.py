@@ -29,7 +29,7 @@ def test_every_option_reaches_the_request(commands: Commands, host: FakeHost) ->
     words = (
         "task submit --target n1 --target n2:0::1,2 --cores 4 --memory 4Gi --env A=1 --env B=x=y --container torch"
         " --privileged --mount /data:/data:ro --workdir /shared --user 1000:100 --network host --shm-size 1G"
-        " --time-limit 1h30m --count 3 --name sweep --retries 2 --retry-on oom --retry-on 75 --retry-delay 10s --hold-for-node"
+        " --time-limit 1h30m --count 3 --max-running 2 --name sweep --retries 2 --retry-on oom --retry-on 75 --retry-delay 10s --hold-for-node"
         " --priority -5 --hold --not-before 2030-01-01T00:00+01:00 --after 11 --after 12:any"
         " -- python -c code"
     )
@@ -42,6 +42,7 @@ def test_every_option_reaches_the_request(commands: Commands, host: FakeHost) ->
         "required_memory_bytes": 4 * 2**30,
         "targets": ["n1", "n2:0::1,2"],
         "count": 3,
+        "max_running": 2,
         "name": "sweep",
         "container_name": "torch",
         "privileged": True,

@@ -9,7 +9,7 @@ import pytest
 
 from hakuriver.client import calls
 from hakuriver.errors import InternalError, UsageError
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.tasks import PriorityRequest, SubmitRequest
 from unit.sdk.wire_samples import detail
 
 
@@ -55,6 +55,9 @@ def test_a_part_of_a_log_says_where_to_read_on() -> None:
         (calls.remove_user("a/b"), "DELETE", "/api/users/a%2Fb"),
         (calls.revoke_token("t"), "DELETE", "/api/tokens/t"),
         (calls.whoami(), "GET", "/api/whoami"),
+        (calls.batch(5), "GET", "/api/batches/5"),
+        (calls.batches(min_tasks=2), "GET", "/api/batches"),
+        (calls.release_batch(5), "POST", "/api/batches/5/release"),
         (calls.remove_node("n 1", force=True), "DELETE", "/api/nodes/n%201"),
     ],
 )
@@ -68,6 +71,19 @@ def test_calls_that_change_tasks_once_however_often_they_come_may_be_said_again(
     assert (kill.method, kill.path, kill.repeatable) == ("POST", "/api/kill/5", True)
     assert (retry.method, retry.path, retry.repeatable) == ("POST", "/api/retry/5", True)
     assert retry.headers == {"Idempotency-Key": "key"}
+
+
+def test_calls_that_change_batches_once_however_often_they_come_may_be_said_again() -> None:
+    again = calls.retry_batch(5, "key")
+    assert again.headers == {"Idempotency-Key": "key"}
+    said = {
+        "kill": calls.kill_batch(5),
+        "hold": calls.hold_batch(5),
+        "priority": calls.reprioritize_batch(5, PriorityRequest(priority=-1)),
+        "retry": again,
+    }
+    for what, call in said.items():
+        assert (call.method, call.path, call.repeatable) == ("POST", f"/api/batches/5/{what}", True)
 
 
 def test_what_a_node_is_to_do_may_be_said_again() -> None:

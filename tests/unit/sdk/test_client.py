@@ -27,7 +27,7 @@ from hakuriver.errors import (
 from hakuriver.models.tasks import Message, TaskEvent
 from hakuriver.states import TaskState
 from hakuriver.version import VERSION_HEADER, __version__
-from unit.sdk.wire_samples import detail, event, made, sse_event, sse_log, stream
+from unit.sdk.wire_samples import batch, detail, event, made, sse_event, sse_log, stream
 
 URL = "http://host:8000"
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -339,6 +339,28 @@ def test_waiting_for_a_batch_uses_one_stream_and_keeps_the_order(kind: Kind) -> 
     assert list(kind(host).call("wait", [11, 12], told=told.append)) == [11, 12]
     assert told == [0, 0, 1, 2]
     assert host.asked[1].url.params["batch_id"] == "10"
+
+
+def test_waiting_for_a_whole_batch_follows_what_happens_after_it_was_counted(kind: Kind) -> None:
+    """One that ends while they are counted is told of twice, so they are counted again."""
+    running, completed, failed = TaskState.RUNNING, TaskState.COMPLETED, TaskState.FAILED
+    host = Script(
+        ok(batch({running: 2, completed: 1}, last_event=7)),
+        stream(
+            sse_event(event(8, TaskState.LOST, task_id=12)),
+            sse_event(event(9, TaskState.PENDING, task_id=12)),
+            sse_event(event(10, completed, task_id=11)),
+            sse_event(event(11, failed, task_id=13)),
+        ),
+        ok(batch({running: 1, completed: 2}, last_event=11)),
+        stream(sse_event(event(12, failed, task_id=12))),
+        ok(batch({failed: 1, completed: 2})),
+    )
+    told: list[int] = []
+    assert kind(host).call("wait_batch", 10, told=told.append).counts == {failed: 1, completed: 2}
+    assert told == [1, 2, 1, 2, 3, 2, 3, 3]
+    streams = [request.url.params for request in host.asked if request.url.path == "/api/events"]
+    assert [(each["batch_id"], each["since"]) for each in streams] == [("10", "7"), ("10", "11")]
 
 
 def test_waiting_for_what_has_ended_asks_for_no_stream(kind: Kind) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
+from hakuriver.models.batches import BatchDetail
 from hakuriver.models.tasks import LogChunk, SubmitResponse, TaskDetail, TaskEvent
 from hakuriver.states import TaskState
 
@@ -64,6 +65,22 @@ def detail(
         stdout_path=f"task_outputs/{task_id}.out",
         stderr_path=f"task_errors/{task_id}.err",
         history=[event(3, status, task_id=task_id, batch_id=batch_id, exit_code=exit_code)],
+    )
+
+
+def batch(counts: dict[TaskState, int], *failures: TaskDetail, last_event: int = 0) -> BatchDetail:
+    return BatchDetail(
+        batch_id=10,
+        name="tune",
+        owner="ada",
+        task_type="command",
+        sweep=True,
+        command="echo",
+        arguments=["span:{1..3}"],
+        counts=counts,
+        submitted_at=START,
+        failures=list(failures),
+        last_event=last_event,
     )
 
 
