@@ -68,7 +68,8 @@ def reservation(wanted: Request, node: Node, ledger: Ledger, clock: Clock) -> Re
     taken |= {uuid: key.task_id for uuid, key in node.leaving.items() if uuid in would_do}
     at = clock.now
     for end, task_id, request in _by_end(ledger.holders(node.name), clock):
-        if _fits(wanted, free, len(would_do) - len(taken)):
+        # All that ends at the same time leaves its room beside it.
+        if end > at and _fits(wanted, free, len(would_do) - len(taken)):
             break
         if end == _NEVER:
             return None

@@ -141,6 +141,15 @@ def test_a_reservation_for_gpus() -> None:
     )
 
 
+def test_all_that_ends_at_the_time_of_a_reservation_leaves_room_beside_it() -> None:
+    where, ledger = node("a", 16), Ledger()
+    for number in (1, 2):
+        ledger.hold("a", number, task(number, "ada", 8).request)
+    found = reservation(task(9, "ada", 6).request, where, ledger, Clock(0.0, lambda _: 100.0))
+    assert found is not None
+    assert (found.at, found.spare["cores"]) == (100.0, 10)
+
+
 STREAM = st.lists(
     st.tuples(
         st.integers(1, 8),
