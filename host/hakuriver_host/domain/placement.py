@@ -188,7 +188,7 @@ def place(
             outcome.blocked.add(group)
             hopeless.add(task.request)
             if claim is None or not (claims or kept_out):
-                claim = _claim_for(task, nodes.values(), ledger) or claim
+                claim = _claim_for(task, nodes.values(), ledger, clock) or claim
                 kept = _kept(claim, nodes, ledger, clock)
             continue
         node, task.gpus = chosen
@@ -395,17 +395,21 @@ def _is_worth_waiting_for(node: Node, request: Request) -> bool:
     return _may_run(node, request) and has_well(node.gpus, request.gpus)
 
 
-def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger) -> Claim | None:
-    """The node to keep room on: of those that could run it, the one with the most GPUs for it free, then cores."""
+def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger, clock: Clock) -> Claim | None:
+    """The node to keep room on: of those that could run it, the one that is known to have room for it soonest; where that
+    is known of none, the one with the most GPUs for it free, then cores.
+    """
     able = [node for node in nodes if _is_worth_waiting_for(node, task.request)]
     if not able:
         return None
 
-    def rank(node: Node) -> tuple[int, int, str]:
+    def rank(node: Node) -> tuple[float, int, int, str]:
+        reserved = reservation(task.request, node, ledger, clock)
         would_do = suitable(node.gpus, task.request.gpus) if task.request.gpus else []
         taken = _taken(node, ledger) if would_do else {}
         gpus = sum(gpu.is_free(taken) for gpu in would_do)
-        return -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
+        soonest = reserved.at if reserved else math.inf
+        return soonest, -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
 
     return Claim(task, min(able, key=rank).name, task.request)
 

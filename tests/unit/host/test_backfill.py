@@ -150,6 +150,30 @@ def test_all_that_ends_at_the_time_of_a_reservation_leaves_room_beside_it() -> N
     assert (found.at, found.spare["cores"]) == (100.0, 10)
 
 
+def test_room_is_kept_where_it_is_free_soonest() -> None:
+    lab = Lab([node("a", 16), node("b", 16)])
+    lab.submit("ada", 2 * HOUR, 10, limit=2 * HOUR)
+    lab.submit("ada", HOUR, 14, limit=HOUR)
+    lab.play()
+    large = lab.submit("ada", HOUR, 12)
+    lab.play()
+    assert lab.claim is not None
+    assert lab.claim.node == "b", "though more is free on the other"
+    while large.task_id not in lab.began:
+        lab.wait()
+    assert lab.began[large.task_id] == HOUR
+
+
+def test_room_is_kept_where_most_is_free_if_no_end_is_known() -> None:
+    lab = Lab([node("a", 16), node("b", 16)])
+    lab.submit("ada", HOUR, 14)
+    lab.submit("ada", HOUR, 10)
+    lab.submit("ada", HOUR, 12)
+    lab.play()
+    assert lab.claim is not None
+    assert lab.claim.node == "b"
+
+
 STREAM = st.lists(
     st.tuples(
         st.integers(1, 8),
