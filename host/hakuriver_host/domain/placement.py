@@ -4,7 +4,8 @@
 gaps stay for large tasks). The first task that must wait for room claims a node, and what comes later in the
 queue takes nothing there that it needs: small tasks cannot keep a large one waiting for ever. Where it waits for
 a GPU alone, its cores and memory are set aside, and others use the rest; and what is over by the time when it can start
-at the latest (see `backfill`) may have its room meanwhile. The claim holds until the task is placed
+at the latest (see `backfill`) may have its room meanwhile. While room is kept, the shorter go first (see
+`Turns.meanwhile`). The claim holds until the task is placed
 or that node can no longer run it.
 """
 
@@ -25,7 +26,7 @@ from hakuriver_host.domain.ledger import Ledger
 from hakuriver_host.domain.model import CORES, Group, Node, Request, Task, quantity
 from hakuriver_host.domain.order import FullestFirst
 from hakuriver_host.domain.queue import Queue
-from hakuriver_host.domain.turns import Turns, first_come
+from hakuriver_host.domain.turns import Turn, Turns, first_come
 
 FITS = "fits: it is placed in the next round"
 AT_ONCE = 100
@@ -165,7 +166,13 @@ def place(
     outcome, hopeless = Round(blocked=set(blocked)), Hopeless()
     kept = _kept(claim, nodes, ledger, clock)
     groups = [group for group in queue.groups() if group not in blocked]
-    heap = [(turns.of(task), index) for index, group in enumerate(groups) if (task := queue.first(group))]
+
+    def turn_of(task: Task) -> Turn:
+        if claim is None or claim.task is task:
+            return turns.of(task)
+        return turns.meanwhile(task, queue.owners)
+
+    heap = [(turn_of(task), index) for index, group in enumerate(groups) if (task := queue.first(group))]
     heapq.heapify(heap)
     while heap and len(outcome.placed) < AT_ONCE:
         turn, index = heapq.heappop(heap)
@@ -173,8 +180,8 @@ def place(
         task = queue.first(group)
         if task is None:
             continue
-        if (now := turns.of(task)) > turn:
-            # Its owner has been given something since.
+        if (now := turn_of(task)) > turn:
+            # Its owner has been given something since, or room is kept for another since.
             heapq.heappush(heap, (now, index))
             continue
         claims, kept_out = claim is not None and claim.task is task, _goes_before(claim, task)
@@ -204,7 +211,7 @@ def place(
             kept.forget()
         outcome.placed.append((task, node))
         if following := queue.first(group):
-            heapq.heappush(heap, (turns.of(following), index))
+            heapq.heappush(heap, (turn_of(following), index))
     outcome.more = outcome.more or bool(heap)
     if claim is not None and turns.over_limit(claim.task):
         # Its owner has been given something else meanwhile. Room that may not be used is not kept.
