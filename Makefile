@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo local test check bench setup setup-deploy setup-dev system engine lock clean
+.PHONY: help demo local test check bench simulate setup setup-deploy setup-dev system engine lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/make \1\t\2/' | expand -t 18
@@ -29,6 +29,10 @@ check: setup-dev ## Lint, types, imports and unit tests, in under a minute
 
 bench: system setup-dev engine ## Measure against the figures that the design promises
 	@$(BIN)/python -m bench $(BENCH)
+
+simulate: setup ## Replay workloads on FIFO, EASY backfill and HakuRiver; TRACE=file.swf NODES= CORES= JOBS= LOADS= SEEDS=
+	@$(BIN)/python -m bench.simulation $(TRACE) $(foreach option,NODES CORES JOBS LOADS SEEDS,\
+		$(if $($(option)),--$(shell echo $(option) | tr A-Z a-z) $($(option)))) $(SIMULATE)
 
 setup: ## Make the virtual environment that running needs
 	@scripts/setup-venv requirements/runtime.txt

@@ -67,7 +67,8 @@ def reservation(wanted: Request, node: Node, ledger: Ledger, clock: Clock) -> Re
     """When the node has room for it at the latest; none when that is not known."""
     room, at = Room(node, ledger), clock.now
     for end, task_id in _by_end(ledger.holders(node.name), clock):
-        if room.fits(wanted):
+        # All that ends at the same time leaves its room beside it.
+        if end > at and room.fits(wanted):
             break
         if end == _NEVER:
             return None

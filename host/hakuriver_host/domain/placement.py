@@ -4,7 +4,8 @@
 gaps stay for large tasks), or on the emptiest where they are to spread. The first task that must wait for room claims a node, and what comes later in the
 queue takes nothing there that it needs: small tasks cannot keep a large one waiting for ever. Where it waits for
 a GPU alone, its cores and memory are set aside, and others use the rest; and what is over by the time when it can start
-at the latest (see `backfill`) may have its room meanwhile. The claim holds until the task is placed
+at the latest (see `backfill`) may have its room meanwhile. While room is kept, the shorter go first (see
+`Turns.meanwhile`). The claim holds until the task is placed
 or that node can no longer run it.
 """
 
@@ -26,7 +27,7 @@ from hakuriver_host.domain.ledger import Ledger, holding
 from hakuriver_host.domain.model import CORES, TASKS, Group, Node, Request, Task, quantity
 from hakuriver_host.domain.order import NodeOrder
 from hakuriver_host.domain.queue import Queue
-from hakuriver_host.domain.turns import Turns, first_come
+from hakuriver_host.domain.turns import Turn, Turns, first_come
 
 FITS = "fits: it is placed in the next round"
 AT_ONCE = 100
@@ -62,8 +63,12 @@ class Hopeless:
     def __init__(self) -> None:
         self._least: list[Request] = []
 
-    def add(self, request: Request) -> None:
-        """One that asks for amounts alone; others say little about the rest."""
+    def add(self, request: Request, kept_out_by: Claim | None) -> None:
+        """One that asks for amounts alone; others say little about the rest, as does one that was kept out since nobody
+        knows of which NUMA node it takes cores.
+        """
+        if kept_out_by is not None and kept_out_by.request.numa is not None:
+            return
         if request.gpus or request.node or request.numa is not None or request.privileged or request.mounts:
             return
         if request.labels or request.exclusive:
@@ -174,7 +179,13 @@ def place(
     outcome, hopeless = Round(blocked=set(blocked)), Hopeless()
     kept = _kept(claim, nodes, ledger, clock)
     groups = [group for group in queue.groups() if group not in blocked]
-    heap = [(turns.of(task), index) for index, group in enumerate(groups) if (task := queue.first(group))]
+
+    def turn_of(task: Task) -> Turn:
+        if claim is None or claim.task is task:
+            return turns.of(task)
+        return turns.meanwhile(task, queue.owners)
+
+    heap = [(turn_of(task), index) for index, group in enumerate(groups) if (task := queue.first(group))]
     heapq.heapify(heap)
     while heap and len(outcome.placed) < AT_ONCE:
         turn, index = heapq.heappop(heap)
@@ -182,8 +193,8 @@ def place(
         task = queue.first(group)
         if task is None:
             continue
-        if (now := turns.of(task)) > turn:
-            # Its owner has been given something since.
+        if (now := turn_of(task)) > turn:
+            # Its owner has been given something since, or room is kept for another since.
             heapq.heappush(heap, (now, index))
             continue
         claims, kept_out = claim is not None and claim.task is task, _goes_before(claim, task)
@@ -195,10 +206,9 @@ def place(
         chosen = _choose(task, nodes, ledger, order, kept if kept_out else None, turns)
         if chosen is None:
             outcome.blocked.add(group)
-            if kept is None or kept.claim.request.numa is None or not kept_out:
-                hopeless.add(task.request)
+            hopeless.add(task.request, claim if kept_out else None)
             if claim is None or not (claims or kept_out):
-                claim = _claim_for(task, nodes.values(), ledger, turns) or claim
+                claim = _claim_for(task, nodes.values(), ledger, turns, clock) or claim
                 kept = _kept(claim, nodes, ledger, clock)
             continue
         node, task.gpus = chosen
@@ -215,7 +225,7 @@ def place(
             kept.forget()
         outcome.placed.append((task, node))
         if following := queue.first(group):
-            heapq.heappush(heap, (turns.of(following), index))
+            heapq.heappush(heap, (turn_of(following), index))
     outcome.more = outcome.more or bool(heap)
     if claim is not None and turns.over_limit(claim.task, nodes.get(claim.node)):
         # Its owner has been given something else meanwhile. Room that may not be used is not kept.
@@ -434,21 +444,25 @@ def _is_worth_waiting_for(node: Node, request: Request) -> bool:
     return may_run(node, request) and has_well(node.gpus, request.gpus)
 
 
-def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger, turns: Turns) -> Claim | None:
-    """The node to keep room on: of those that could run it, the one with the most GPUs for it free, then cores."""
+def _claim_for(task: Task, nodes: Iterable[Node], ledger: Ledger, turns: Turns, clock: Clock) -> Claim | None:
+    """The node to keep room on: of those that could run it, the one that is known to have room for it soonest; where that
+    is known of none, the one with the most GPUs for it free, then cores.
+    """
     able = [node for node in nodes if _is_worth_waiting_for(node, task.request)]
     if task.request.exclusive:
         able = [node for node in able if not turns.over_limit(task, node)]
     if not able:
         return None
 
-    def rank(node: Node) -> tuple[bool, int, int, str]:
+    def rank(node: Node) -> tuple[bool, float, int, int, str]:
+        reserved = reservation(task.request, node, ledger, clock)
         gpus = 0
         if task.request.gpus is not None:
             taken = ledger.taken(node, task.request.gpus)
             gpus = sum(gpu.is_free(taken) for gpu in suitable(node.gpus, task.request.gpus))
         never_empty = task.request.exclusive and _stays(node, ledger)
-        return never_empty, -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
+        soonest = reserved.at if reserved else math.inf
+        return never_empty, soonest, -gpus, -ledger.free(node.name, node.capacity, CORES), node.name
 
     return Claim(task, min(able, key=rank).name, task.request)
 

@@ -105,6 +105,10 @@ class Queue:
     def groups(self) -> list[Group]:
         return list(self._groups)
 
+    def owners(self) -> set[str]:
+        """Those who have something in line."""
+        return {group.owner for group in self.groups() if self.first(group)}
+
     def first(self, group: Group) -> Task | None:
         """The first in line of one group."""
         ranks = self._groups.get(group)

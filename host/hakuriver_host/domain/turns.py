@@ -8,8 +8,9 @@ time users who always have something waiting get equal parts, or parts as their 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -25,6 +26,10 @@ class Turn(NamedTuple):
     """Its priority, negated."""
     yields: bool
     """It is preemptible: what is not comes first."""
+    had_more: bool
+    """While room is kept: its owner stands above the mean of those who wait. Else all are alike."""
+    length: float
+    """While room is kept: its time limit. Else all are alike."""
     standing: float
     """Of its owner: what they hold and held, by their weight."""
     task_id: int
@@ -156,6 +161,8 @@ class Turns:
         self._shares, self._limits, self._ledger, self._nodes = shares, limits, ledger, nodes
         self._standings: dict[str, float] = {}
         """Those that have been asked for."""
+        self._mean: float | None = None
+        """Of the standings of those who wait, once it has been asked for."""
 
     @cached_property
     def _totals(self) -> Mapping[str, int]:
@@ -167,11 +174,27 @@ class Turns:
         return totals
 
     def of(self, task: Task) -> Turn:
-        owner = task.batch.owner
+        yields, standing = task.request.preemptible, self._standing(task.batch.owner)
+        return Turn(-task.priority, yields, False, 0.0, standing, task.task_id)
+
+    def meanwhile(self, task: Task, owners: Callable[[], Collection[str]]) -> Turn:
+        """Its place while room is kept for another, behind which it may run: those who had less than the mean of the
+        `owners` that wait go first, and among these, as among the others, who is over sooner. So short tasks need not wait
+        for the ends of long ones, and nobody gets more than they are due by having short ones.
+        """
+        if self._mean is None:
+            known = owners()
+            self._mean = sum(map(self._standing, known)) / max(1, len(known))
+        standing = self._standing(task.batch.owner)
+        length = math.inf if task.request.limit is None else task.request.limit
+        yields, had_more = task.request.preemptible, standing > self._mean
+        return Turn(-task.priority, yields, had_more, length, standing, task.task_id)
+
+    def _standing(self, owner: str) -> float:
         standing = self._standings.get(owner)
         if standing is None:
             standing = self._standings[owner] = self._shares.standing(owner, self._share(owner))
-        return Turn(-task.priority, task.request.preemptible, standing, task.task_id)
+        return standing
 
     def has_more(self, owner: str) -> None:
         """The owner has been given something."""

@@ -15,6 +15,7 @@ from hakuriver_host.domain.gpus import Gpu
 from hakuriver_host.domain.ledger import Ledger, holding
 from hakuriver_host.domain.model import Batch, Now, Task
 from hakuriver_host.domain.placement import waiting_reason
+from hakuriver_host.domain.turns import Shares
 from unit.host.test_placement import node
 from unit.host.test_turns import Lab, task
 
@@ -141,6 +142,82 @@ def test_a_reservation_for_gpus() -> None:
         reservation(wanted, where, ledger, Clock(0.0, lambda task_id: 100.0 if task_id == 2 else None))
         is None
     )
+
+
+def test_all_that_ends_at_the_time_of_a_reservation_leaves_room_beside_it() -> None:
+    where, ledger = node("a", 16), Ledger()
+    for number in (1, 2):
+        ledger.hold("a", number, holding(task(number, "ada", 8), where))
+    found = reservation(task(9, "ada", 6).request, where, ledger, Clock(0.0, lambda _: 100.0))
+    assert found is not None
+    assert (found.at, found.spare["cores"]) == (100.0, 10)
+
+
+def test_room_is_kept_where_it_is_free_soonest() -> None:
+    lab = Lab([node("a", 16), node("b", 16)])
+    lab.submit("ada", 2 * HOUR, 10, limit=2 * HOUR)
+    lab.submit("ada", HOUR, 14, limit=HOUR)
+    lab.play()
+    large = lab.submit("ada", HOUR, 12)
+    lab.play()
+    assert lab.claim is not None
+    assert lab.claim.node == "b", "though more is free on the other"
+    while large.task_id not in lab.began:
+        lab.wait()
+    assert lab.began[large.task_id] == HOUR
+
+
+def test_room_is_kept_where_most_is_free_if_no_end_is_known() -> None:
+    lab = Lab([node("a", 16), node("b", 16)])
+    lab.submit("ada", HOUR, 14)
+    lab.submit("ada", HOUR, 10)
+    lab.submit("ada", HOUR, 12)
+    lab.play()
+    assert lab.claim is not None
+    assert lab.claim.node == "b"
+
+
+def test_meanwhile_the_shorter_go_first() -> None:
+    lab = lab_with((10, 5 * HOUR))
+    endless = lab.submit("ada", HOUR, 4)
+    long, short = lab.submit("ada", HOUR, 4, limit=4 * HOUR), lab.submit("bob", HOUR, 4, limit=HOUR)
+    lab.play()
+    assert lab.placed[1:] == [short.task_id]
+    lab.wait()
+    assert lab.placed[1:] == [short.task_id, long.task_id]
+    assert endless.task_id not in lab.placed
+
+
+def test_where_no_room_is_kept_who_came_first_goes_first() -> None:
+    lab = Lab([node("a", 16)])
+    first, second = lab.submit("ada", HOUR, 12, limit=5 * HOUR), lab.submit("ada", HOUR, 12, limit=60)
+    lab.play()
+    assert lab.placed == [first.task_id]
+    lab.wait()
+    assert lab.placed == [first.task_id, second.task_id]
+
+
+def test_meanwhile_priorities_come_before_lengths() -> None:
+    lab = lab_with((10, 5 * HOUR))
+    lab.submit("ada", HOUR, 4, limit=HOUR, priority=-2)
+    long = lab.submit("ada", HOUR, 4, limit=4 * HOUR, priority=-1)
+    lab.play()
+    assert lab.placed[1:] == [long.task_id]
+
+
+def test_meanwhile_who_had_more_than_the_mean_waits_for_the_others() -> None:
+    """However short theirs are. Among those who had less, as among those who had more, the shorter go first."""
+    lab = Lab([node("a", 16)], Shares(24 * HOUR))
+    lab.submit("cyd", 5 * HOUR, 10, limit=5 * HOUR)
+    lab.submit("dan", HOUR, 12)
+    lab.play()
+    lab.shares.resume({"ada": 0.6, "bob": 0.3, "cyd": 0.1, "dan": 0.2}, 0.0, lab.now)
+    minute = lab.submit("ada", 60, 4, limit=60)
+    long, longer = lab.submit("bob", HOUR, 4, limit=HOUR), lab.submit("cyd", HOUR, 4, limit=2 * HOUR)
+    lab.play()
+    for _ in range(2):
+        lab.wait()
+    assert lab.placed[1:] == [long.task_id, longer.task_id, minute.task_id]
 
 
 STREAM = st.lists(

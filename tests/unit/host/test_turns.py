@@ -149,6 +149,33 @@ def test_shares_converge_to_their_weights(weights: dict[str, float], seed: int) 
         assert lab.used[owner] / lab.used.total() == pytest.approx(due, rel=0.1), lab.used
 
 
+@pytest.mark.parametrize("weights", [{}, {"ada": 0.5}, {"cyd": 2.0}])
+def test_nobody_gets_more_than_they_are_due_by_having_short_tasks(weights: dict[str, float]) -> None:
+    """While room is kept the shorter go first, but only among those who had less than the mean, and among the others."""
+    chance = random.Random(1)
+    lab = Lab([node(name, 4) for name in "abc"], Shares(DAY / 4, weights))
+    kinds = {"ada": (600.0, 1, 1), "bob": (7_200.0, 1, 1), "cyd": (3_600.0, 3, 4)}
+
+    def more(owner: str) -> None:
+        longest, *cores = kinds[owner]
+        seconds = chance.uniform(longest / 4, longest)
+        limit = int(seconds * chance.uniform(1, 3)) + 1
+        lab.submit(owner, seconds, chance.randint(*cores), limit=limit)
+
+    while lab.now < 2 * DAY:
+        for owner in kinds:
+            while lab.queue.number_of(owner) < 10:
+                more(owner)
+        lab.play()
+        lab.wait()
+        if lab.now < DAY / 2:
+            lab.used.clear()
+    total = sum(weights.get(owner, 1.0) for owner in kinds)
+    for owner in kinds:
+        due = weights.get(owner, 1.0) / total
+        assert lab.used[owner] / lab.used.total() == pytest.approx(due, rel=0.15), lab.used
+
+
 def test_who_comes_late_goes_first_and_the_past_fades() -> None:
     lab = Lab([node("a", 1)], Shares(DAY))
     for _ in range(30):
