@@ -24,6 +24,10 @@ DEFAULT_URL = "unix:///var/run/docker.sock"
 T = TypeVar("T")
 
 
+_HAS_ENDED = ("is not running", "paused", "stopped container")
+"""Words of refusals. The last are those of an engine that has not noted the end yet: of a paused container that was killed."""
+
+
 class ContainerGoneError(Exception):
     """The engine does not have the container."""
 
@@ -118,7 +122,7 @@ class DockerDoor:
             call(*arguments)
         except APIError as error:
             text = str(error.explanation or error)
-            if error.status_code not in {404, 409} and "is not running" not in text and "paused" not in text:
+            if error.status_code not in {404, 409} and not any(words in text for words in _HAS_ENDED):
                 raise
 
 

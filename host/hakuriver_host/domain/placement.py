@@ -63,7 +63,7 @@ class Hopeless:
     def __init__(self) -> None:
         self._least: list[Request] = []
 
-    def add(self, request: Request, kept_out_by: Claim | None) -> None:
+    def add(self, request: Request, kept_out_by: Claim | None = None) -> None:
         """One that asks for amounts alone; others say little about the rest, as does one that was kept out since nobody
         knows of which NUMA node it takes cores.
         """

@@ -190,6 +190,9 @@ class TestSqlite:
     ) -> None:
         del archive
         file = Path(settings.database_url.removeprefix("sqlite:///"))
+        with closing(sqlite3.connect(file)) as connection:
+            # What is in the write-ahead log still would hide the damage.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         data = bytearray(file.read_bytes())
         data[4096 * 2 : 4096 * 6] = b"\xff" * (4096 * 4)
         file.write_bytes(data)
