@@ -24,8 +24,10 @@ DEFAULT_URL = "unix:///var/run/docker.sock"
 T = TypeVar("T")
 
 
-_HAS_ENDED = ("is not running", "paused", "stopped container")
-"""Words of refusals. The last are those of an engine that has not noted the end yet: of a paused container that was killed."""
+_NEEDLESS = ("is not running", "paused", "cannot resume a stopped", "cannot resume a running")
+"""Words of refusals. The last two are about a paused container that was sent a signal, and that the engine continued by
+itself meanwhile, or that has ended and the engine has not noted it yet.
+"""
 
 
 class ContainerGoneError(Exception):
@@ -122,7 +124,7 @@ class DockerDoor:
             call(*arguments)
         except APIError as error:
             text = str(error.explanation or error)
-            if error.status_code not in {404, 409} and not any(words in text for words in _HAS_ENDED):
+            if error.status_code not in {404, 409} and not any(words in text for words in _NEEDLESS):
                 raise
 
 
