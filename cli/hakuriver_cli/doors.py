@@ -35,9 +35,10 @@ from hakuriver_cli.options import (
     Workdir,
 )
 from hakuriver_cli.session import Session
+from hakuriver_cli.sockets import FAILURES, options_of, refusal, unopened
 from hakuriver_cli.submission import variables
 from hakuriver_cli.tasks import ending
-from hakuriver_cli.terminal import FAILURES, options_of, refusal, run_terminal, task_door, unopened
+from hakuriver_cli.terminal import run_terminal, task_door
 
 _PORTS = re.compile(r"(?:(?P<local>[0-9]{1,5}):)?(?P<remote>[0-9]{1,5})")
 _HIGHEST = 65_535
