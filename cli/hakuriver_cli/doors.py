@@ -48,7 +48,7 @@ INTERRUPTED = 130
 def shell(reference: TaskOrVps, /, *, common: Common = COMMON) -> int:
     """Open a shell in the container of a running task or VPS, as the task's user; ends with the shell's exit code.
 
-    The shell ends with the connection, and with the task.
+    It goes on over a lost connection for a while, and ends with the task.
     """
     session = Session(common)
     return run_terminal(session, task_door(session.task_id(reference)), [], tty=True, stdin=True)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn
+from typing import NoReturn
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
@@ -26,6 +26,7 @@ from hakuriver.exchange import EOF, WINDOW, Owed, order_of
 from hakuriver.kept import Kept
 from hakuriver.models.environments import TerminalResume, TerminalStart
 from hakuriver.sessions import HERE
+from hakuriver_cli.errors import report
 from hakuriver_cli.sockets import refusal
 from hakuriver_cli.window import raw_mode, resizing
 
@@ -44,16 +45,16 @@ Connect = Callable[[float | None], ClientConnection]
 """Opens the terminal's door within so many seconds; raises UnreachableError."""
 
 
-class LostTerminalError(HakuRiverError):
-    """The connection is lost, and the program with it."""
-
-    code = "unreachable"
-    http_status = 502
-    exit_code: ClassVar[int] = LOST
-
-
 class _LostError(Exception):
     """The connection is lost; the program may be there still."""
+
+
+class _OverError(Exception):
+    """It is lost for good, and the program with it."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.why = UnreachableError(message, hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,18 @@ class LastingTerminal:
         """How attempts to connect went; none is the person's giving up."""
 
     def run(self) -> int:
-        """The program's exit code.
+        """The program's exit code; `LOST`, with words, when the connection was lost and could not be made again in time.
 
         Raises:
-            LostTerminalError: the connection was lost, and could not be made again in time.
             HakuRiverError: the program cannot be run, or its end is not known.
         """
+        try:
+            return self._run()
+        except _OverError as over:
+            report(over.why)
+            return LOST
+
+    def _run(self) -> int:
         self._begin()
         with raw_mode(), resizing(self._order) as send_size, self._leaving():
             for work in (self._read_keys, self._send):
@@ -128,7 +135,9 @@ class LastingTerminal:
         def end(number: int, _: object) -> NoReturn:
             raise SystemExit(128 + number)
 
-        before = [(number, signal.signal(number, end)) for number in (signal.SIGHUP, signal.SIGTERM)]
+        # What is ignored stays so, as with nohup.
+        heeded = [n for n in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+        before = [(number, signal.signal(number, end)) for number in heeded]
         try:
             yield
         finally:
@@ -181,7 +190,7 @@ class LastingTerminal:
         """Goes on over another connection.
 
         Raises:
-            LostTerminalError: that cannot be.
+            _OverError: that cannot be.
         """
         self._drop()
         _say("connection lost; reconnecting ... (Ctrl-C gives up)")
@@ -208,18 +217,18 @@ class LastingTerminal:
             try:
                 news = self._news.get(timeout=max(0.0, give_up_at - time.monotonic()))
             except queue.Empty:
-                raise LostTerminalError(
+                raise _OverError(
                     f"the connection was lost, and could not be made again within {self._seconds:g} s",
                     "the program has been ended; see whether the Host runs: `hakuriver status`",
                 ) from None
             if isinstance(news, _Found):
                 return news
             if news is None:
-                raise LostTerminalError(
+                raise _OverError(
                     "the connection was lost, and is given up", "the program is ended soon; open a new one"
                 )
             if not isinstance(news, UnreachableError):
-                raise LostTerminalError(f"the connection was lost: {news.message}", news.hint)
+                raise _OverError(f"the connection was lost: {news.message}", news.hint)
             timer = threading.Timer(pause, self._attempt)
             timer.daemon = True
             timer.start()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from hakuriver.closing import DONE, LOST, was_lost
-from hakuriver.errors import ConflictError, DeniedError
+from hakuriver.errors import ConflictError, DeniedError, UnreachableError
 from hakuriver.states import TaskState
 from hakuriver_host.domain.model import Task
 from hakuriver_host.runners import RunnerTalker
@@ -85,13 +85,17 @@ class Doors:
 
         Raises:
             ConflictError: it does not run.
-            UnreachableError: the Runner does not answer.
+            UnreachableError: its node is offline, or the Runner does not answer.
         """
         task_id = task.task_id
         if task.state is not TaskState.RUNNING:
             hint = _HINTS.get(task.state, "wait until it runs: `hakuriver task status {}`")
             raise ConflictError(f"task {task_id} is {task.state}", hint.format(task_id))
-        client = self._nodes.client_of(task.node)
+        try:
+            client = self._nodes.client_of(task.node)
+        except ConflictError as error:
+            # It may be back soon: unlike in other conflicts, who was lost may try again.
+            raise UnreachableError(error.message, error.hint) from None
         path = f"{door}/{task_id}/{task.attempt}"
         if user is not None:
             path += f"?user={quote(user, safe='')}"
