@@ -34,6 +34,7 @@ USED_BY = {
     "timing.cleanup_check_interval": "Host",
     "timing.resource_check_interval": "Runner",
     "timing.lost_after": "Host",
+    "timing.terminal_wait": "Host (of env containers), Runner (of tasks)",
     "environment.runner_user": "Runner",
     "docker.container_dir": "Host, Runner",
     "docker.default_container_name": "Host",

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError, StorageError
 from hakuriver.models.runner import AttemptReport, EngineName, RunnerHealth
+from hakuriver.sessions import Sessions
 from hakuriver.threads import in_thread
 from hakuriver.version import __version__
 from hakuriver_agent.api import attempts, doors, health, logs, snapshots, sync
@@ -64,6 +65,7 @@ class Parts:
     machine: Machine
     registrar: Registrar
     guests: doors.Guests
+    sessions: Sessions
 
 
 def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) -> Parts:
@@ -115,6 +117,7 @@ def assemble(settings: Settings, folders: Folders, journal: Journal, port: int) 
         machine,
         registrar,
         doors.Guests(),
+        Sessions(settings.timing.terminal_wait),
     )
 
 
@@ -154,7 +157,7 @@ def application(parts: Parts) -> Guard:
         *sync.routes(parts.docker, parts.settings.runner.name),
         *health.routes(state),
         *snapshots.routes(parts.supervisor, parts.engines),
-        *doors.routes(parts.supervisor, parts.engines, parts.folders, parts.guests),
+        *doors.routes(parts.supervisor, parts.engines, parts.folders, parts.guests, parts.sessions),
     ]
     handlers: dict[Any, Any] = dict.fromkeys((Exception, HakuRiverError, HTTPException), on_error)
     return Guard(
@@ -247,6 +250,7 @@ async def _watchdog() -> None:
 
 
 async def _close(parts: Parts) -> None:
+    await parts.sessions.close()
     await parts.supervisor.close()
     for engine in parts.engines.values():
         await engine.close()

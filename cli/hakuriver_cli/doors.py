@@ -35,9 +35,10 @@ from hakuriver_cli.options import (
     Workdir,
 )
 from hakuriver_cli.session import Session
+from hakuriver_cli.sockets import FAILURES, options_of, refusal, unopened
 from hakuriver_cli.submission import variables
 from hakuriver_cli.tasks import ending
-from hakuriver_cli.terminal import FAILURES, options_of, refusal, run_terminal, task_door, unopened
+from hakuriver_cli.terminal import run_terminal, task_door
 
 _PORTS = re.compile(r"(?:(?P<local>[0-9]{1,5}):)?(?P<remote>[0-9]{1,5})")
 _HIGHEST = 65_535
@@ -47,7 +48,7 @@ INTERRUPTED = 130
 def shell(reference: TaskOrVps, /, *, common: Common = COMMON) -> int:
     """Open a shell in the container of a running task or VPS, as the task's user; ends with the shell's exit code.
 
-    The shell ends with the connection, and with the task.
+    It goes on over a lost connection for a while, and ends with the task.
     """
     session = Session(common)
     return run_terminal(session, task_door(session.task_id(reference)), [], tty=True, stdin=True)

@@ -1,31 +1,33 @@
-"""The terminal's end here: raw bytes over a WebSocket, the window's size, and the exit code.
+"""Programs in containers, run from here: raw bytes over a WebSocket, and the exit code.
 
-While a terminal is open every key goes to the program, Ctrl-C too. The protocol is that of `hakuriver.terminals`.
+While a terminal is open every key goes to the program, Ctrl-C too; `hakuriver_cli.lasting` has those that a person types in.
+The protocol is that of `hakuriver.terminals`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pydantic import ValidationError
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
 from hakuriver.client import wire
-from hakuriver.closing import error_said, error_told
-from hakuriver.errors import HakuRiverError, NotFoundError, UnreachableError, UsageError
+from hakuriver.closing import error_said
+from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
 from hakuriver.exchange import EOF, WINDOW, Owed, order_of
 from hakuriver.models.environments import TerminalStart
 from hakuriver.problems import said
-from hakuriver.version import VERSION_HEADER, __version__
+from hakuriver_cli.lasting import LOST, LastingTerminal
+from hakuriver_cli.sockets import opened, refusal
+from hakuriver_cli.window import NO_WINDOW, raw_mode, resizing, size_of_window
 
 if TYPE_CHECKING:
     from hakuriver_cli.session import Session
@@ -34,13 +36,8 @@ _PIECE = 1 << 15
 _MESSAGE = 1 << 18
 """Bytes of a message; daemons take 1 MiB."""
 _STDERR = 2
-_CLOSE_SECONDS = 1.0
 _NOT_RUN = {126, 127}
 """Exit codes of programs that are not there, or cannot be run."""
-_LOST = 255
-"""Exit code when the connection is lost, as ssh has it."""
-_NO_WINDOW = (80, 24)
-"""Columns and rows, when a script asks for a terminal and has none itself."""
 
 
 def run_terminal(
@@ -63,7 +60,7 @@ def run_terminal(
         raise UsageError(
             "standard input is no terminal", "in a script name a command, which needs none: `… -i -- COMMAND`"
         )
-    columns, rows = _size() if tty else _NO_WINDOW
+    columns, rows = size_of_window() if tty else NO_WINDOW
     wanted = _wanted(
         argv=argv,
         tty=tty,
@@ -73,12 +70,16 @@ def run_terminal(
         user=user,
         working_dir=working_dir,
         env_vars=dict(env_vars or {}),
+        resumable=raw and stdin,
     )
+    if wanted.resumable:
+        address = wire.address_of(session.settings, session.common.config)
+        return LastingTerminal(partial(opened, address, door), wanted).run()
     with _opened(session, door) as socket:
         _begin(socket, wanted)
         with (
-            _raw_mode() if raw else contextlib.nullcontext(),
-            _resizing(socket) if tty else contextlib.nullcontext(),
+            raw_mode() if raw else contextlib.nullcontext(),
+            resizing(partial(_quietly, socket)) if tty else contextlib.nullcontext(),
         ):
             credit = Credit()
             if stdin:
@@ -99,24 +100,6 @@ def environment_door(name: str) -> str:
 
 def task_door(task_id: int) -> str:
     return f"tasks/{task_id}/terminal"
-
-
-def options_of(address: wire.Address) -> dict[str, Any]:
-    """How both kinds of the library's `connect` reach the Host."""
-    headers = {VERSION_HEADER: __version__}
-    if address.token:
-        headers["Authorization"] = f"Bearer {address.token}"
-    secure = address.url.startswith("https:")
-    return {
-        "additional_headers": headers,
-        "ssl": wire.tls_context(address.url, address.ca_file) if secure else None,
-        "compression": None,
-        "open_timeout": address.timeout,
-        "max_size": None,
-        "max_queue": None,  # What may be on its way is limited by `hakuriver.exchange`.
-        "close_timeout": _CLOSE_SECONDS,
-        "proxy": None,
-    }
 
 
 def piped(session: Session, door: str, argv: list[str], given: Iterable[bytes] = ()) -> Generator[bytes]:
@@ -177,10 +160,7 @@ def _failure(program: str, code: int, said: str) -> HakuRiverError:
 @contextlib.contextmanager
 def _opened(session: Session, door: str) -> Iterator[ClientConnection]:
     address = wire.address_of(session.settings, session.common.config)
-    try:
-        socket = connect(f"{address.web_socket_url}/api/{door}", **options_of(address))
-    except FAILURES as error:
-        raise unopened(address, error) from None
+    socket = opened(address, door)
     try:
         with socket:
             yield socket
@@ -188,26 +168,14 @@ def _opened(session: Session, door: str) -> Iterator[ClientConnection]:
         raise refusal(error) from None
 
 
-FAILURES = (OSError, InvalidHandshake, WebSocketException)
-"""What opening a WebSocket raises."""
-
-
-def unopened(address: wire.Address, error: Exception) -> UnreachableError:
-    if isinstance(error, InvalidStatus):
-        return UnreachableError(
-            f"the Host at {address.url} opens no terminals ({error.response.status_code})",
-            "see that it is of this version: `hakuriver version`",
-        )
-    return UnreachableError(
-        f"no Host answers at {address.url} ({getattr(error, 'strerror', None) or error})",
-        "start one with `hakuriver up` or `hakuriver host`, or set client.url to where it runs",
-    )
-
-
 def _begin(socket: ClientConnection, wanted: TerminalStart) -> None:
+    _quietly(socket, wanted.model_dump_json(exclude={"resumable"}))
+
+
+def _quietly(socket: ClientConnection, message: str) -> None:
     # A socket that is closed already says why to who reads it.
     with contextlib.suppress(ConnectionClosed):
-        socket.send(wanted.model_dump_json())
+        socket.send(message)
 
 
 def _receive(socket: ClientConnection, write: Callable[[bytes], None], credit: Credit) -> int:
@@ -230,14 +198,13 @@ def _code(message: str | bytes, credit: Credit) -> int | None:
     if told.get("type") == "more":
         credit.add(int(told["bytes"]))
     if told.get("type") == "exit":
-        return int(told["code"]) if told.get("code") is not None else _LOST
+        return int(told["code"]) if told.get("code") is not None else LOST
     return None
 
 
 def _tell(socket: ClientConnection, owed: Owed, size: int) -> None:
     if message := owed.add(size):
-        with contextlib.suppress(ConnectionClosed):  # What has come is still to be read.
-            socket.send(message)
+        _quietly(socket, message)
 
 
 class Credit:
@@ -268,14 +235,6 @@ def _wanted(**fields: Any) -> TerminalStart:
         raise UsageError(f"{first['loc'][0]}: {said(first)}", "see the command's --help") from None
 
 
-def refusal(error: ConnectionClosed) -> HakuRiverError:
-    close = error.rcvd
-    return (close and error_told(close.code, close.reason)) or UnreachableError(
-        f"the connection to the Host was lost{f' ({close.reason})' if close and close.reason else ''}",
-        "see whether it still runs: `hakuriver status`",
-    )
-
-
 def _writer(*, tty: bool) -> Callable[[bytes], None]:
     def write(data: bytes) -> None:
         if tty:
@@ -295,51 +254,3 @@ def _send_input(socket: ClientConnection, credit: Credit) -> None:
         while data := os.read(0, _PIECE):
             credit.send(socket, data)
         socket.send(EOF)
-
-
-def _size() -> tuple[int, int]:
-    """Columns and rows of the window itself, whatever COLUMNS and LINES say: those stay as they were when it changes."""
-    for descriptor in (0, 1, 2):
-        with contextlib.suppress(OSError):
-            size = os.get_terminal_size(descriptor)
-            if all(size):  # A new pseudo-terminal has none yet.
-                return size
-    return _NO_WINDOW
-
-
-@contextlib.contextmanager
-def _raw_mode() -> Iterator[None]:
-    import termios  # noqa: PLC0415 - of terminals alone
-    import tty  # noqa: PLC0415
-
-    before = termios.tcgetattr(0)
-    tty.setraw(0)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
-
-
-@contextlib.contextmanager
-def _resizing(socket: ClientConnection) -> Iterator[None]:
-    """Tells the program how large the window is, at first and whenever that changes."""
-    changed = threading.Event()
-    # It may have changed since the size was read, while the connection was made.
-    changed.set()
-    over = threading.Event()
-
-    def tell() -> None:
-        while changed.wait() and not over.is_set():
-            changed.clear()
-            columns, rows = _size()
-            with contextlib.suppress(ConnectionClosed):
-                socket.send(json.dumps({"type": "resize", "rows": rows, "columns": columns}))
-
-    before = signal.signal(signal.SIGWINCH, lambda *_: changed.set())
-    threading.Thread(target=tell, daemon=True).start()
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGWINCH, before)
-        over.set()
-        changed.set()

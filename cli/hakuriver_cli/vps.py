@@ -226,7 +226,7 @@ async def _hear_banner(session: Session, task_id: int) -> None:
     from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
 
     from hakuriver.client import wire  # noqa: PLC0415
-    from hakuriver_cli.terminal import FAILURES, options_of, refusal, unopened  # noqa: PLC0415
+    from hakuriver_cli.sockets import FAILURES, options_of, refusal, unopened  # noqa: PLC0415
 
     host = wire.address_of(session.settings, session.common.config)
     try:

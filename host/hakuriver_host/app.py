@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError, InternalError, NotFoundError, UsageError
 from hakuriver.ids import IdGenerator
+from hakuriver.sessions import Sessions
 from hakuriver_host.api.access import access_endpoints
 from hakuriver_host.api.batches import batch_endpoints
 from hakuriver_host.api.endpoint import Call, Endpoint, EndpointApp, error_response
@@ -82,6 +83,8 @@ class Parts:
     doors: Doors
     desk: VpsDesk
     gateway: Gateway
+    terminals: Sessions
+    """Of environments."""
 
 
 class HostApp:
@@ -124,7 +127,7 @@ class HostApp:
                 _routes(parts.endpoints, parts.access, self._settings.host.max_request_bytes)
             )
             self._router.routes.extend(
-                terminal_routes(parts.environments, parts.doors, parts.desk, parts.access)
+                terminal_routes(parts.environments, parts.doors, parts.desk, parts.access, parts.terminals)
             )
             systemd.tell("READY=1")
             yield
@@ -148,6 +151,7 @@ async def _start(stack: contextlib.AsyncExitStack, settings: Settings, engine: E
     stack.push_async_callback(writer.close)
     parts = _assemble(settings, repository, writer, loaded, share, runners)
     stack.push_async_callback(parts.dispatcher.close)
+    stack.push_async_callback(parts.terminals.close)
     await parts.core.apply(parts.restored)
     await parts.access.bootstrap(settings.paths.state_dir)
     await stack.enter_async_context(parts.gateway)
@@ -234,6 +238,7 @@ def _assemble(
         doors,
         desk,
         gateway,
+        Sessions(settings.timing.terminal_wait),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from hakuriver.closing import error_said, error_told
+from hakuriver.closing import LOST, error_said, error_told
 from hakuriver.errors import ErrorBody, HakuRiverError, UnreachableError, from_body
 from hakuriver.exchange import order_of
 from hakuriver.models.environments import SyncProgress, SyncRequest
@@ -127,7 +127,7 @@ class RunnerClient:
 
     @contextlib.asynccontextmanager
     async def open(self, door: str) -> AsyncIterator[ClientConnection]:
-        """A WebSocket of the Runner's, under `/api`."""
+        """A WebSocket of the Runner's, under `/api`; closed as `hakuriver.closing` says."""
         from websockets.asyncio.client import connect  # noqa: PLC0415 - of terminals and forwards alone
         from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException  # noqa: PLC0415
 
@@ -150,8 +150,16 @@ class RunnerClient:
             ) from None
         except (OSError, TimeoutError, InvalidHandshake, WebSocketException) as error:
             raise self._unreachable(error) from None
-        async with socket:
+        try:
             yield socket
+        except HakuRiverError:
+            raise
+        except BaseException:
+            # Neither end has left: the person is lost, or this Host ends.
+            await socket.close(LOST)
+            raise
+        finally:
+            await socket.close()
 
     async def _post(self, name: str, body: BaseModel, answer: type[_Answer]) -> _Answer:
         return _parsed(await self._send("POST", name, body.model_dump_json().encode()), answer)
@@ -183,6 +191,7 @@ class RunnerTalker:
 
     def __init__(self, connection: ClientConnection, node: str) -> None:
         self._connection, self._node = connection, node
+        self._has_left = False
 
     async def receive(self) -> dict[str, Any]:
         """The next message.
@@ -198,6 +207,8 @@ class RunnerTalker:
         except ConnectionClosedOK:
             return {"type": "websocket.disconnect"}
         except ConnectionClosed as error:
+            if self._has_left:
+                return {"type": "websocket.disconnect"}
             told = error.rcvd and error_told(error.rcvd.code, error.rcvd.reason)
             raise told or UnreachableError(
                 f"the connection to {self._node} was lost", "see whether its Runner runs"
@@ -217,8 +228,9 @@ class RunnerTalker:
     async def send_text(self, data: str) -> None:
         await self._send(data)
 
-    async def close(self) -> None:
-        await self._connection.close()
+    async def leave(self, code: int) -> None:
+        self._has_left = True
+        await self._connection.close(code)
 
     async def _send(self, data: str | bytes) -> None:
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - as in `RunnerClient`

@@ -3,10 +3,14 @@
 What is wrong is a last text message, `{"type": "error", "error": CODE, "message": TEXT, "hint": TEXT}`, and as much of
 it as a close frame holds is the reason, for those who look at nothing else. The code is 4000 plus the HTTP status of the
 error (RFC 6455, 7.4.2, leaves 4000 to 4999 to applications), 1000 at a good end, and 1011 when a daemon failed.
+
+Whoever is at the other end and leaves for good closes with a code of its own, such as 1000. No close, or one of the codes of
+`was_lost`, says that the connection alone is lost: the Host passes on by `LOST` that this was so between a person and it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
@@ -15,7 +19,12 @@ from typing import Any, Protocol
 from hakuriver.errors import ErrorBody, HakuRiverError, from_body, from_status
 
 DONE, POLICY, FAILED = 1000, 1008, 1011
+LOST = 4001
 _ERRORS = 4000
+_NO_CODE, _NO_CLOSE, _RESTARTS = 1005, 1006, 1012
+"""RFC 6455, 7.4.1, and IANA's registry. uvicorn says 1005 of a connection that was lost, and 1012 when it ends itself."""
+_CLOSE_SECONDS = 5.0
+"""An end that is lost takes nothing any more: what is said to it waits for room that does not come."""
 _REASON_BYTES = 120
 """A close frame has room for 123 (RFC 6455, 5.5)."""
 
@@ -28,14 +37,16 @@ class Closable(Protocol):
 
 async def refuse(socket: Closable, error: HakuRiverError) -> None:
     with contextlib.suppress(Exception):
-        await socket.send_text(json.dumps({"type": "error", **error.body().model_dump()}))
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await socket.send_text(json.dumps({"type": "error", **error.body().model_dump()}))
     await close(socket, _ERRORS + error.http_status, f"{error.message}\n{error.hint}")
 
 
 async def close(socket: Closable, code: int, reason: str = "") -> None:
     """Closes it, unless it is closed: the other end may be gone."""
     with contextlib.suppress(Exception):
-        await socket.close(code, reason.encode()[:_REASON_BYTES].decode("utf-8", "ignore"))
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await socket.close(code, reason.encode()[:_REASON_BYTES].decode("utf-8", "ignore"))
 
 
 def error_said(message: Mapping[str, Any]) -> HakuRiverError | None:
@@ -49,3 +60,8 @@ def error_told(code: int, reason: str) -> HakuRiverError | None:
     """The error that a peer closed with; none when its code is no error's."""
     message, _, hint = reason.partition("\n")
     return from_status(code - _ERRORS, message, hint) if code > _ERRORS else None
+
+
+def was_lost(code: object) -> bool:
+    """Whether the code of an ASGI server's `websocket.disconnect` says that nobody left for good."""
+    return code in {None, _NO_CODE, _NO_CLOSE, _RESTARTS, LOST}

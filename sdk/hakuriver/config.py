@@ -109,6 +109,12 @@ class Timing(_Section):
     lost_after: float = Field(
         600.0, gt=0, description="Seconds offline after which a node's tasks are `lost`."
     )
+    terminal_wait: float = Field(
+        60.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a terminal's program goes on after its connection was lost, to be taken up again; 0 ends it at once.",
+    )
 
 
 class Environment(_Section):

@@ -17,9 +17,10 @@ from hakuriver.errors import UsageError
 
 WINDOW = 1 << 20
 EOF = json.dumps({"type": "eof"})
-_LONGEST = 1 << 20
+LONGEST = 1 << 20
 """Bytes of one message at most, as the daemons have it."""
-_WORTH_TELLING = WINDOW // 4
+WORTH_TELLING = WINDOW // 4
+"""Bytes that are dealt with before the other end is told."""
 
 
 class GoneError(Exception):
@@ -47,7 +48,7 @@ class Owed:
     def add(self, size: int) -> str | None:
         """The message that tells it, once it is worth one."""
         self._bytes += size
-        if self._bytes < _WORTH_TELLING:
+        if self._bytes < WORTH_TELLING:
             return None
         told, self._bytes = self._bytes, 0
         return json.dumps({"type": "more", "bytes": told})
@@ -143,7 +144,7 @@ class Exchange:
             return
         self._said_all = data is None
         self._held += len(data or b"")
-        if self._windowed and self._held > WINDOW + _LONGEST:
+        if self._windowed and self._held > WINDOW + LONGEST:
             raise UsageError("more was sent than was asked for", "wait for `more` before sending on")
         self._waiting.put_nowait(data)
 

@@ -5,6 +5,10 @@ The Host serves them of environments, the Runner of tasks; what differs is the c
 The first message of a terminal is a `TerminalStart` (JSON); then binary messages are input, and text messages are
 `{"type": "resize", "rows": R, "columns": C}` and those of `hakuriver.exchange`. What comes back is binary output
 (without a tty each message begins with 1 for stdout or 2 for stderr), then `{"type": "exit", "code": N}` as text.
+
+A terminal ends with its connection. One with a tty whose `TerminalStart` says `resumable` goes on over a lost one: see
+`hakuriver.sessions`. That field is sent only where it is true: a daemon that does not know it refuses the message before it
+starts anything, and a client asks anew without it.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hakuriver.errors import HakuRiverError, UsageError
-from hakuriver.exchange import Exchange, Talker
-from hakuriver.models.environments import TerminalStart
+from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
+from hakuriver.exchange import Exchange, Talker, order_of
+from hakuriver.models.environments import TerminalResume, TerminalStart
+from hakuriver.sessions import Place
 from hakuriver.threads import start_thread
 
 START_SECONDS = 30.0
@@ -285,20 +290,28 @@ async def serve_terminal(
     asked: TerminalStart | None = None,
     *,
     windowed: bool = True,
+    place: Place | None = None,
 ) -> None:
     """A terminal from its first message to the exit code. A person who goes away ends the program.
 
+    With a `place` it may be resumable, and one that was begun there may be resumed.
+
     Raises:
         UsageError: it does not begin with what to run, or is not as agreed later.
+        NotFoundError: what is to be resumed is over.
+        ConflictError: another connection resumes it.
         GoneError: the person went away.
     """
-    if asked is None:
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                asked = TerminalStart.model_validate_json(await talker.receive_text())
-        except (ValidationError, KeyError, TimeoutError):
-            raise UsageError("a terminal begins with what to run", "send a TerminalStart as JSON") from None
-    running = await start(asked)
+    first = asked or await _first_message(talker)
+    if isinstance(first, TerminalResume):
+        if place is None:
+            raise NotFoundError("no terminal is resumed here", "open a new one")
+        await place.sessions.resume(talker, place, first)
+        return
+    running = await start(first)
+    if place is not None and place.sessions.seconds and first.resumable and first.tty:
+        await place.sessions.begin(talker, place, running)
+        return
 
     async def take(order: dict[str, Any]) -> None:
         if order.get("type") == "resize":
@@ -315,6 +328,16 @@ async def serve_terminal(
     finally:
         running.close()
     await talker.send_text(json.dumps({"type": "exit", "code": code}))
+
+
+async def _first_message(talker: Talker) -> TerminalStart | TerminalResume:
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            text = await talker.receive_text()
+        kind = TerminalResume if "session" in order_of(text) else TerminalStart
+        return kind.model_validate_json(text)
+    except (ValidationError, KeyError, TimeoutError):
+        raise UsageError("a terminal begins with what to run", "send a TerminalStart as JSON") from None
 
 
 def _read_ahead(connection: Any) -> bytes:

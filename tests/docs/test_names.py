@@ -81,8 +81,8 @@ def _host_endpoints() -> set[tuple[str, str]]:
 
 def _web_sockets() -> set[str]:
     routes = [
-        *terminal_routes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
-        *doors.routes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        *terminal_routes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        *doors.routes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     ]
     return {route.path.replace(":int", "") for route in routes}
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trustme
 
+from hakuriver.config import load
+from support import engine
 from support.commands import Commands
 from support.daemons import Daemon
 from support.ports import free_port
+from support.relay import Relay
 from support.settings import QUICK, Sections, merged, write
+from support.terminal import Terminal
 from support.waiting import until
 
 
@@ -48,6 +53,7 @@ def config(tmp_path: Path, authority: trustme.CA) -> Path:
             "state_dir": tmp_path / "host",
         },
         "docker": {"default_container_name": "NULL"},
+        "timing": {"terminal_wait": 20},
         "runner": {"name": "tls-node", "cores": 1, "join_token_file": tmp_path / "host" / "join.token"},
         "client": {"token_file": tmp_path / "host" / "admin.token"},
     }
@@ -88,6 +94,38 @@ def test_everything_speaks_tls(tmp_path: Path, config: Path, daemons: tuple[Daem
     assert (done.code, done.stdout) == (0, "over tls\n"), done.stderr
     node = run("node", "list", "-o", "json").json()[0]
     assert node["url"].startswith("https://")
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("how", ["drop", "reset"])
+def test_a_terminal_goes_on_over_a_lost_connection(
+    tmp_path: Path, config: Path, daemons: tuple[Daemon, Daemon], how: Literal["drop", "reset"]
+) -> None:
+    engine.write_environment(tmp_path / "shared" / "hakuriver-containers")
+    run = Commands({"HAKURIVER_CONFIG": str(config)})
+    until(lambda: '"schedulable": true' in run("node", "list", "-o", "json").stdout, daemons[1].output)
+    submitted = run("task", "submit", "--container", engine.ENVIRONMENT, "--", "sleep", "86400")
+    task = submitted.stdout.strip()
+    until(lambda: run("task", "exec", task, "--", "true").code == 0, lambda: f"it runs: {submitted.stderr}")
+    port = load(config).network.host_port
+    relay = Relay("127.0.0.1", free_port(), ("127.0.0.1", port)).start()
+    url = f"https://127.0.0.1:{relay.port}"
+    environment = {"HAKURIVER_CONFIG": str(config), "HAKURIVER__CLIENT__URL": url}
+    try:
+        with Terminal(environment, "task", "shell", task) as terminal:
+            terminal.until("#")
+            relay.cut(how)
+            terminal.type("echo ty''ped\r")
+            terminal.until("reconnecting")
+            relay.mend()
+            terminal.until("connected again")
+            terminal.until("typed")
+            terminal.type("exit 9\r")
+            assert terminal.code() == 9
+    finally:
+        relay.stop()
+        run("task", "kill", task)
+        assert run("task", "wait", task).code != 0
 
 
 def test_an_authority_that_is_not_trusted_is_told(

@@ -17,11 +17,12 @@ QUICK: Sections = {
         "heartbeat_timeout_factor": 6,
         "cleanup_check_interval": 0.2,
         "resource_check_interval": 0.5,
+        "terminal_wait": 3,
     },
     "runner": {"kill_grace_seconds": 1.0, "allow_any_user": True},
 }
-"""A node is offline after 3 seconds of silence, and a task that ignores SIGTERM lives one more second. Tasks without
-container run as whoever runs the tests, as with `hakuriver up`."""
+"""A node is offline after 3 seconds of silence, a task that ignores SIGTERM lives one more second, and a terminal whose
+client was killed three. Tasks without container run as whoever runs the tests, as with `hakuriver up`."""
 
 AS_SHIPPED: Sections = {"timing": Timing().model_dump()}
 """The intervals that users have, for what is measured: ten times as many heartbeats would be measured with it."""

@@ -1,6 +1,6 @@
 """The doors to running attempts, for the Host alone: terminals, and connections to ports.
 
-The Host checks whose task it is; it relays what a person's client sends.
+The Host checks whose task it is, and says who the person is; it relays what their client sends.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hakuriver.exchange import GoneError
 from hakuriver.forwards import carry
 from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec, EngineName
+from hakuriver.sessions import Place, Sessions
 from hakuriver.states import TaskState
 from hakuriver.terminals import Exec, serve_terminal
 from hakuriver_agent.engines.port import Engine, Key
@@ -60,9 +61,21 @@ class Guests:
 
 
 def routes(
-    supervisor: Supervisor, engines: Mapping[EngineName, Engine], folders: Folders, guests: Guests
+    supervisor: Supervisor,
+    engines: Mapping[EngineName, Engine],
+    folders: Folders,
+    guests: Guests,
+    sessions: Sessions,
 ) -> list[WebSocketRoute]:
-    """`/api/terminal/{task_id}/{attempt}`, and `forward/{port}` and `ssh` in the same manner; `guests` are counted."""
+    """`/api/terminal/{task_id}/{attempt}`, and `forward/{port}` and `ssh` in the same manner; `guests` are counted.
+
+    A terminal is resumable where the Host says whose it is (`?user=NAME`). Whoever it waits for is a guest meanwhile.
+    """
+
+    async def terminal(socket: WebSocket, engine: Engine, spec: AttemptSpec) -> None:
+        user = socket.query_params.get("user")
+        place = None if user is None else Place(sessions, (user, spec.key), lambda: guests.entering(spec.key))
+        await _terminal(socket, engine, spec, place)
 
     def route(path: str, door: Door) -> WebSocketRoute:
         async def serve(socket: WebSocket) -> None:
@@ -87,19 +100,19 @@ def routes(
         return WebSocketRoute(f"{path}/{{task_id:int}}/{{attempt:int}}", serve)
 
     return [
-        route("/api/terminal", _terminal),
+        route("/api/terminal", terminal),
         route("/api/forward/{port:int}", _forward),
         route("/api/ssh", lambda socket, engine, spec: _ssh(socket, engine, spec, folders)),
     ]
 
 
-async def _terminal(socket: WebSocket, engine: Engine, spec: AttemptSpec) -> None:
+async def _terminal(socket: WebSocket, engine: Engine, spec: AttemptSpec, place: Place | None) -> None:
     async def start(wanted: TerminalStart) -> Exec:
         if wanted.user is not None and spec.task_type != "vps":
             raise UsageError("in a task one is who the task is", "leave out the user")
         return await engine.run_beside(spec.key, wanted)
 
-    await serve_terminal(socket, start)
+    await serve_terminal(socket, start, place=place)
 
 
 async def _ssh(socket: WebSocket, engine: Engine, spec: AttemptSpec, folders: Folders) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -24,6 +25,7 @@ from hakuriver.errors import DeniedError, HakuRiverError
 from hakuriver.exchange import GoneError, order_of
 from hakuriver.ids import parse_id
 from hakuriver.models.environments import TerminalStart
+from hakuriver.sessions import Place, Sessions
 from hakuriver.terminals import Exec, serve_terminal, start_exec
 from hakuriver.version import VERSION_HEADER
 from hakuriver_host.api.endpoint import check_version
@@ -35,25 +37,25 @@ from hakuriver_host.ssh.vps import VpsDesk
 log = structlog.get_logger(__name__)
 
 Session = Callable[[WebSocket, Principal], Awaitable[None]]
+Start = Callable[[TerminalStart], Awaitable[Exec]]
 Refuse = Callable[[WebSocket, HakuRiverError], Awaitable[None]]
 
 
 def terminal_routes(
-    environments: Environments, doors: Doors, desk: VpsDesk, access: Access
+    environments: Environments, doors: Doors, desk: VpsDesk, access: Access, sessions: Sessions
 ) -> list[WebSocketRoute]:
-    def starter(socket: WebSocket, principal: Principal) -> Callable[[TerminalStart], Awaitable[Exec]]:
-        async def start(wanted: TerminalStart) -> Exec:
-            container = await environments.preparing.terminal(socket.path_params["name"], principal)
-            return await start_exec(environments.engine.execs(container), wanted)
-
-        return start
+    async def enter(socket: WebSocket, principal: Principal) -> tuple[str, Start]:
+        """The container's id, and what starts a program in it."""
+        container = await environments.preparing.terminal(socket.path_params["name"], principal)
+        return container.id, partial(start_exec, environments.engine.execs(container))
 
     async def environment(socket: WebSocket, principal: Principal) -> None:
-        await serve_terminal(socket, starter(socket, principal))
+        container, start = await enter(socket, principal)
+        await serve_terminal(socket, start, place=Place(sessions, (principal.name, container)))
 
     async def reference(socket: WebSocket, principal: Principal) -> None:
-        talker = _ReferenceTalker(socket)
-        await serve_terminal(talker, starter(socket, principal), TerminalStart(), windowed=False)
+        _, start = await enter(socket, principal)
+        await serve_terminal(_ReferenceTalker(socket), start, TerminalStart(), windowed=False)
 
     async def task(socket: WebSocket, principal: Principal) -> None:
         await doors.relay(parse_id(socket.path_params["task_id"]), "terminal", socket, principal)

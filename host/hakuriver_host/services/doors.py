@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from hakuriver.errors import ConflictError, DeniedError
+from hakuriver.closing import DONE, LOST, was_lost
+from hakuriver.errors import ConflictError, DeniedError, UnreachableError
 from hakuriver.states import TaskState
 from hakuriver_host.domain.model import Task
 from hakuriver_host.runners import RunnerTalker
@@ -44,7 +46,7 @@ class Doors:
         """
         task = await self.entered(task_id, principal)
         with self.guest(task, principal.name) as shut_out:
-            async with self.open(task, door) as runner:
+            async with self.open(task, door, principal.name) as runner:
                 await until_shut_out(relay(person, runner), shut_out)
 
     async def entered(self, task_id: int, principal: Principal) -> Task:
@@ -78,19 +80,26 @@ class Doors:
             event.set()
 
     @contextlib.asynccontextmanager
-    async def open(self, task: Task, door: str) -> AsyncIterator[RunnerTalker]:
-        """A door of the Runner that runs the task.
+    async def open(self, task: Task, door: str, user: str | None = None) -> AsyncIterator[RunnerTalker]:
+        """A door of the Runner that runs the task; `user` is who enters by it.
 
         Raises:
             ConflictError: it does not run.
-            UnreachableError: the Runner does not answer.
+            UnreachableError: its node is offline, or the Runner does not answer.
         """
         task_id = task.task_id
         if task.state is not TaskState.RUNNING:
             hint = _HINTS.get(task.state, "wait until it runs: `hakuriver task status {}`")
             raise ConflictError(f"task {task_id} is {task.state}", hint.format(task_id))
-        client = self._nodes.client_of(task.node)
-        async with client.open(f"{door}/{task_id}/{task.attempt}") as connection:
+        try:
+            client = self._nodes.client_of(task.node)
+        except ConflictError as error:
+            # It may be back soon: unlike in other conflicts, who was lost may try again.
+            raise UnreachableError(error.message, error.hint) from None
+        path = f"{door}/{task_id}/{task.attempt}"
+        if user is not None:
+            path += f"?user={quote(user, safe='')}"
+        async with client.open(path) as connection:
             yield RunnerTalker(connection, task.node or "")
 
 
@@ -113,7 +122,7 @@ async def until_shut_out(work: Coroutine[Any, Any, None], shut_out: asyncio.Even
 
 
 async def relay(person: Talker, runner: RunnerTalker) -> None:
-    """Carries messages both ways until either end closes."""
+    """Carries messages both ways until either end closes. The Runner is told whether the person left, or was lost."""
 
     async def inward() -> None:
         while (message := await person.receive())["type"] != "websocket.disconnect":
@@ -122,7 +131,7 @@ async def relay(person: Talker, runner: RunnerTalker) -> None:
                 await runner.send_text(message.get("text") or "")
             else:
                 await runner.send_bytes(data)
-        await runner.close()
+        await runner.leave(LOST if was_lost(message.get("code")) else DONE)
 
     listener = asyncio.create_task(inward())
     try:

@@ -328,6 +328,16 @@ class TerminalStart(StrictModel):
     working_dir: Annotated[str, StringConstraints(pattern=r"^/")] | None = None
     user: Annotated[str, StringConstraints(max_length=64)] | None = None
     env_vars: dict[str, str] = {}
+    resumable: bool = False
+    """Whether it may go on over a lost connection, as `hakuriver.sessions` says; only with a tty."""
+
+
+class TerminalResume(StrictModel):
+    """The first message of a connection that takes a terminal up again."""
+
+    session: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    received: int = Field(ge=0)
+    """Bytes of output that have come since the terminal began."""
 
 
 def image_tag(name: str, version: int | str) -> str:
