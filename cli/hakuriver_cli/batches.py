@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
@@ -18,9 +17,6 @@ from hakuriver_cli.output import Format, View
 from hakuriver_cli.progress import Counter
 from hakuriver_cli.session import Session
 from hakuriver_cli.tree import lazy, new_app
-
-if TYPE_CHECKING:
-    from hakuriver.client import AsyncClient
 
 T = TypeVar("T")
 
@@ -55,18 +51,7 @@ def show_list(
     if limit < 0:
         raise UsageError(f"--limit {limit} is below zero", "give how many to show, or 0 for all")
     filters = {"page": min(limit, _PAGE) or _PAGE, **filters}
-    if watch:
-        from hakuriver_cli.watch import first, watch_rows  # noqa: PLC0415  (loads the client for asyncio)
-
-        def fetch(client: AsyncClient) -> Awaitable[list[BatchSummary]]:
-            return first(client.iter_batches(**filters), limit or None)
-
-        return watch_rows(session, fetch, view, events=True)
-    found = list(islice(session.client.iter_batches(**filters), limit or None))
-    session.printer.rows(found, view)
-    if limit and len(found) == limit and session.printer.err.isatty():
-        session.printer.say(f"(the newest {limit}; --limit 0 shows all)")
-    return 0
+    return session.newest(lambda client: client.iter_batches(**filters), view, limit, watch=watch)
 
 
 @app.command

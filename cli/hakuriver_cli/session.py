@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hakuriver.errors import HakuRiverError, UnauthenticatedError, UnreachableError
 from hakuriver.ids import parse_id
@@ -58,6 +59,23 @@ class Session:
             return list(await asyncio.to_thread(ask))
 
         return watch_rows(self, fetch, view, events=False)
+
+    def newest(self, ask: Callable[[Any], Any], view: View[Row], limit: int, *, watch: bool) -> int:
+        """Prints the newest of a list, so many at most; 0 is all. `ask` is given a client of either kind, and gives an
+        iterator of its kind.
+        """
+        if watch:
+            from hakuriver_cli.watch import first, watch_rows  # noqa: PLC0415  (loads the client for asyncio)
+
+            def fetch(client: AsyncClient) -> Awaitable[list[Row]]:
+                return first(ask(client), limit or None)
+
+            return watch_rows(self, fetch, view, events=True)
+        found = list(islice(ask(self.client), limit or None))
+        self.printer.rows(found, view)
+        if limit and len(found) == limit and self.printer.err.isatty():
+            self.printer.say(f"(the newest {limit}; --limit 0 shows all)")
+        return 0
 
     def task_id(self, reference: str) -> int:
         """The id of a task, or of the VPS of that name.

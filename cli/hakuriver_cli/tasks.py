@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from hakuriver.errors import ConflictError, NotFoundError, UsageError
+from hakuriver.errors import ConflictError, UsageError
 from hakuriver.models.batches import BatchDetail
 from hakuriver.models.tasks import (
     Message,
@@ -16,7 +15,6 @@ from hakuriver.models.tasks import (
     TaskDetail,
     TaskEvent,
     TaskExplanation,
-    TaskSummary,
 )
 from hakuriver.states import TaskState
 from hakuriver_cli import batch_views, batches
@@ -174,18 +172,7 @@ def list_tasks(
     }
     if not (each or batch or usage) and session.printer.form in {Format.TABLE, Format.WIDE}:
         return batches.show_list(session, batch_views.LINES, filters, limit, watch=watch)
-    if watch:
-        from hakuriver_cli.watch import first, watch_rows  # noqa: PLC0415  (loads the client for asyncio)
-
-        def fetch(client: AsyncClient) -> Awaitable[list[TaskSummary]]:
-            return first(client.iter_tasks(**filters), limit or None)
-
-        return watch_rows(session, fetch, view, events=True)
-    found = list(islice(session.client.iter_tasks(**filters), limit or None))
-    session.printer.rows(found, view)
-    if limit and len(found) == limit and session.printer.err.isatty():
-        session.printer.say(f"(the newest {limit}; --limit 0 shows all)")
-    return 0
+    return session.newest(lambda client: client.iter_tasks(**filters), view, limit, watch=watch)
 
 
 @app.command
@@ -275,15 +262,10 @@ def wait(task_ids: TaskOrBatchIds, /, *, common: Common = COMMON) -> int:
     known: list[int] = []
     whole: list[BatchDetail] = []
 
-    def look(number: int) -> None:
-        try:
-            known.append(session.client.task(number).task_id)
-        except NotFoundError as error:
-            try:
-                whole.append(session.client.batch(number))
-            except NotFoundError:
-                raise error from None
-
+    look = batches.either(
+        lambda task_id: known.append(session.client.task(task_id).task_id),
+        lambda batch_id: whole.append(session.client.batch(batch_id)),
+    )
     code = session.for_each(task_ids, look)
     codes = wait_for(session, known, show=True), batches.wait_for_all(session, whole), code
     return next(filter(None, codes), 0)

@@ -10,7 +10,6 @@ from hakuriver.models.batches import BatchDetail, BatchSummary
 from hakuriver.models.tasks import Message, PriorityRequest, SubmitResponse
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.api.tasks import TaskQuery, page
-from hakuriver_host.db.repository import TaskFilter
 from hakuriver_host.services.access import Permission
 from hakuriver_host.services.batches import Batches
 
@@ -26,16 +25,7 @@ class BatchQuery(TaskQuery):
 def batch_endpoints(batches: Batches) -> list[Endpoint]:
     async def list_batches(call: Call) -> Response:
         query: BatchQuery = call.query
-        wanted = TaskFilter(
-            states=query.status,
-            node=query.node,
-            owner=query.owner,
-            batch_id=query.batch_id,
-            name=query.name,
-            before=query.cursor,
-            limit=query.limit,
-        )
-        found = await batches.list(wanted, query.min_tasks, call.principal)
+        found = await batches.list(query.filter(), query.min_tasks, call.principal)
         return page(found, found[-1].batch_id if len(found) == query.limit else None)
 
     async def status(call: Call) -> BatchDetail:

@@ -72,6 +72,17 @@ class TaskQuery(BaseModel):
     limit: int = Field(default=50, ge=1, le=MAX_PAGE)
     cursor: TaskId | None = Field(default=None, description="The X-Next-Cursor of the page before.")
 
+    def filter(self) -> TaskFilter:
+        return TaskFilter(
+            states=self.status,
+            node=self.node,
+            owner=self.owner,
+            batch_id=self.batch_id,
+            name=self.name,
+            before=self.cursor,
+            limit=self.limit,
+        )
+
 
 class QueueQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -102,16 +113,7 @@ def task_endpoints(tasks: Tasks, submissions: Submissions, logs: Logs) -> list[E
 
     async def list_tasks(call: Call) -> Response:
         query: TaskQuery = call.query
-        wanted = TaskFilter(
-            states=query.status,
-            node=query.node,
-            owner=query.owner,
-            batch_id=query.batch_id,
-            name=query.name,
-            before=query.cursor,
-            limit=query.limit,
-        )
-        found = await tasks.list(wanted, call.principal)
+        found = await tasks.list(query.filter(), call.principal)
         return page(found, found[-1].task_id if len(found) == query.limit else None)
 
     async def explain(call: Call) -> TaskExplanation:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hakuriver_host.domain.backfill import Clock
-from hakuriver_host.domain.ledger import Ledger, Room, wanted_of
+from hakuriver_host.domain.ledger import Ledger, Room, amounts_of
 from hakuriver_host.domain.model import GPUS, Node, Request, Task
 from hakuriver_host.domain.placement import may_run
 
@@ -42,8 +42,6 @@ class _Plan:
     def earliest(self, request: Request, ledger: Ledger, now: float) -> float:
         """When there is room for it; infinite when that is not known."""
         length = math.inf if request.limit is None else request.limit
-        wanted = dict(wanted_of(request, self.node))
-        wanted[GPUS] = request.gpus.count if request.gpus else wanted.get(GPUS, 0)
         room, running = Room(self.node, ledger), iter(self.ends)
         following = next(running, None)
         times = {now, *(end for end, _ in self.ends), *(each.end for each in self.planned)}
@@ -52,29 +50,27 @@ class _Plan:
                 room.strike(following[1])
                 following = next(running, None)
             self.looks += 1
-            if room.fits(request) and self._beside(room, request, wanted, at, at + length):
+            if room.fits(request) and self._beside(room, request, at, at + length):
                 return at
         return math.inf
 
-    def _beside(
-        self, room: Room, request: Request, wanted: Mapping[str, int], begin: float, end: float
-    ) -> bool:
-        """Whether there is room beside all that is planned for that time."""
+    def _beside(self, room: Room, request: Request, begin: float, end: float) -> bool:
+        """Whether there is room beside all that is planned for that time, for one that fits without that."""
         others = [each for each in self.planned if each.begin < end and begin < each.end]
-        if others and (request.exclusive or any(each.alone for each in others)):
+        if not others:
+            return True
+        if request.exclusive or any(each.alone for each in others):
             return False
         free = {**room.free, GPUS: room.free_gpus(request.gpus)} if request.gpus else room.free
         return all(
             amount + sum(each.amounts.get(name, 0) for each in others) <= free.get(name, 0)
-            for name, amount in wanted.items()
+            for name, amount in amounts_of(request).items()
             if amount and name in free
         )
 
     def add(self, request: Request, begin: float) -> None:
         end = math.inf if request.limit is None else begin + request.limit
-        amounts = dict(wanted_of(request, self.node))
-        amounts[GPUS] = request.gpus.count if request.gpus else 0
-        self.planned.append(_Planned(begin, end, amounts, request.exclusive))
+        self.planned.append(_Planned(begin, end, amounts_of(request), request.exclusive))
 
 
 def forecast(

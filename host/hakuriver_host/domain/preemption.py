@@ -76,12 +76,12 @@ def _victims(task: Task, node: Node, ledger: Ledger, tasks: Mapping[int, Task]) 
     could = [
         each
         for each in there
-        # What waits still has been placed in this round.
         if each is not None
         and each.request.preemptible
         and not _goes(each)
         and each.priority <= task.priority
-        if each.state is not TaskState.PENDING
+        # What waits still has been placed in this round.
+        and each.state is not TaskState.PENDING
     ]
     could.sort(key=lambda each: (each.priority, -(each.started_at or float("inf")), -each.task_id))
     chosen: list[Task] = []

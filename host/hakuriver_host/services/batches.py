@@ -14,12 +14,10 @@ from hakuriver_host.domain import batches as domain
 from hakuriver_host.domain import waiting
 from hakuriver_host.domain.model import Batch, Effects, Task
 from hakuriver_host.services.access import Principal
-from hakuriver_host.services.core import Core, moment, optional_moment
+from hakuriver_host.services.core import RECORD_SECONDS, Core, moment, optional_moment
 from hakuriver_host.services.submit import Again, Submissions, check_priority
 from hakuriver_host.services.tasks import Tasks, anew
 
-_RECORD_SECONDS = 5.0
-"""How long a kill waits until it is on the record; the writer goes on trying."""
 _WRITES = 8
 """Parts of a batch whose rows are under way at once."""
 _SHOWN_FAILURES = 10
@@ -30,7 +28,6 @@ class Batches:
         self._core = core
         self._tasks = tasks
         self._submissions = submissions
-        self._writing: set[asyncio.Future[None]] = set()
 
     async def list(self, wanted: TaskFilter, at_least: int, principal: Principal) -> Sequence[BatchSummary]:
         """Newest first; of each, how those of its tasks are that match, where there are at least so many."""
@@ -84,8 +81,7 @@ class Batches:
         ]
         text = f"batch {batch_id}: {', '.join(filter(None, said))}"
         if not settled:
-            why = self._core.writer.problem or "the database is slow"
-            text = f"{text}, which is not on the record yet: {why}"
+            text = f"{text}, which is {self._core.why_unwritten}"
         return Message(message=text)
 
     async def move(self, batch_id: int, action: str, principal: Principal) -> Message:
@@ -163,10 +159,7 @@ class Batches:
         writing: set[asyncio.Future[None]] = set()
         stuck = False
         for some in domain.parts(tasks):
-            write = asyncio.ensure_future(self._core.apply(decide(some), urgent=urgent))
-            self._writing.add(write)
-            write.add_done_callback(self._writing.discard)
-            writing.add(write)
+            writing.add(self._core.begin(decide(some), urgent=urgent))
             await asyncio.sleep(0)
             if len(writing) >= _WRITES and not stuck:
                 stuck = not await _settle(writing, asyncio.FIRST_COMPLETED, urgent=urgent)
@@ -193,7 +186,7 @@ class Batches:
 
 async def _settle(writing: set[asyncio.Future[None]], until: str, *, urgent: bool) -> bool:
     """Waits for writes, and takes out those that are done; False where the time was up."""
-    done, _ = await asyncio.wait(writing, timeout=_RECORD_SECONDS if urgent else None, return_when=until)
+    done, _ = await asyncio.wait(writing, timeout=RECORD_SECONDS if urgent else None, return_when=until)
     writing -= done
     for write in done:
         write.result()

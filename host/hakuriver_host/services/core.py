@@ -41,6 +41,10 @@ def _noting(waits: list[dict[str, Any]]) -> Callable[[Connection], None]:
     return note
 
 
+RECORD_SECONDS = 5.0
+"""How long a kill waits until it is on the record; the writer goes on trying."""
+
+
 def clock() -> Now:
     return Now(time.time(), time.monotonic())
 
@@ -74,6 +78,8 @@ class Core:
     schedule_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     wake_node: Callable[[str], None] = lambda _name: None
     """Set by the dispatcher."""
+    _writing: set[asyncio.Future[None]] = field(default_factory=set)
+    """What was begun, and nobody else may hold on to."""
 
     async def apply(
         self, effects: Effects, *actions: Callable[[Connection], None], urgent: bool = False
@@ -91,6 +97,18 @@ class Core:
             await self.writer.write(changes)
         # Only now is it looked who follows: one who came during the write has read the record without it.
         self.tell(effects, self._notices(effects, changes))
+
+    def begin(self, effects: Effects, *, urgent: bool) -> asyncio.Future[None]:
+        """As `apply`, without waiting; it goes on whoever has asked for it goes away."""
+        writing = asyncio.ensure_future(self.apply(effects, urgent=urgent))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        return writing
+
+    @property
+    def why_unwritten(self) -> str:
+        """What keeps something from the record that is not there in time."""
+        return f"not on the record yet: {self.writer.problem or 'the database is slow'}"
 
     def _record(self, effects: Effects) -> Changes:
         """The rows of what was decided, as it is now: later decisions must not show in them."""

@@ -39,13 +39,11 @@ from hakuriver_host.domain.forecast import forecast
 from hakuriver_host.domain.model import Batch, Effects, Group, Task
 from hakuriver_host.domain.runs import run_of
 from hakuriver_host.services.access import Principal
-from hakuriver_host.services.core import Core, event_of_row, moment, optional_moment
+from hakuriver_host.services.core import RECORD_SECONDS, Core, event_of_row, moment, optional_moment
 from hakuriver_host.services.nodes import RUNNING, Nodes, used_so_far
 from hakuriver_host.services.paths import log_path
 from hakuriver_host.services.submit import Again, Submissions, check_priority
 
-_RECORD_SECONDS = 5.0
-"""How long a kill waits until it is on the record; the writer goes on trying."""
 _BATCHES = SQLModel.metadata.tables[str(BatchRow.__tablename__)]
 _STOP_SECONDS = 120.0
 _FORECAST_SECONDS = 1.0
@@ -98,7 +96,6 @@ class Tasks:
         self._core = core
         self._nodes = nodes
         self._submissions = submissions
-        self._writing: set[asyncio.Future[None]] = set()
         self._extending = asyncio.Lock()
         self._foreseen: dict[int, datetime] = {}
         self._foreseen_at = float("-inf")
@@ -198,13 +195,10 @@ class Tasks:
         """
         await self.check_owns(task_id, principal)
         effects = reactor.on_kill(self._core.cluster, task_id, principal.name, self._core.now())
-        writing = asyncio.ensure_future(self._core.apply(effects, urgent=True))
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-        done, _ = await asyncio.wait({writing}, timeout=_RECORD_SECONDS)
+        writing = self._core.begin(effects, urgent=True)
+        done, _ = await asyncio.wait({writing}, timeout=RECORD_SECONDS)
         if not done:
-            why = self._core.writer.problem or "the database is slow"
-            return Message(message=f"task {task_id} is being killed, which is not on the record yet: {why}")
+            return Message(message=f"task {task_id} is being killed, which is {self._core.why_unwritten}")
         writing.result()
         if task_id not in self._core.cluster.tasks:
             return Message(message=f"task {task_id} is killed")

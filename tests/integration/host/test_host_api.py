@@ -163,7 +163,7 @@ class TestLife:
         await host.node()
         task_id = await one(host.admin)
         await started(host)
-        monkeypatch.setattr(tasks, "_RECORD_SECONDS", 0.2)
+        monkeypatch.setattr(tasks, "RECORD_SECONDS", 0.2)
         with full_disk(host, monkeypatch):
             answer = await host.admin.post(f"/api/kill/{task_id}")
             assert answer.status_code == 202
