@@ -12,6 +12,7 @@ import pytest
 
 from hakuriver.models.tasks import TaskDetail
 from hakuriver.states import TaskState
+from hakuriver_agent.engines.memory_kills import killed_groups
 from support import engine
 from support.cluster import Cluster, running
 from support.waiting import until
@@ -161,6 +162,21 @@ def test_memory_above_the_limit_is_killed_oom_by_the_engines_own_flag(boxes: Clu
 def test_exit_code_137_alone_is_no_oom(boxes: Cluster) -> None:
     detail, _ = ended(boxes, "sh", "-c", "exit 137")
     assert (detail.status, detail.exit_code) == (TaskState.FAILED, 137)
+
+
+def test_exit_code_137_is_no_oom_while_another_container_runs_out_of_memory(boxes: Cluster) -> None:
+    """Where the Runner may not read the kernel's log, it may take it for one that the engine missed."""
+    task = boxes.api.submit_one(
+        "sh",
+        "-c",
+        "until test -e /shared/another-is-out-of-memory; do sleep 0.05; done; exit 137",
+        required_memory_bytes=32 * 2**20,
+    )
+    boxes.api.wait_state(task, TaskState.RUNNING)
+    test_memory_above_the_limit_is_killed_oom_by_the_engines_own_flag(boxes)
+    (boxes.shared / "shared_data" / "another-is-out-of-memory").touch()
+    detail = boxes.api.wait_final(task)
+    assert detail.status == TaskState.FAILED or not killed_groups(), detail
 
 
 def test_cores_limit_the_container(boxes: Cluster) -> None:

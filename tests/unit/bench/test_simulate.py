@@ -142,6 +142,7 @@ def test_make_hands_its_words_on() -> None:
         [
             "make",
             "-n",
+            "--no-print-directory",
             "simulate",
             "TRACE=a.swf",
             "NODES=8",
