@@ -370,12 +370,14 @@ def snapshot(
 
 
 @app.command
-def snapshots(reference: Reference, /, *, common: Common = COMMON) -> None:
+def snapshots(reference: Reference, /, *, watch: Watch = False, common: Common = COMMON) -> int:
     """List the snapshots of a VPS, newest first."""
     from hakuriver_cli import environment_views  # noqa: PLC0415  (loaded when it is needed)
 
     session = Session(common)
-    session.printer.rows(session.client.vps_snapshots(reference), environment_views.VERSIONS)
+    return session.rows(
+        lambda: session.client.vps_snapshots(reference), environment_views.VERSIONS, watch=watch
+    )
 
 
 @app.command

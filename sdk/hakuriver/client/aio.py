@@ -439,7 +439,7 @@ class AsyncClient:
         )
         while True:
             try:
-                response = await self._http.request(**wire.request_arguments(call))
+                response = await self._http.request(**wire.request_arguments(call, self._address.timeout))
             except httpx.TransportError as error:
                 pause = retries.pause_after(error)
                 if pause is None:

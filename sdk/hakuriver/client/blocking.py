@@ -436,7 +436,7 @@ class Client:
         )
         while True:
             try:
-                response = self._http.request(**wire.request_arguments(call))
+                response = self._http.request(**wire.request_arguments(call, self._address.timeout))
             except httpx.TransportError as error:
                 pause = retries.pause_after(error)
                 if pause is None:

@@ -127,13 +127,8 @@ class EnvironmentCalls:
         return self._send(calls.put_files(name, path), tar)
 
     def _send(self, call: calls.Call[T], content: Pieces | None = None) -> T:
-        arguments = (
-            wire.long_arguments(call, self._address.timeout, content)
-            if call.long
-            else wire.request_arguments(call)
-        )
         try:
-            response = self._http.request(**arguments)
+            response = self._http.request(**wire.request_arguments(call, self._address.timeout, content))
         except httpx.TransportError as error:
             raise wire.unreachable(error, self._address.url, self._address.timeout) from error
         wire.check(response, self._address.url)
@@ -141,7 +136,7 @@ class EnvironmentCalls:
 
     @contextmanager
     def _download(self, call: calls.Call[Any]) -> Generator[httpx.Response]:
-        with self._opened(wire.long_arguments(call, self._address.timeout)) as response:
+        with self._opened(wire.request_arguments(call, self._address.timeout)) as response:
             yield response
 
     @contextmanager

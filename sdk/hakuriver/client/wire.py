@@ -137,30 +137,29 @@ def tls_context(url: str, ca_file: Path | None) -> ssl.SSLContext:
         ) from None
 
 
-def request_arguments(call: Call[Any]) -> dict[str, Any]:
+def request_arguments(call: Call[Any], timeout: float, content: Any = None) -> dict[str, Any]:
+    """What httpx needs to send a call; `content` is a body of bytes that are sent as they come.
+
+    `timeout`, in seconds, limits each of its steps, and of a long one the connecting alone.
+    """
     headers = dict(call.headers)
-    if call.body is not None:
+    if content is not None:
+        headers["Content-Type"] = "application/octet-stream"
+    elif call.body is not None:
         headers["Content-Type"] = "application/json"
+    limits = {"read": None, "write": None} if call.long else {}
     return {
         "method": call.method,
         "url": call.path,
         "params": call.params,
-        "content": call.body,
+        "content": call.body if content is None else content,
         "headers": headers,
+        "timeout": httpx.Timeout(timeout, **limits),
     }
 
 
-def long_arguments(call: Call[Any], timeout: float, content: Any = None) -> dict[str, Any]:
-    """Of a call that takes its time, with a body that is sent as it comes."""
-    arguments = {**request_arguments(call), "timeout": httpx.Timeout(timeout, read=None, write=None)}
-    if content is not None:
-        arguments["content"] = content
-        arguments["headers"] = {**arguments["headers"], "Content-Type": "application/octet-stream"}
-    return arguments
-
-
 def stream_arguments(call: Call[Any], timeout: float) -> dict[str, Any]:
-    return {**request_arguments(call), "timeout": httpx.Timeout(timeout, read=SILENCE_SECONDS)}
+    return {**request_arguments(call, timeout), "timeout": httpx.Timeout(timeout, read=SILENCE_SECONDS)}
 
 
 def check(response: httpx.Response, url: str) -> None:

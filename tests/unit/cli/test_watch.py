@@ -126,6 +126,7 @@ WATCHED: dict[tuple[str, ...], tuple[str, Answer]] = {
     ("status",): ("/api/cluster", CLUSTER),
     ("vps", "list"): ("/api/vps/status", [VPS]),
     ("vps", "status", "11"): ("/api/status/11", detail()),
+    ("vps", "snapshots", "11"): ("/api/vps/11/snapshots", []),
     ("user", "list"): ("/api/users", [UserInfo(name="ada", role=Role.USER, created_at=START)]),
     ("token", "list"): ("/api/tokens", [TOKEN]),
     ("key", "list"): ("/api/keys", []),

@@ -384,6 +384,16 @@ def test_an_end_without_history_is_made_of_the_record() -> None:
     assert isinstance(waiting.results()[11], TaskEvent)
 
 
+def test_what_takes_its_time_has_a_limit_for_connecting_alone(kind: Kind) -> None:
+    host = Script(ok(Message(message="begins anew")), ok(detail()))
+    client = kind(host, timeout=7)
+    client.call("restore_vps", "11")
+    client.call("task", 11)
+    long, short = (request.extensions["timeout"] for request in host.asked)
+    assert long == {"connect": 7, "read": None, "write": None, "pool": 7}
+    assert set(short.values()) == {7}
+
+
 @pytest.mark.parametrize("url", ["", "host:8000", "ftp://host", "http://"])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="not a URL"):
