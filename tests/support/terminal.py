@@ -36,6 +36,8 @@ class Terminal:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
             program = str(_BIN / "hakuriver")
+            # Who runs the tests may ignore it, as nohup does; a person at a terminal does not.
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             os.execve(program, [program, *self._arguments], self._environment)  # noqa: S606
         self.resize(*self._size)
         return self
