@@ -154,9 +154,13 @@ def test_shared_memory_has_the_size_that_was_asked_for(boxes: Cluster) -> None:
     assert "32768" in output
 
 
-def test_memory_above_the_limit_is_killed_oom_by_the_engines_own_flag(boxes: Cluster) -> None:
+def run_out_of_memory(boxes: Cluster) -> None:
     detail, _ = ended(boxes, "tail", "/dev/zero", required_memory_bytes=32 * 2**20)
     assert detail.status == TaskState.KILLED_OOM, detail
+
+
+def test_memory_above_the_limit_is_killed_oom_by_the_engines_own_flag(boxes: Cluster) -> None:
+    run_out_of_memory(boxes)
 
 
 def test_exit_code_137_alone_is_no_oom(boxes: Cluster) -> None:
@@ -173,7 +177,7 @@ def test_exit_code_137_is_no_oom_while_another_container_runs_out_of_memory(boxe
         required_memory_bytes=32 * 2**20,
     )
     boxes.api.wait_state(task, TaskState.RUNNING)
-    test_memory_above_the_limit_is_killed_oom_by_the_engines_own_flag(boxes)
+    run_out_of_memory(boxes)
     (boxes.shared / "shared_data" / "another-is-out-of-memory").touch()
     detail = boxes.api.wait_final(task)
     assert detail.status == TaskState.FAILED or not killed_groups(), detail

@@ -61,7 +61,7 @@ from hakuriver_agent.engines.gpu_access import (
 )
 from hakuriver_agent.engines.held_sources import HeldSources, clear_all
 from hakuriver_agent.engines.init_process import ignores_sigterm
-from hakuriver_agent.engines.memory_kills import engine_missed, kernel_kills, killed_groups, names
+from hakuriver_agent.engines.memory_kills import engine_missed, kernel_killed, kernel_kills
 from hakuriver_agent.engines.port import (
     Adopted,
     Ended,
@@ -617,15 +617,11 @@ class DockerEngine(Engine):
         state = info["State"]
         if state["OOMKilled"] or state["Running"]:
             return bool(state["OOMKilled"])
-        if kills is None or kernel_kills() == kills:
-            return False
-        # The log before the count: what is killed between the two makes the log say nothing, rather than too much.
-        groups, now = killed_groups(), kernel_kills() or kills
         started, finished = moment(state["StartedAt"]), moment(state["FinishedAt"])
         return engine_missed(
             int(state["ExitCode"]),
             finished - started,
-            names(groups, info["Id"], now - kills),
+            kernel_killed(info["Id"], kills),
             lambda: self._door.told_of_memory(info["Id"], started, finished),
         )
 

@@ -5,7 +5,7 @@ that arrives after the end is told as an event alone, and one of before the subs
 happens to about one container in a hundred that runs out of memory at once. The kernel's own count of such kills,
 `oom_kill` of /proc/vmstat, is of the whole machine, but it misses nothing: while it stands still nobody was killed.
 When it has moved, the kernel's log says whose process it was: two lines for each kill, of which it leaves out the
-first when there are many at once (https://docs.kernel.org/admin-guide/mm/concepts.html, mm/oom_kill.c).
+first when there are many at once (the kernel's mm/oom_kill.c).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNWATCHED = timedelta(seconds=5)
 """After so long the engine's shim surely has its subscription."""
 
 _LONGEST_RECORD = 8192
-"""Bytes; what /dev/kmsg hands out at once (https://docs.kernel.org/admin-guide/abi-testing.html#abi-file-testing-dev-kmsg)."""
+"""Bytes; no record of /dev/kmsg has more (the kernel's Documentation/ABI/testing/dev-kmsg, kernel/printk)."""
 _CHOSEN = re.compile(r"oom-kill:.*\btask_memcg=([^,]*),.*\bpid=(\d+)")
 _KILLED = re.compile(r"\bKilled process (\d+) ")
 
@@ -51,14 +51,25 @@ def killed_groups(path: Path = Path("/dev/kmsg")) -> list[str | None]:
 
 
 def engine_missed(exit_code: int, lived: timedelta, ours: bool | None, event: Callable[[], bool]) -> bool:
-    """Whether a container that the engine does not call out of memory was so, when the kernel has killed some process.
+    """Whether a container that the engine does not call out of memory was so.
 
-    `ours` is what the kernel's log says of it, see `names`. `event` asks the engine for its late notice, which takes
-    a moment, so it is asked only when the log does not say.
+    `ours` is what the kernel says of it, see `kernel_killed`. `event` asks the engine for its late notice, which takes
+    a moment, so it is asked only when the kernel does not say.
     """
     if ours is not None:
         return ours
     return event() or (exit_code == SIGKILLED and lived < UNWATCHED)
+
+
+def kernel_killed(
+    container: str, before: int | None, vmstat: Path = Path("/proc/vmstat"), kmsg: Path = Path("/dev/kmsg")
+) -> bool | None:
+    """Whether the kernel killed a process of this container since its count was `before`; none when it does not say."""
+    if kernel_kills(vmstat) == before:
+        return False
+    # The log before the count: what is killed between the two makes the log say nothing, rather than too much.
+    groups, now = killed_groups(kmsg), kernel_kills(vmstat)
+    return None if now is None or before is None else names(groups, container, now - before)
 
 
 def names(groups: list[str | None], container: str, kills: int) -> bool | None:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hakuriver_agent.engines.memory_kills import engine_missed, kernel_kills, killed_groups, names
+from hakuriver_agent.engines.memory_kills import (
+    engine_missed,
+    kernel_killed,
+    kernel_kills,
+    killed_groups,
+    names,
+)
 
 AT_ONCE, LONG = timedelta(milliseconds=80), timedelta(hours=1)
 OURS, OTHER = "75cbab5d", "f0d1fcbc"
@@ -34,6 +40,24 @@ def never() -> bool:
 def test_the_engine_is_not_asked_where_the_kernels_log_says_whose_it_was(exit_code: int, ours: bool) -> None:
     assert engine_missed(exit_code, AT_ONCE, ours, never) is ours
     assert engine_missed(exit_code, LONG, ours, never) is ours
+
+
+def test_the_engine_is_not_asked_while_the_kernel_killed_nobody(tmp_path: Path) -> None:
+    vmstat, log = tmp_path / "vmstat", tmp_path / "kmsg"
+    vmstat.write_text("oom_kill 7\n")
+    log.write_text(LOG)
+    assert not engine_missed(137, AT_ONCE, kernel_killed("x", 7, vmstat, log), never)
+    assert not engine_missed(137, AT_ONCE, kernel_killed("x", None, tmp_path / "none", log), never)
+
+
+def test_what_the_kernel_has_killed_since_is_looked_up_in_its_log(tmp_path: Path) -> None:
+    vmstat, log = tmp_path / "vmstat", tmp_path / "kmsg"
+    vmstat.write_text("oom_kill 7\n")
+    log.write_text(LOG)
+    assert kernel_killed("y", 6, vmstat, log) is True
+    assert kernel_killed("x", 6, vmstat, log) is False
+    assert kernel_killed("x", 5, vmstat, log) is None, "it does not name the one before"
+    assert kernel_killed("y", 6, vmstat, tmp_path / "none") is None
 
 
 @pytest.mark.parametrize("exit_code", [0, 1, 137])
