@@ -46,8 +46,9 @@ _TASK = {"command": "true", "container_name": "NULL", "required_cores": 1}
 
 def measure(folder: Path) -> list[Figure]:
     cluster = Cluster(folder, runners=0, sections=AS_SHIPPED)
-    with running(cluster), _fleets(cluster) as ports:
-        figures, acknowledged = asyncio.run(_measure(cluster, ports))
+    with running(cluster):
+        with _fleets(cluster) as ports:
+            figures, acknowledged = asyncio.run(_measure(cluster, ports))
         cluster.host.kill()
     stored = _stored(cluster)
     missing = len(acknowledged - stored)

@@ -17,7 +17,7 @@ from hakuriver.errors import ConflictError
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict, VerdictAction
 from hakuriver.models.tasks import SubmitRequest
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
-from hakuriver_host.db.rows import request_of
+from hakuriver_host.db.rows import quota_of, request_of
 from hakuriver_host.domain import batches, reactor, waiting
 from hakuriver_host.domain.cpus import NumaCores
 from hakuriver_host.domain.gpus import Gpu
@@ -323,7 +323,7 @@ class Simulation:
         """Tasks of one batch, of which so many may hold anything at a time."""
         spec = SubmitRequest(command="x", count=number, max_running=running, max_retries=retries)
         batch = Batch(self.next_id, "ada", self.now.wall, spec, "base", "1")
-        request = request_of(spec, None, batch_id=batch.batch_id)
+        request = request_of(spec, None, quota=quota_of(batch.batch_id, spec))
         tasks = [Task(self.next_id + index, batch, index, None, request) for index in range(number)]
         self.next_id += number
         self.waits[batch.batch_id] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from starlette.responses import Response
 
 from hakuriver.errors import ConflictError, NotFoundError, StorageError
 from hakuriver.models.nodes import (
@@ -59,9 +60,9 @@ def node_endpoints(nodes: Nodes, monitor: Monitor) -> list[Endpoint]:
     async def update(call: Call) -> UpdateResponse:
         return await nodes.update(call.body, call.principal)
 
-    async def list_nodes(call: Call) -> list[NodeInfo]:
+    async def list_nodes(call: Call) -> Response:
         del call
-        return [*nodes.list()]
+        return Response(nodes.list_json(), media_type="application/json")
 
     async def cordon(call: Call) -> NodeDuty:
         return await nodes.cordon(call.path["name"])

@@ -1,9 +1,10 @@
 """Many rows in one statement.
 
 Python's sqlite3 gives the interpreter up and takes it back at each step of a statement, so a list of rows written or
-read one by one waits behind a busy event loop once for each row. On SQLite the rows therefore travel as one JSON value,
-and one step does them all (https://www.sqlite.org/json1.html, `json_each` and `json_group_array`). PostgreSQL's driver
-moves a list in one go by itself.
+read one by one waits behind a busy event loop once for each row. On SQLite one step therefore does them all: a few rows
+are the values of one statement, which is made once for each number of rows; many travel as one JSON value
+(https://www.sqlite.org/json1.html, `json_each` and `json_group_array`), which takes SQLite twice as long. PostgreSQL's
+driver moves a list in one go by itself.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import json
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Select, Table, bindparam, func, insert, select, text, update
-from sqlalchemy.sql.elements import TextClause
+from sqlalchemy import Boolean, Connection, Select, Table, bindparam, func, insert, select, update
 
 Row = dict[str, Any]
+
+_FEW = 32
 
 
 def insert_rows(connection: Connection, table: Table, rows: list[Row]) -> None:
@@ -25,7 +27,9 @@ def insert_rows(connection: Connection, table: Table, rows: list[Row]) -> None:
     if connection.dialect.name != "sqlite":
         connection.execute(insert(table), rows)
         return
-    connection.execute(_insert_statement(table, tuple(rows[0])), {"rows": _packed(rows)})
+    columns = tuple(rows[0])
+    names = ", ".join(f'"{column}"' for column in columns)
+    _execute(connection, f'INSERT INTO "{table.name}" ({names}) {{rows}}', columns, rows)
 
 
 def update_rows(connection: Connection, table: Table, key: str, rows: dict[int, Row]) -> None:
@@ -36,7 +40,13 @@ def update_rows(connection: Connection, table: Table, key: str, rows: dict[int, 
     if connection.dialect.name != "sqlite":
         connection.execute(update(table).where(table.c[key] == bindparam("_key")), keyed)
         return
-    connection.execute(_update_statement(table, key, tuple(keyed[0])), {"rows": _packed(keyed)})
+    columns = tuple(keyed[0])
+    changes = ", ".join(f'"{column}" = given.c{index}' for index, column in enumerate(columns) if index)
+    statement = (
+        f'UPDATE "{table.name}" SET {changes} FROM ({{rows}}) AS given '  # noqa: S608 - names are the table's own
+        f'WHERE "{table.name}"."{key}" = given.c0'
+    )
+    _execute(connection, statement, columns, keyed)
 
 
 def select_rows(connection: Connection, table: Table, query: Select[Any]) -> list[Row]:
@@ -55,23 +65,26 @@ def select_rows(connection: Connection, table: Table, query: Select[Any]) -> lis
     return rows
 
 
-def _packed(rows: list[Row]) -> str:
-    return json.dumps([list(row.values()) for row in rows], ensure_ascii=False)
+def _execute(connection: Connection, statement: str, columns: tuple[str, ...], rows: list[Row]) -> None:
+    """Executes a statement with rows of these columns in the place of `{rows}`, where their values are `c0`, `c1`, ..."""
+    if len(rows) <= _FEW:
+        values = tuple(value for row in rows for value in row.values())
+        connection.exec_driver_sql(_with_values(statement, len(columns), len(rows)), values)
+    else:
+        packed = json.dumps([list(row.values()) for row in rows], ensure_ascii=False)
+        connection.exec_driver_sql(_with_json(statement, len(columns)), (packed,))
 
 
 @cache
-def _insert_statement(table: Table, columns: tuple[str, ...]) -> TextClause:
-    names = ", ".join(f'"{column}"' for column in columns)
-    values = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(columns)))
-    return text(f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM json_each(:rows)')  # noqa: S608 - names are the table's own
+def _with_values(statement: str, columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    # A list of values calls its columns column1, column2, ...
+    names = ", ".join(f"column{index + 1} AS c{index}" for index in range(columns))
+    values = ", ".join([row] * rows)
+    return statement.format(rows=f"SELECT {names} FROM (VALUES {values})")  # noqa: S608 - marks alone
 
 
 @cache
-def _update_statement(table: Table, key: str, columns: tuple[str, ...]) -> TextClause:
-    """The first of the columns holds the key."""
-    values = ", ".join(f"json_extract(value, '$[{index}]') AS c{index}" for index in range(len(columns)))
-    changes = ", ".join(f'"{column}" = given.c{index}' for index, column in enumerate(columns) if index)
-    return text(
-        f'UPDATE "{table.name}" SET {changes} FROM (SELECT {values} FROM json_each(:rows)) AS given '  # noqa: S608 - as above
-        f'WHERE "{table.name}"."{key}" = given.c0'
-    )
+def _with_json(statement: str, columns: int) -> str:
+    values = ", ".join(f"json_extract(value, '$[{index}]') AS c{index}" for index in range(columns))
+    return statement.format(rows=f"SELECT {values} FROM json_each(?)")  # noqa: S608 - as above

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,10 +56,9 @@ def request_of(
     spec: SubmitRequest,
     target_text: str | None,
     excluded: frozenset[str] = frozenset(),
-    *,
-    batch_id: int | None = None,
+    quota: Quota | None = None,
 ) -> Request:
-    """What a task of this submission asks for at this target; of its batch's quota nothing, where that has no id yet."""
+    """What a task of this submission asks for at this target; its batch's quota is known once that has an id."""
     target = parse_target(target_text) if target_text else None
     in_container = spec.container_name != NO_CONTAINER
     amounts = {CORES: spec.required_cores, MEMORY: spec.required_memory_bytes or 0}
@@ -85,8 +84,13 @@ def request_of(
         avoided=frozenset(spec.not_nodes),
         labels=tuple(sorted(map(parse_selector, spec.node_labels), key=str)),
         excluded=excluded,
-        quota=Quota(batch_id, spec.max_running) if batch_id and spec.max_running else None,
+        quota=quota,
     )
+
+
+def quota_of(batch_id: int, spec: SubmitRequest) -> Quota | None:
+    """What the batch may hold at a time, where that was said."""
+    return Quota(batch_id, spec.max_running) if spec.max_running else None
 
 
 def batch_row(batch: Batch, **extra: Any) -> Row:
@@ -168,7 +172,7 @@ def task_of(row: TaskRow, batch: Batch) -> Task:
         batch=batch,
         index=row.index,
         target=row.target,
-        request=request_of(batch.spec, row.target, excluded, batch_id=batch.batch_id),
+        request=request_of(batch.spec, row.target, excluded, quota_of(batch.batch_id, batch.spec)),
         state=TaskState(row.state),
         attempt=row.attempt,
         node=row.node,
@@ -235,8 +239,10 @@ def numa_nodes_of(topology: Mapping[str, NumaNode] | None) -> dict[int, NumaCore
     }
 
 
-def _given(gpus: Iterable[Gpu]) -> str:
+def _given(gpus: Sequence[Gpu]) -> str:
     """The GPUs of an attempt, as the record has them."""
+    if not gpus:
+        return "[]"
     return json.dumps([[gpu.uuid, gpu.number, gpu.model] for gpu in gpus])
 
 

@@ -65,7 +65,9 @@ class Writer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        self._handed: list[_Item] = []
+        """What came in this turn of the loop."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self.problem = ""
@@ -84,7 +86,9 @@ class Writer:
         done: asyncio.Future[None] = self._loop.create_future()
         self._unsettled += 1
         done.add_done_callback(self._one_settled)
-        self._queue.put(_Item(changes, firm, done))
+        self._handed.append(_Item(changes, firm, done))
+        if len(self._handed) == 1:
+            self._loop.call_soon(self._hand_over)
         await asyncio.shield(done)
 
     @property
@@ -92,11 +96,18 @@ class Writer:
         """Whether something handed in is not durable yet."""
         return self._unsettled > 0
 
+    def _hand_over(self) -> None:
+        """Wakes the thread once for all that one turn of the loop has to write, which it then takes as one group."""
+        if self._handed:
+            self._queue.put(self._handed)
+            self._handed = []
+
     def _one_settled(self, _done: asyncio.Future[None]) -> None:
         self._unsettled -= 1
 
     async def close(self) -> None:
         """Writes what is waiting, then ends the thread."""
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, 30)
 
@@ -113,12 +124,12 @@ class Writer:
         """The next group, after what an earlier one had to keep. False when the writer is being closed."""
         items = list(kept)
         try:
-            item = self._queue.get(timeout=_RETRY_SECONDS) if kept else self._queue.get()
-            while item is not None:
-                items.append(item)
+            handed = self._queue.get(timeout=_RETRY_SECONDS) if kept else self._queue.get()
+            while handed is not None:
+                items += handed
                 if len(items) >= _GROUP:
                     return items, True
-                item = self._queue.get_nowait()
+                handed = self._queue.get_nowait()
         except queue.Empty:
             return items, True
         return items, False

@@ -71,6 +71,8 @@ class Ledger:
         """What each user holds on all nodes, by name, GPUs and tasks too."""
         self._batches: Counter[int] = Counter()
         """How many tasks hold anything, of batches that have a quota."""
+        self._preemptible = 0
+        """How many tasks hold anything, of those that may be ended to make room."""
         self.changed: set[str] = set()
         """Nodes whose holdings or capacity changed since `NodeOrder` last looked."""
 
@@ -86,6 +88,7 @@ class Ledger:
         account.whole += held.request.exclusive
         if held.request.preemptible:
             account.preemptible.update({**dict(held.amounts), TASKS: 1})
+            self._preemptible += 1
         if held.request.quota is not None:
             self._batches[held.request.quota.batch_id] += 1
         self._owners.setdefault(held.owner, Counter()).update(_of_owner(held))
@@ -111,6 +114,7 @@ class Ledger:
         account.whole -= held.request.exclusive
         if held.request.preemptible:
             account.preemptible.subtract({**dict(held.amounts), TASKS: 1})
+            self._preemptible -= 1
         for uuid in {gpu.uuid for gpu in held.gpus}:
             holders = account.gpus[uuid]
             holders.remove(task_id)
@@ -177,9 +181,9 @@ class Ledger:
         }
         return {uuid: key.task_id for uuid, key in node.leaving.items()} | held
 
-    def has_preemptible(self, node: str) -> bool:
-        """Whether it has tasks that may be ended to make room."""
-        return self.preemptible(node, TASKS) > 0
+    def has_preemptible(self, node: str | None = None) -> bool:
+        """Whether there are tasks, on this node or any, that may be ended to make room."""
+        return (self._preemptible if node is None else self.preemptible(node, TASKS)) > 0
 
     def preemptible(self, node: str, name: str) -> int:
         """How much of a resource those hold."""

@@ -273,6 +273,8 @@ class Node:
     @property
     def labels(self) -> dict[str, str]:
         """What admins say goes before what its Runner says."""
+        if not self.given_labels:
+            return dict(self.own_labels)
         both = {**self.own_labels, **self.given_labels}
         return {key: value for key, value in both.items() if value is not None}
 

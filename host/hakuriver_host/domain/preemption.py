@@ -25,7 +25,9 @@ def make_room(
     the node where it does.
     """
     wanted, node = claim.request, nodes.get(claim.node)
-    if wanted.preemptible or node is None or _without_those_that_go(node, ledger, tasks).fits(wanted):
+    if wanted.preemptible or node is None or not ledger.has_preemptible():
+        return claim, []
+    if _without_those_that_go(node, ledger, tasks).fits(wanted):
         return claim, []
     found: list[tuple[int, bool, str, list[Task]]] = []
     looks = 0

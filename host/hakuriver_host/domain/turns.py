@@ -9,7 +9,6 @@ time users who always have something waiting get equal parts, or parts as their 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -157,7 +156,7 @@ is free; were it much, those would get more than they are due who hold little at
 class Turns:
     """The order of all tasks while one round lasts."""
 
-    def __init__(self, shares: Shares, limits: Limits, ledger: Ledger, nodes: Iterable[Node] = ()) -> None:
+    def __init__(self, shares: Shares, limits: Limits, ledger: Ledger, nodes: Collection[Node] = ()) -> None:
         self._shares, self._limits, self._ledger, self._nodes = shares, limits, ledger, nodes
         self._standings: dict[str, float] = {}
         """Those that have been asked for."""
@@ -167,11 +166,12 @@ class Turns:
     @cached_property
     def _totals(self) -> Mapping[str, int]:
         """What the cluster has. Not counted where limits alone are asked about, as lists do for each kind of request."""
-        totals: Counter[str] = Counter()
-        for node in self._nodes:
-            totals.update(node.capacity)
-            totals[GPUS] += len(node.gpus)
-        return totals
+        capacities = [node.capacity for node in self._nodes]
+        return {
+            CORES: sum(capacity.get(CORES, 0) for capacity in capacities),
+            MEMORY: sum(capacity.get(MEMORY, 0) for capacity in capacities),
+            GPUS: sum(len(node.gpus) for node in self._nodes),
+        }
 
     def of(self, task: Task) -> Turn:
         yields, standing = task.request.preemptible, self._standing(task.batch.owner)
@@ -216,7 +216,7 @@ class Turns:
             return 0.0
         held = self._ledger.of_owner(owner)
         return max(
-            (held.get(name, 0) / self._totals[name] for name in (CORES, MEMORY, GPUS) if self._totals[name]),
+            (held.get(name, 0) / total for name, total in self._totals.items() if total),
             default=0.0,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -60,8 +60,8 @@ class Nodes:
         self._access = access
         self._client = client
         self._share_id = share_id
-        self._told: dict[str, tuple[tuple[Any, ...], NodeInfo]] = {}
-        """What lists told of each node last, and what that was made from."""
+        self._told: dict[str, tuple[tuple[Any, ...], bytes]] = {}
+        """What lists told of each node last, as JSON, and what that was made from."""
 
     def client(self, node: Node) -> RunnerClient:
         """To call the node's Runner."""
@@ -207,12 +207,12 @@ class Nodes:
             message=f"{name} is removed" + (f"; {lost} of its attempts are given up" if lost else "")
         )
 
-    def list(self) -> Sequence[NodeInfo]:
-        """All nodes by name."""
+    def list_json(self) -> bytes:
+        """All nodes by name: a list of `NodeInfo`."""
         nodes = self._core.cluster.nodes
         if len(self._told) > len(nodes):
             self._told = {name: told for name, told in self._told.items() if name in nodes}
-        return [self._current(node) for _, node in sorted(nodes.items())]
+        return b"[" + b",".join(self._current(node) for _, node in sorted(nodes.items())) + b"]"
 
     def _take_back(self, name: str, record: rows.NodeRecord, former: rows.NodeRecord | None) -> None:
         """The node is as it was before a joining that could not be written."""
@@ -237,7 +237,7 @@ class Nodes:
             sequence=core.last_event,
         )
 
-    def _current(self, node: Node) -> NodeInfo:
+    def _current(self, node: Node) -> bytes:
         """Made anew only when something that it tells has changed: of many nodes few have between two lists."""
         ledger, record = self._core.cluster.ledger, self._core.records[node.name]
         # What changes most often is first: the rest is not compared then.
@@ -263,7 +263,8 @@ class Nodes:
         )
         known = self._told.get(node.name)
         if known is None or known[0] != seen:
-            known = self._told[node.name] = (seen, self._info(node))
+            told = self._info(node).model_dump_json().encode()
+            known = self._told[node.name] = (seen, told)
         return known[1]
 
     def _info(self, node: Node) -> NodeInfo:

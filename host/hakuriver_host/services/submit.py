@@ -12,8 +12,8 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hakuriver.dependencies import Dependency, Outcome, parse_dependency
@@ -181,18 +181,20 @@ class Submissions:
         digest: str,
         again: Again | None,
     ) -> SubmitResponse:
-        if unknown := sorted(set(spec.not_nodes) - self._core.cluster.nodes.keys()):
-            raise NotFoundError(f"there is no node named {', '.join(unknown)}", "see `hakuriver node list`")
+        if unknown := {name for name in spec.not_nodes if name not in self._core.cluster.nodes}:
+            named = ", ".join(sorted(unknown))
+            raise NotFoundError(f"there is no node named {named}", "see `hakuriver node list`")
         wanted = [*dict.fromkeys(target for _, target in again.places)] if again else _targets(request)
-        self._check_limits(spec, wanted, principal.name)
-        targets, failed = self._sort_targets(spec, wanted)
+        requests = {target: rows.request_of(spec, target) for target in wanted}
+        self._check_limits(requests, principal.name)
+        targets, failed = self._sort_targets(spec, wanted, requests)
         places = _places(spec, targets, again)
         with contextlib.ExitStack() as watched:
             waits = await self._waits(spec, principal, watched)
             watched.enter_context(self._coming_in(principal.name, len(places)))
             batch = await self._batch(spec, principal)
             batch.after = waits
-            tasks = await self._make_tasks(batch, places)
+            tasks = await self._make_tasks(batch, places, requests)
             return await self._record(batch, tasks, failed, key, digest)
 
     async def _record(
@@ -312,13 +314,13 @@ class Submissions:
         return pinned.version
 
     def _sort_targets(
-        self, spec: SubmitRequest, targets: list[str | None]
+        self, spec: SubmitRequest, targets: list[str | None], requests: Mapping[str | None, Request]
     ) -> tuple[list[str | None], list[FailedTarget]]:
         """Targets that can be served, and those that never can; all of the latter is an error."""
         failed = []
         good: list[str | None] = []
         for target in targets:
-            reason = "" if spec.hold_for_node else self._impossible(spec, target)
+            reason = "" if spec.hold_for_node else self._impossible(requests[target])
             if reason:
                 failed.append(FailedTarget(target=target or "", reason=reason))
             else:
@@ -327,9 +329,8 @@ class Submissions:
             _refuse(failed)
         return good, failed
 
-    def _impossible(self, request: SubmitRequest, target: str | None) -> str:
+    def _impossible(self, wanted: Request) -> str:
         nodes = self._core.cluster.nodes
-        wanted = rows.request_of(request, target)
         if wanted.node is not None:
             node = nodes.get(wanted.node)
             return impossible(node, wanted) if node else f"no node is named {wanted.node}"
@@ -338,9 +339,9 @@ class Submissions:
         nearest = nearest_to(wanted, nodes.values())
         return f"no node can ever run it; {nearest.name}: {impossible(nearest, wanted)}"
 
-    def _check_limits(self, spec: SubmitRequest, targets: list[str | None], owner: str) -> None:
-        for target in targets:
-            if reason := self._forbidden(rows.request_of(spec, target), owner):
+    def _check_limits(self, requests: Mapping[str | None, Request], owner: str) -> None:
+        for request in requests.values():
+            if reason := self._forbidden(request, owner):
                 raise ImpossibleError(
                     reason, "ask for less, or ask an admin: limits stand under [scheduling]"
                 )
@@ -429,14 +430,14 @@ class Submissions:
             raise ConflictError(f"task {left[0]} changes just now", "try again in a moment")
         return going
 
-    async def _make_tasks(self, batch: Batch, places: Sequence[Place]) -> list[Task]:
+    async def _make_tasks(
+        self, batch: Batch, places: Sequence[Place], requests: Mapping[str | None, Request]
+    ) -> list[Task]:
         tasks: list[Task] = []
         spec = batch.spec
         not_before = spec.not_before.timestamp() if spec.not_before else None
-        requests = {
-            target: rows.request_of(spec, target, batch_id=batch.batch_id)
-            for target in {target for _, target in places}
-        }
+        if quota := rows.quota_of(batch.batch_id, spec):
+            requests = {target: replace(request, quota=quota) for target, request in requests.items()}
         for index, target in places:
             task = Task(self._core.ids.next(), batch, index, target, requests[target])
             task.priority, task.held = spec.priority, spec.hold

@@ -274,6 +274,12 @@ class ClusterMachine(RuleBasedStateMachine):
             assert cluster.ledger.held(name, "cores") == held
             assert set(node.to_start) <= holding
         assert cluster.ledger._batches == self.sim.holding()
+        may_go = [
+            task
+            for task in cluster.tasks.values()
+            if task.state in HOLDING and task.node and task.request.preemptible
+        ]
+        assert cluster.ledger.has_preemptible() == bool(may_go)
 
     @invariant()
     def a_gpu_is_used_by_one_alone(self) -> None:

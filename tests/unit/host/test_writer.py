@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.event import listen
 from sqlalchemy.pool import StaticPool
 from sqlmodel import create_engine
 
@@ -62,6 +63,13 @@ def set_room(engine: Engine, pages: int | None) -> None:
 async def test_many_writes_are_durable_when_they_return(engine: Engine, writer: Writer) -> None:
     await asyncio.gather(*(writer.write(event(number)) for number in range(1, 301)))
     assert [row["sequence"] for row in Repository(engine).events(0)] == list(range(1, 301))
+
+
+async def test_what_one_turn_of_the_loop_writes_is_one_commit(engine: Engine, writer: Writer) -> None:
+    commits: list[Connection] = []
+    listen(engine, "commit", commits.append)
+    await asyncio.gather(*(writer.write(event(number)) for number in range(1, 9)))
+    assert len(commits) == 1
 
 
 async def test_one_of_a_group_that_breaks_a_constraint_fails_alone(engine: Engine, writer: Writer) -> None:
