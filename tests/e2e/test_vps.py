@@ -146,6 +146,21 @@ def begun(who: Person, task_id: int, command: str) -> subprocess.Popen[str]:
     return session
 
 
+def by_socks(proxy: int, host: str, port: int, request: bytes) -> bytes:
+    """The whole answer to a request through a SOCKS proxy on the loopback (RFC 1928, no authentication)."""
+    with (
+        socket.create_connection(("127.0.0.1", proxy), timeout=20) as connection,
+        connection.makefile("rb") as answer,
+    ):
+        connection.sendall(b"\x05\x01\x00")
+        assert answer.read(2) == b"\x05\x00"
+        name = host.encode()
+        connection.sendall(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port.to_bytes(2, "big"))
+        assert answer.read(10)[:2] == b"\x05\x00"
+        connection.sendall(request)
+        return answer.read()
+
+
 def container_of(task_id: int) -> str:
     return container_name((task_id, 1))
 
@@ -378,6 +393,39 @@ class TestForwards:
                 until(lambda: page() == "hello\n", lambda: "the page")
             finally:
                 forward.terminate()
+
+    def test_as_editors_do_it(self, ada: Person, vps: int) -> None:
+        """VS Code Remote has one connection: a script to a shell's input starts its server, which it reaches by SOCKS."""
+        port = free_port()
+        script = "mkdir -p /tmp/editor; echo served > /tmp/editor/index.html; httpd -p 127.0.0.1:8082 -h /tmp/editor; echo begun\n"
+        with subprocess.Popen(
+            [
+                "ssh",
+                "-F",
+                ada.config(vps),
+                "-T",
+                "-D",
+                str(port),
+                "-o",
+                "ConnectTimeout=15",
+                f"{vps}.hakuriver",
+                "sh",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as session:
+            assert session.stdin is not None
+            assert session.stdout is not None
+            session.stdin.write(script)
+            session.stdin.flush()
+            assert session.stdout.readline() == "begun\n"
+            answers = [
+                by_socks(port, "127.0.0.1", 8082, b"GET /index.html HTTP/1.0\r\n\r\n") for _ in range(3)
+            ]
+            session.stdin.close()
+            assert session.wait(20) == 0
+        assert [answer.rpartition(b"\r\n\r\n")[2] for answer in answers] == [b"served\n"] * 3
 
     def test_nothing_but_itself(self, ada: Person, lab: Cluster, vps: int) -> None:
         done = ada.tool("ssh", vps, "-W", f"127.0.0.2:{lab.port}", f"{vps}.hakuriver")
