@@ -10,9 +10,13 @@ import gc
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NoReturn
 
 from hakuriver.version import __version__
+
+_PLUGINS = "pydantic.plugin._loader"
 
 
 def main() -> None:
@@ -52,12 +56,29 @@ class _Ending:
             os._exit(self.code)
 
 
+class NoPlugins(ModuleType):
+    """Stands for the module by which pydantic looks for plugins in all that is installed, of which commands use none.
+
+    What else that module may come to hold is the module's own.
+    """
+
+    get_plugins = staticmethod(tuple)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Of which the import system asks.
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
+
+
 def _load_quickly() -> None:
     """Looks for no garbage, since next to all that is loaded stays, until there is a lot that may be some. And leaves out
     httpx's own command line (with click and pygments), which httpx does without when it cannot be imported.
     """
     gc.set_threshold(50_000)
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    sys.modules.setdefault(_PLUGINS, NoPlugins(_PLUGINS))
 
 
 def _run() -> int:

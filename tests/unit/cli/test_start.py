@@ -119,6 +119,23 @@ def test_a_request_loads_only_what_it_is_made_of(tmp_path: Path, words: str) -> 
     assert not sorted(loaded & _HEAVY)
 
 
+def test_pydantic_looks_for_no_plugins_and_finds_all_else(tmp_path: Path) -> None:
+    assert "importlib.metadata" not in _loaded(tmp_path, "whoami", code=6)
+    program = """
+from hakuriver_cli.main import run_and_exit
+
+def run():
+    from pydantic.plugin._loader import get_plugins
+    print(list(get_plugins()))
+    from pydantic.plugin._loader import PYDANTIC_ENTRY_POINT_GROUP
+    print(PYDANTIC_ENTRY_POINT_GROUP)
+    return 0
+
+run_and_exit(run)
+"""
+    assert _run(tmp_path, program).stdout == "[]\npydantic\n"
+
+
 def test_variables_take_what_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the others can be told not to load it."""
     words = ["config", "show", "-o", "json"]
