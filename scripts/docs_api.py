@@ -13,12 +13,13 @@ from docs_tables import cell, row
 
 import hakuriver.models.access
 import hakuriver.models.batches
+import hakuriver.models.errors
 import hakuriver.models.nodes
 import hakuriver.models.runner
 import hakuriver.models.tasks
 import hakuriver.models.usage
 from hakuriver import errors
-from hakuriver.models.access import Role
+from hakuriver.roles import Role
 from hakuriver_host.api.access import access_endpoints
 from hakuriver_host.api.batches import batch_endpoints
 from hakuriver_host.api.endpoint import Endpoint
@@ -160,9 +161,9 @@ def _json(value: Any) -> str:
 def _meanings() -> dict[tuple[str, str], str]:
     """What the models' docstrings say, by class and field; the class itself under an empty field."""
     modules: Iterable[ModuleType] = (
-        errors,
         hakuriver.models.access,
         hakuriver.models.batches,
+        hakuriver.models.errors,
         hakuriver.models.nodes,
         hakuriver.models.runner,
         hakuriver.models.tasks,

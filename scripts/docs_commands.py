@@ -10,7 +10,7 @@ from cyclopts import App
 from docs_tables import row
 
 from hakuriver_cli import reference
-from hakuriver_cli.main import application
+from hakuriver_cli.commands import application
 from hakuriver_cli.tree import use_docstrings
 
 

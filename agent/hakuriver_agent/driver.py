@@ -48,7 +48,7 @@ async def always() -> None:
 class Reports(Protocol):
     """Where reports go: the outbox."""
 
-    def put(self, report: AttemptReport) -> None: ...
+    def put(self, report: AttemptReport, *, urgent: bool = False) -> None: ...
 
     def drop(self, key: Key) -> None: ...
 
@@ -242,6 +242,8 @@ class Driver:
         at = attempt.report.started_at or started.at
         self._tell(
             attempt,
+            # A person waits to log in; and unlike that of a command, its end will hardly make this worthless in a moment.
+            urgent=attempt.spec is not None and attempt.spec.task_type == "vps",
             status=TaskState.PAUSED if adopted.paused else TaskState.RUNNING,
             message=None,
             started_at=at,
@@ -302,7 +304,7 @@ class Driver:
         attempt.report = report
         if not attempt.kill_requested:
             attempt.renew()
-            self._reports.put(report)
+            self._reports.put(report, urgent=True)
         self.rest(attempt)
 
     async def _finish(self, attempt: Attempt, changes: dict[str, Any]) -> None:
@@ -318,11 +320,11 @@ class Driver:
         attempt.report = report
         self._reports.put(report)
 
-    def _tell(self, attempt: Attempt, **changes: Any) -> None:
+    def _tell(self, attempt: Attempt, *, urgent: bool = False, **changes: Any) -> None:
         """Reports something that is not an end."""
         attempt.report = attempt.next_report(**changes)
         self._journal.note(attempt.report)
-        self._reports.put(attempt.report)
+        self._reports.put(attempt.report, urgent=urgent)
 
     def tell(self, attempt: Attempt, line: str | None) -> None:
         """Has people read what is going on with an attempt that runs."""

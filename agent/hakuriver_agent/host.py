@@ -11,13 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 from hakuriver.config import Settings
 from hakuriver.errors import (
-    ErrorBody,
     HakuRiverError,
     InternalError,
     StorageError,
     UnreachableError,
     from_body,
 )
+from hakuriver.models.errors import ErrorBody
 from hakuriver.models.runner import (
     AttemptReport,
     HeartbeatRequest,

@@ -1,7 +1,7 @@
 """Reports to the Host, until it has acknowledged them.
 
-An end goes out as soon as there is one, with all that waits; another report after a moment. Of an attempt only the newest report
-waits: its sequence makes the older ones worthless. A final report stays until the Host has answered that it is on its
+An end goes out as soon as there is one, with all that waits, and so does what is urgent; another report after a moment. Of an
+attempt only the newest report waits: its sequence makes the older ones worthless. A final report stays until the Host has answered that it is on its
 record.
 """
 
@@ -22,7 +22,8 @@ CONCURRENT = 2
 """Requests at a time: an end need not wait for the answer to a beginning."""
 LARGEST = 1_000
 PATIENCE = 0.1
-"""Seconds that a report which is not final waits for the end that makes it worthless. An end waits for nothing."""
+"""Seconds that a report which is not final waits for the end that makes it worthless. An end waits for nothing, and neither does
+what somebody waits for."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 
 log = structlog.get_logger(__name__)
@@ -47,12 +48,12 @@ class Outbox:
         self._complained = False
         self._sending: set[asyncio.Task[None]] = set()
 
-    def put(self, report: AttemptReport) -> None:
+    def put(self, report: AttemptReport, *, urgent: bool = False) -> None:
         """Has a report sent; it replaces an older one of its attempt that still waits."""
         if report.sequence >= self._newest.get(report.key, -1):
             self._newest[report.key] = report.sequence
             self._waiting[report.key] = report
-            if report.status in FINAL:
+            if urgent or report.status in FINAL:
                 self._something.set()
             elif not self._something.is_set():
                 asyncio.get_running_loop().call_later(PATIENCE, self._something.set)

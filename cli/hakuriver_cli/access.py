@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ValidationError
 
+from hakuriver import models
 from hakuriver.errors import HakuRiverError, UsageError
-from hakuriver.models.access import Role, TokenCreate, UserCreate
-from hakuriver.models.vps import KeyCreate
+from hakuriver.roles import Role
 from hakuriver_cli import cluster_views as views
 from hakuriver_cli.errors import report
 from hakuriver_cli.options import COMMON, Common, Duration, Watch
@@ -21,9 +20,11 @@ from hakuriver_cli.tree import new_app
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pydantic import BaseModel
+
     from hakuriver.models.tasks import Message
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound="BaseModel")
 
 users = new_app("user", "Administer users.")
 tokens = new_app("token", "Make, list and revoke tokens.")
@@ -51,7 +52,7 @@ def create_user(
 ) -> None:
     """Make a user. Give them a token with `hakuriver token create --user NAME`."""
     session = Session(common)
-    request = _request(UserCreate, name=name, role=role, uid=uid, gid=gid)
+    request = _request(models.access.UserCreate, name=name, role=role, uid=uid, gid=gid)
     session.printer.record(session.client.create_user(request), views.USERS)
 
 
@@ -89,7 +90,9 @@ def create_token(
 ) -> None:
     """Make a token. It is shown this once, on stdout; the Host keeps only a hash of it."""
     session = Session(common, default=Format.NAME)
-    request = _request(TokenCreate, kind=kind, user=user, label=label, expires_in_seconds=expires)
+    request = _request(
+        models.access.TokenCreate, kind=kind, user=user, label=label, expires_in_seconds=expires
+    )
     made = session.client.create_token(request)
     session.printer.record(made, views.NEW_TOKEN)
     if session.printer.err.isatty():
@@ -132,7 +135,7 @@ def add_key(
     path = file or next(iter(default_files()), None)
     if path is None:
         raise UsageError("no public key is named, and ~/.ssh has none", "make one: ssh-keygen -t ed25519")
-    request = _request(KeyCreate, public_key=read(path), label=label)
+    request = _request(models.vps.KeyCreate, public_key=read(path), label=label)
     session.printer.record(session.client.add_key(request), views.KEYS)
 
 
@@ -157,11 +160,13 @@ def remove_keys(
 
 def for_names(session: Session, names: list[str], act: Callable[[str], Message]) -> int:
     """Does it for all of them, reports each failure, and gives the exit code of the first."""
+    from hakuriver_cli.records import Told  # noqa: PLC0415  (see there)
+
     code = 0
     done = []
     for name in dict.fromkeys(names):
         try:
-            done.append(views.Told(name=name, message=act(name).message))
+            done.append(Told(name=name, message=act(name).message))
         except HakuRiverError as error:
             report(error, session.printer.err)
             code = code or error.exit_code
@@ -171,9 +176,11 @@ def for_names(session: Session, names: list[str], act: Callable[[str], Message])
 
 
 def _request(model: type[M], /, **fields: Any) -> M:
+    from pydantic import ValidationError  # noqa: PLC0415  (loaded when it is needed)
+
+    from hakuriver.client.calls import describe  # noqa: PLC0415
+
     try:
         return model(**fields)
     except ValidationError as error:
-        from hakuriver.client.calls import describe  # noqa: PLC0415  (loaded when it is needed)
-
         raise UsageError(describe(error), "correct it and try again") from None

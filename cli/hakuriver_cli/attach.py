@@ -11,14 +11,11 @@ import signal
 import sys
 from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 from cyclopts import Parameter
 
-from hakuriver.client import AsyncClient
-from hakuriver.client.calls import Stream
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
-from hakuriver.models.tasks import SubmitRequest, SubmitResponse, TaskEvent
 from hakuriver.states import FINAL, TaskState
 from hakuriver_cli import task_views as views
 from hakuriver_cli.errors import report
@@ -27,8 +24,14 @@ from hakuriver_cli.output import Format, Printer
 from hakuriver_cli.progress import Progress
 from hakuriver_cli.session import Session
 from hakuriver_cli.sinks import JsonLines, Prefixed, Raw, Sink, json_line
-from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
-from hakuriver_cli.tasks import CommandLine, code_of, ending, report_made, report_refused
+from hakuriver_cli.submission import DEFAULTS, SubmitOptions, report_made, report_refused, request_of
+from hakuriver_cli.tasks import CommandLine, code_of, ending
+
+if TYPE_CHECKING:
+    from hakuriver.client import AsyncClient
+    from hakuriver.client.calls import Stream
+    from hakuriver.models.tasks import SubmitRequest, SubmitResponse, TaskEvent
+
 
 INTERRUPTED = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -10,14 +10,11 @@ import asyncio
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from hakuriver.client import AsyncClient
-from hakuriver.client.calls import Stream
 from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
-from hakuriver.models.batches import BatchDetail
 from hakuriver.states import FINAL, TaskState
 from hakuriver_cli.errors import report
 from hakuriver_cli.logs import Follow, Tail, present_part
@@ -25,6 +22,12 @@ from hakuriver_cli.options import COMMON, BatchIdOption, Common, States
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.sinks import JsonLines, Prefixed, Sink
+
+if TYPE_CHECKING:
+    from hakuriver.client import AsyncClient
+    from hakuriver.client.calls import Stream
+    from hakuriver.models.batches import BatchDetail
+
 
 _PAGE = 1_000
 _AT_ONCE = 100

@@ -5,26 +5,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
-from hakuriver.models.base import TaskId
-from hakuriver.models.batches import BatchDetail, BatchSummary
-from hakuriver.models.tasks import SubmitResponse, TaskSummary
 from hakuriver.sizes import format_duration
 from hakuriver.states import TaskState
 from hakuriver_cli.cells import number, time
 from hakuriver_cli.output import NOTHING, Column, View
 from hakuriver_cli.task_views import TASKS
 
+if TYPE_CHECKING:
+    from hakuriver.models.batches import BatchDetail, BatchSummary
+    from hakuriver.models.tasks import SubmitResponse, TaskSummary
+    from hakuriver_cli.records import BatchDone
+
+
 _COMMAND_WIDTH = 50
-
-
-class BatchDone(BaseModel):
-    """What became of one batch that a command acted on."""
-
-    batch_id: TaskId
-    message: str
 
 
 def states(batch: BatchSummary) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
 from hakuriver.errors import NotFoundError, UsageError
-from hakuriver.models.batches import BatchDetail, BatchSummary
-from hakuriver.models.tasks import Message, SubmitResponse
 from hakuriver.states import TaskState
 from hakuriver_cli import batch_views as views
 from hakuriver_cli.options import COMMON, BatchIds, Common, States, Watch
@@ -17,6 +15,11 @@ from hakuriver_cli.output import Format, View
 from hakuriver_cli.progress import Counter
 from hakuriver_cli.session import Session
 from hakuriver_cli.tree import lazy, new_app
+
+if TYPE_CHECKING:
+    from hakuriver.models.batches import BatchDetail, BatchSummary
+    from hakuriver.models.tasks import Message, SubmitResponse
+
 
 T = TypeVar("T")
 
@@ -166,11 +169,13 @@ def either(of_task: Callable[[int], T], of_batch: Callable[[int], T]) -> Callabl
 
 
 def _act(session: Session, batch_ids: list[int], act: Callable[[int], Message]) -> int:
-    done: list[views.BatchDone] = []
+    from hakuriver_cli.records import BatchDone  # noqa: PLC0415  (see there)
+
+    done: list[BatchDone] = []
     try:
         return session.for_each(
             batch_ids,
-            lambda batch_id: done.append(views.BatchDone(batch_id=batch_id, message=act(batch_id).message)),
+            lambda batch_id: done.append(BatchDone(batch_id=batch_id, message=act(batch_id).message)),
         )
     finally:
         if done:

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 from hakuriver.client import Client
 from hakuriver.client.wire import find_token
 from hakuriver.config import Settings, config_path, load
-from hakuriver.errors import ErrorBody, HakuRiverError
+from hakuriver.errors import HakuRiverError
+from hakuriver.models.errors import ErrorBody
 from hakuriver_cli.engine import docker_problem
 from hakuriver_cli.output import Column, View
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hakuriver.errors import HakuRiverError
-from hakuriver.models.nodes import ClusterStatus
 from hakuriver.version import __version__
 from hakuriver_cli import cluster_views as views
 from hakuriver_cli.options import COMMON, Common, Watch
 from hakuriver_cli.session import Session
+
+if TYPE_CHECKING:
+    from hakuriver.models.nodes import ClusterStatus
 
 
 def status(*, watch: Watch = False, common: Common = COMMON) -> int:
@@ -29,11 +33,13 @@ def status(*, watch: Watch = False, common: Common = COMMON) -> int:
 
 def version(*, common: Common = COMMON) -> None:
     """Show the versions of client and Host; a Host that does not answer is no error here."""
+    from hakuriver_cli.records import VersionRow  # noqa: PLC0415  (see there)
+
     session = Session(common)
     try:
         host = session.client.cluster().version
     except HakuRiverError as error:
         host = None
         session.printer.say(f"the Host's version is not known: {error.message}")
-    row = views.VersionRow(client=__version__, host=host, url=session.settings.host_url)
+    row = VersionRow(client=__version__, host=host, url=session.settings.host_url)
     session.printer.record(row, views.VERSION)

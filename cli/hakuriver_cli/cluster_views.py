@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING
 
 from hakuriver.labels import as_text
-from hakuriver.models.access import TokenCreated, TokenInfo, UserInfo, WhoAmI
-from hakuriver.models.nodes import ClusterStatus, NodeDuty, NodeInfo, NodeLabels, NodeSample
-from hakuriver.models.vps import KeyInfo
 from hakuriver.sizes import format_size
 from hakuriver.states import NodeState
 from hakuriver_cli.cells import degrees, number, percent, size, time
 from hakuriver_cli.output import Column, View
 
+if TYPE_CHECKING:
+    from hakuriver.models.access import TokenCreated, TokenInfo, UserInfo, WhoAmI
+    from hakuriver.models.nodes import ClusterStatus, NodeDuty, NodeInfo, NodeLabels, NodeSample
+    from hakuriver.models.vps import KeyInfo
+    from hakuriver_cli.records import EnvironmentRow, Told, VersionRow
+
+
 _PROBLEM_WIDTH = 60
-
-
-class Told(BaseModel):
-    """What became of one named thing that a command acted on."""
-
-    name: str
-    message: str
-
-
-class EnvironmentRow(BaseModel):
-    """One version of an environment, as the list shows it."""
-
-    name: str
-    timestamp: int
-    tarball: str
-    latest: bool
-
-
-class VersionRow(BaseModel):
-    client: str
-    host: str | None
-    url: str
 
 
 def _node_style(node: NodeInfo) -> str:

@@ -62,7 +62,7 @@ def show(
     from hakuriver_cli.toml import settings_text, values  # noqa: PLC0415
 
     session = Session(common)
-    settings = Settings.model_construct() if defaults else session.settings
+    settings = Settings() if defaults else session.settings
     if session.printer.form is Format.JSON:
         session.printer.json(values(settings))
     else:
@@ -101,7 +101,7 @@ def init_config(*, common: Common = COMMON) -> None:
     made = Written(path=path, written=True)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(_START + settings_text(Settings.model_construct(), inactive=True))
+            file.write(_START + settings_text(Settings(), inactive=True))
     except FileExistsError:
         made.written = False
         printer.say("it is there already, and left as it is")

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
-from hakuriver.models.environments import ENVIRONMENT_NAME
-from hakuriver.models.vps import VPS_NAME
+from hakuriver.names import VPS_NAME
 from hakuriver.pieces import PieceReader
+from hakuriver.references import ENVIRONMENT_NAME
 from hakuriver.sizes import format_size
 from hakuriver_cli.progress import Progress
 from hakuriver_cli.session import Session

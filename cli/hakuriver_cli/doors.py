@@ -20,7 +20,7 @@ from hakuriver.closing import DONE
 from hakuriver.errors import ConflictError, DeniedError, HakuRiverError, UsageError
 from hakuriver.exchange import GoneError
 from hakuriver.forwards import carry
-from hakuriver.models.access import Role
+from hakuriver.roles import Role
 from hakuriver.states import TaskState
 from hakuriver_cli.copying import copy_with_task
 from hakuriver_cli.errors import report

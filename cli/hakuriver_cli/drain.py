@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from hakuriver.client import AsyncClient
 from hakuriver.client.draining import Draining
 from hakuriver.errors import ConflictError, HakuRiverError
-from hakuriver.models.nodes import NodeDuty
 from hakuriver.sizes import format_duration
 from hakuriver_cli.errors import report
 from hakuriver_cli.output import Printer
 from hakuriver_cli.progress import Progress
 from hakuriver_cli.session import Session
+
+if TYPE_CHECKING:
+    from hakuriver.models.nodes import NodeDuty
+
 
 _AFTER_KILL_SECONDS = 120.0
 """A kill may take the Runner's whole grace time; a Runner that is away takes it when it is back."""

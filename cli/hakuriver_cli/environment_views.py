@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from hakuriver.models.environments import (
-    EnvironmentContainer,
-    EnvironmentInfo,
-    GarbageReport,
-    PackageChange,
-    SyncProgress,
-    VersionDiff,
-    VersionInfo,
-)
 from hakuriver.sizes import format_size
 from hakuriver_cli.cells import time
 from hakuriver_cli.output import Column, View
+
+if TYPE_CHECKING:
+    from hakuriver.models.environments import (
+        EnvironmentContainer,
+        EnvironmentInfo,
+        GarbageReport,
+        PackageChange,
+        SyncProgress,
+        VersionDiff,
+        VersionInfo,
+    )
+
 
 Act = Callable[[str], str]
 

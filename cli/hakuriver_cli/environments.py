@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from hakuriver.errors import UsageError
-from hakuriver.models.environments import Reference, parse_reference
+from hakuriver.references import Reference, parse_reference
 from hakuriver.sizes import format_duration, format_size
 from hakuriver_cli import environment_views as views
 from hakuriver_cli.options import COMMON, Common, Interactive, Tty, Variables, Watch, Workdir
@@ -402,7 +402,8 @@ def _numbered(session: Session, text: str) -> tuple[str, int | None]:
 
 
 def _each(session: Session, names: list[str], act: views.Act) -> int:
-    from hakuriver_cli.cluster_views import TOLD, Told  # noqa: PLC0415
+    from hakuriver_cli.cluster_views import TOLD  # noqa: PLC0415
+    from hakuriver_cli.records import Told  # noqa: PLC0415  (see there)
 
     done: list[Told] = []
     code = session.for_each(names, lambda name: done.append(Told(name=name, message=act(name))))

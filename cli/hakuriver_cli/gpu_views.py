@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
-from hakuriver.models.base import TaskId
-from hakuriver.models.nodes import NodeInfo, TaskLoad
-from hakuriver.models.runner import GpuInfo, GpuProcess
 from hakuriver.sizes import format_size
 from hakuriver_cli.cells import number
 from hakuriver_cli.output import NOTHING, Column, View
 
+if TYPE_CHECKING:
+    from hakuriver.models.base import TaskId
+    from hakuriver.models.nodes import NodeInfo, TaskLoad
+    from hakuriver.models.runner import GpuInfo, GpuProcess
+    from hakuriver_cli.gpu_records import GpuRow
+
+
 _PROBLEM_WIDTH = 60
 
 
-class GpuRow(BaseModel):
-    """One GPU, as a list shows it."""
-
-    node: str
-    gpu: GpuInfo
-    task_id: TaskId | None
-    """The task that holds it; of several, the first."""
-    sharers: list[TaskId] = []
-    """All that hold it, where there are several."""
-
-
 def rows_of(nodes: Iterable[NodeInfo]) -> list[GpuRow]:
+    from hakuriver_cli.gpu_records import GpuRow  # noqa: PLC0415  (see there)
+
     return [
         GpuRow(
             node=node.hostname,
@@ -50,6 +44,8 @@ def gpu_rows(node: str, gpus: Iterable[GpuInfo], tasks: Iterable[TaskLoad]) -> l
 
 
 def _row(node: str, gpu: GpuInfo, holders: list[TaskId]) -> GpuRow:
+    from hakuriver_cli.gpu_records import GpuRow  # noqa: PLC0415  (see there)
+
     first = holders[0] if holders else None
     return GpuRow(node=node, gpu=gpu, task_id=first, sharers=holders if len(holders) > 1 else [])
 

@@ -15,20 +15,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
+from hakuriver import models
 from hakuriver.closing import error_said
 from hakuriver.errors import HakuRiverError, UnreachableError, UsageError
 from hakuriver.exchange import EOF, WINDOW, Owed, order_of
 from hakuriver.kept import Kept
-from hakuriver.models.environments import TerminalResume, TerminalStart
 from hakuriver.sessions import HERE
 from hakuriver_cli.errors import report
 from hakuriver_cli.sockets import refusal
 from hakuriver_cli.window import raw_mode, resizing
+
+if TYPE_CHECKING:
+    from hakuriver.models.environments import TerminalStart
+
 
 LOST = 255
 """Exit code when the connection is lost, as ssh has it."""
@@ -243,7 +247,7 @@ class LastingTerminal:
     def _resumed(self) -> _Found:
         connection = self._connect(ATTEMPT_SECONDS)
         try:
-            asked = TerminalResume(session=str(self._session), received=self._shown)
+            asked = models.environments.TerminalResume(session=str(self._session), received=self._shown)
             connection.send(asked.model_dump_json())
             told = order_of(str(connection.recv(timeout=ATTEMPT_SECONDS)))
             if error := error_said(told):

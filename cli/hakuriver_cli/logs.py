@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from hakuriver.client import AsyncClient, Client
-from hakuriver.client.calls import LogPart, Stream
 from hakuriver.errors import NotFoundError, UsageError
 from hakuriver_cli.batches import either
 from hakuriver_cli.options import COMMON, Attempt, Common, TaskIds, TaskOrBatchIds
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
 from hakuriver_cli.sinks import JsonLines, Raw, Sink
+
+if TYPE_CHECKING:
+    from hakuriver.client import AsyncClient, Client
+    from hakuriver.client.calls import LogPart, Stream
 
 Follow = Annotated[
     bool, Parameter(name=("--follow", "-f"), help="Go on as it is written, until the task ends.")
@@ -99,6 +100,8 @@ def _print(
             for stream, sink in sinks.items()
         }
         if follow:
+            import asyncio  # noqa: PLC0415  (loads much, and here alone it is needed)
+
             asyncio.run(_follow(session, task_id, sinks, present, attempt))
         for sink in sinks.values():
             sink.end()
@@ -178,6 +181,8 @@ async def _follow(
     present: dict[Stream, LogPart | None],
     attempt: int | None,
 ) -> None:
+    import asyncio  # noqa: PLC0415
+
     async with session.async_client() as client:
         await asyncio.gather(
             *(

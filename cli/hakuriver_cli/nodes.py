@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from hakuriver import models
 from hakuriver.errors import NotFoundError, UsageError
 from hakuriver.labels import parse_change
-from hakuriver.models.nodes import HealthHistory, NodeDuty, NodeLabels
 from hakuriver_cli import cluster_views as views
 from hakuriver_cli.options import COMMON, Common, Duration, Watch
 from hakuriver_cli.output import Format, Printer
 from hakuriver_cli.session import Session
 from hakuriver_cli.tree import new_app
+
+if TYPE_CHECKING:
+    from hakuriver.models.nodes import HealthHistory, NodeDuty
+
 
 app = new_app("node", "Look at nodes, empty and remove them.")
 
@@ -86,7 +90,7 @@ def label(
     found = [node for node in session.client.nodes() if node.hostname == name]
     if not found:
         raise NotFoundError(f"there is no node {name}", "list them with `hakuriver node list`")
-    session.printer.rows([NodeLabels(hostname=name, labels=found[0].labels)], views.LABELS)
+    session.printer.rows([models.nodes.NodeLabels(hostname=name, labels=found[0].labels)], views.LABELS)
 
 
 @app.command
@@ -137,12 +141,14 @@ def remove(
     common: Common = COMMON,
 ) -> int:
     """Remove nodes that are offline and hold nothing. To come back they must join; their tasks stay on the record."""
+    from hakuriver_cli.records import Told  # noqa: PLC0415  (see there)
+
     session = Session(common)
-    done: list[views.Told] = []
+    done: list[Told] = []
 
     def act(name: str) -> None:
         message = session.client.remove_node(name, force=force).message
-        done.append(views.Told(name=name, message=message))
+        done.append(Told(name=name, message=message))
 
     code = session.for_each(names, act)
     if done:

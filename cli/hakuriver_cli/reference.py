@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from cyclopts import App
 
-from hakuriver_cli.main import application, run
+from hakuriver_cli.commands import application, run
+from hakuriver_cli.main import run_and_exit
 from hakuriver_cli.tree import lazy, new_app
 
 
@@ -45,7 +46,7 @@ def init() -> NoReturn:
     """`hakuriver.init config | service`; `config` when nothing is named."""
     app = init_app()
     words = sys.argv[1:]
-    sys.exit(run(app, words or ["config"]))
+    run_and_exit(lambda: run(app, words or ["config"]))
 
 
 def host() -> NoReturn:
@@ -60,7 +61,7 @@ def runner() -> NoReturn:
 
 def hakurun() -> NoReturn:
     """`hakurun [--parallel] APP ARGUMENTS`."""
-    sys.exit(run(application(), ["sweep", *sys.argv[1:]]))
+    run_and_exit(lambda: run(application(), ["sweep", *sys.argv[1:]]))
 
 
 def client_app() -> App:
@@ -136,4 +137,4 @@ def daemon_app(role: str) -> App:
 
 
 def _run(app: App) -> NoReturn:
-    sys.exit(run(app, sys.argv[1:]))
+    run_and_exit(lambda: run(app, sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -10,6 +10,9 @@ from hakuriver_cli import cluster_views, environment_views
 from hakuriver_cli.environments import Name, delete, pack, start, stop
 from hakuriver_cli.options import COMMON, Common, Watch
 from hakuriver_cli.session import Session
+
+if TYPE_CHECKING:
+    from hakuriver_cli.records import EnvironmentRow
 
 
 def list_containers(*, watch: Watch = False, common: Common = COMMON) -> int:
@@ -52,9 +55,11 @@ def list_tars(*, watch: Watch = False, common: Common = COMMON) -> int:
     return session.rows(lambda: _tars(session), cluster_views.ENVIRONMENTS, watch=watch)
 
 
-def _tars(session: Session) -> list[cluster_views.EnvironmentRow]:
+def _tars(session: Session) -> list[EnvironmentRow]:
+    from hakuriver_cli.records import EnvironmentRow  # noqa: PLC0415  (see there)
+
     return [
-        cluster_views.EnvironmentRow(
+        EnvironmentRow(
             name=name,
             timestamp=version.timestamp,
             tarball=version.tarball,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hakuriver.errors import HakuRiverError, UnauthenticatedError, UnreachableError
 from hakuriver.ids import parse_id
+from hakuriver.names import VPS_NAME
 from hakuriver_cli.errors import report
 from hakuriver_cli.options import Common
 from hakuriver_cli.output import Format, Printer
@@ -84,8 +85,6 @@ class Session:
             NotFoundError: there is no VPS of that name.
             UsageError: it is neither id nor name.
         """
-        from hakuriver.models.vps import VPS_NAME  # noqa: PLC0415  (loaded only by commands that need it)
-
         return self.client.vps(reference).task_id if VPS_NAME.fullmatch(reference) else parse_id(reference)
 
     def for_each(self, names: Iterable[T], act: Callable[[T], None]) -> int:

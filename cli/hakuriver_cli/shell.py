@@ -25,7 +25,7 @@ def completion(
     """Install completion for your shell, or print the script for it."""
     from cyclopts.completion.detect import ShellDetectionError, detect_shell  # noqa: PLC0415  (rarely needed)
 
-    from hakuriver_cli.main import application  # noqa: PLC0415  (main loads this module by its name)
+    from hakuriver_cli.commands import application  # noqa: PLC0415  (which loads this module by its name)
 
     printer = Session(common).printer
     try:

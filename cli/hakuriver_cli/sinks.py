@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, BinaryIO, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
 
-from hakuriver.client.calls import LogPart, Stream
+if TYPE_CHECKING:
+    from hakuriver.client.calls import LogPart, Stream
 
 _LONGEST_LINE = 1 << 16
 """Of a log, in bytes: a longer one is printed in pieces."""

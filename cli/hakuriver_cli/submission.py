@@ -1,4 +1,4 @@
-"""What `task submit` and `task run` take, and the request that it makes."""
+"""What `task submit` and `task run` take, the request that it makes, and what is said of what it led to."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from hakuriver.errors import UsageError
+from hakuriver.errors import ConflictError, UsageError
+from hakuriver_cli.errors import report
 from hakuriver_cli.options import Duration, Moment, Size
 
 if TYPE_CHECKING:
-    from hakuriver.models.tasks import SubmitRequest
+    from hakuriver.models.tasks import SubmitRequest, SubmitResponse
+    from hakuriver_cli.output import Printer
+    from hakuriver_cli.session import Session
 
 PLACE = Group("Where and how much", sort_key=1)
 _ORDER = Group("When, and before whom", sort_key=2)
@@ -309,6 +312,22 @@ def request_of(options: SubmitOptions, command_line: Sequence[str]) -> SubmitReq
     if options.retry_on:
         fields["retry_on"] = [int(each) if each.isdecimal() else each for each in options.retry_on]
     return submit_request(fields, FLAGS)
+
+
+def report_made(session: Session, made: SubmitResponse) -> int:
+    """Says what a submission led to; the exit code is not 0 when targets were refused."""
+    code = report_refused(session.printer, made)
+    if session.printer.err.isatty():
+        session.printer.say(made.message)
+    return code
+
+
+def report_refused(printer: Printer, made: SubmitResponse) -> int:
+    """Says which targets got no task; gives the exit code for that."""
+    for failed in made.failed_targets:
+        hint = "the other targets have their tasks; see `hakuriver node list`"
+        report(ConflictError(f"{failed.target}: {failed.reason}", hint), printer.err)
+    return ConflictError.exit_code if made.failed_targets else 0
 
 
 def variables(texts: Iterable[str], files: Iterable[Path] = ()) -> dict[str, str]:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import shlex
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
+from hakuriver import models
 from hakuriver.cores import as_list
-from hakuriver.models.base import TaskId
-from hakuriver.models.tasks import (
-    NodeVerdict,
-    QueuedTask,
-    SubmitResponse,
-    TaskDetail,
-    TaskEvent,
-    TaskExplanation,
-    TaskSummary,
-)
-from hakuriver.models.vps import VpsSummary
 from hakuriver.sizes import format_duration
 from hakuriver.states import FINAL, TaskState
 from hakuriver_cli import usage_views as used
 from hakuriver_cli.cells import number, size, time
 from hakuriver_cli.output import NOTHING, Column, View
+
+if TYPE_CHECKING:
+    from hakuriver.models.tasks import (
+        NodeVerdict,
+        QueuedTask,
+        SubmitResponse,
+        TaskDetail,
+        TaskEvent,
+        TaskExplanation,
+        TaskSummary,
+    )
+    from hakuriver.models.vps import VpsSummary
+    from hakuriver_cli.records import Done
+
 
 _STYLES = {
     TaskState.PENDING: "yellow",
@@ -41,15 +44,8 @@ _COMMAND_WIDTH = 50
 _REASON_WIDTH = 60
 
 
-class Done(BaseModel):
-    """What became of one task that a command acted on."""
-
-    task_id: TaskId
-    message: str
-
-
 def _state_style(task: TaskSummary | TaskEvent) -> str:
-    return _STYLES[task.status if isinstance(task, TaskSummary) else task.state]
+    return _STYLES[task.status if isinstance(task, models.tasks.TaskSummary) else task.state]
 
 
 def _ran(task: TaskSummary) -> str:

@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from hakuriver.errors import ConflictError, UsageError
-from hakuriver.models.batches import BatchDetail
-from hakuriver.models.tasks import (
-    Message,
-    SubmitResponse,
-    TaskDetail,
-    TaskEvent,
-    TaskExplanation,
-)
+from hakuriver.errors import UsageError
 from hakuriver.states import TaskState
 from hakuriver_cli import batch_views, batches
 from hakuriver_cli import task_views as views
-from hakuriver_cli.errors import report
 from hakuriver_cli.options import (
     COMMON,
     Common,
@@ -33,14 +24,23 @@ from hakuriver_cli.options import (
 from hakuriver_cli.output import Format, Printer, View
 from hakuriver_cli.progress import Counter
 from hakuriver_cli.session import Session
-from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
+from hakuriver_cli.submission import DEFAULTS, SubmitOptions, report_made, request_of
 from hakuriver_cli.tree import lazy, new_app
 
 if TYPE_CHECKING:
     from hakuriver.client import AsyncClient
+    from hakuriver.models.batches import BatchDetail
+    from hakuriver.models.tasks import (
+        Message,
+        SubmitResponse,
+        TaskDetail,
+        TaskEvent,
+        TaskExplanation,
+    )
+    from hakuriver_cli.records import Done
 
 Name = TypeVar("Name", int, str)
-Shown = TypeVar("Shown", TaskDetail, TaskExplanation, BatchDetail)
+Shown = TypeVar("Shown", "TaskDetail", "TaskExplanation", "BatchDetail")
 
 app = new_app("task", "Submit, follow and control tasks.")
 lazy(app, "attach:run", "run", "Run a command and stay with it.")
@@ -85,22 +85,6 @@ def submit(
     if request.sweep:
         return batches.wait_for_batch(session, session.client.batch(made.batch_id))[1] or refused
     return wait_for(session, made.task_ids, show=False) or refused
-
-
-def report_made(session: Session, made: SubmitResponse) -> int:
-    """Says what a submission led to; the exit code is not 0 when targets were refused."""
-    code = report_refused(session.printer, made)
-    if session.printer.err.isatty():
-        session.printer.say(made.message)
-    return code
-
-
-def report_refused(printer: Printer, made: SubmitResponse) -> int:
-    """Says which targets got no task; gives the exit code for that."""
-    for failed in made.failed_targets:
-        hint = "the other targets have their tasks; see `hakuriver node list`"
-        report(ConflictError(f"{failed.target}: {failed.reason}", hint), printer.err)
-    return ConflictError.exit_code if made.failed_targets else 0
 
 
 def wait_for(session: Session, task_ids: list[int], *, show: bool) -> int:
@@ -350,14 +334,16 @@ def command(
 
 
 def _act(session: Session, task_ids: list[int], act: Callable[[int], Message]) -> int:
+    from hakuriver_cli.records import Done  # noqa: PLC0415  (see there)
+
     return told_of_each(
-        session, task_ids, lambda task_id: views.Done(task_id=task_id, message=act(task_id).message)
+        session, task_ids, lambda task_id: Done(task_id=task_id, message=act(task_id).message)
     )
 
 
-def told_of_each(session: Session, names: list[Name], act: Callable[[Name], views.Done]) -> int:
+def told_of_each(session: Session, names: list[Name], act: Callable[[Name], Done]) -> int:
     """Does it for each, and says what became of those for which it was done."""
-    done: list[views.Done] = []
+    done: list[Done] = []
     try:
         return session.for_each(names, lambda name: done.append(act(name)))
     finally:

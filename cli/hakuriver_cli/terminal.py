@@ -19,17 +19,18 @@ from pydantic import ValidationError
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
+from hakuriver import models
 from hakuriver.client import wire
 from hakuriver.closing import error_said
 from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
 from hakuriver.exchange import EOF, WINDOW, Owed, order_of
-from hakuriver.models.environments import TerminalStart
 from hakuriver.problems import said
 from hakuriver_cli.lasting import LOST, LastingTerminal
 from hakuriver_cli.sockets import opened, refusal
 from hakuriver_cli.window import NO_WINDOW, raw_mode, resizing, size_of_window
 
 if TYPE_CHECKING:
+    from hakuriver.models.environments import TerminalStart
     from hakuriver_cli.session import Session
 
 _PIECE = 1 << 15
@@ -90,7 +91,7 @@ def run_terminal(
 def run_quietly(session: Session, door: str, argv: list[str]) -> int:
     """Runs a command without input and output."""
     with _opened(session, door) as socket:
-        _begin(socket, TerminalStart(argv=argv, tty=False, stdin=False))
+        _begin(socket, models.environments.TerminalStart(argv=argv, tty=False, stdin=False))
         return _receive(socket, lambda _: None, Credit())
 
 
@@ -229,7 +230,7 @@ class Credit:
 
 def _wanted(**fields: Any) -> TerminalStart:
     try:
-        return TerminalStart(**fields)
+        return models.environments.TerminalStart(**fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"{first['loc'][0]}: {said(first)}", "see the command's --help") from None

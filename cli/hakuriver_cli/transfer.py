@@ -11,8 +11,8 @@ from tempfile import TemporaryFile
 from typing import IO, cast
 
 from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
-from hakuriver.models.environments import ENVIRONMENT_NAME
 from hakuriver.pieces import pieces_of
+from hakuriver.references import ENVIRONMENT_NAME
 
 _ARCHIVE = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern})-[0-9]{{1,12}}\.tar")
 

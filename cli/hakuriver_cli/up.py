@@ -17,14 +17,13 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from hakuriver.client import AsyncClient
 from hakuriver.config import CONFIG_VARIABLE, DEFAULT_PATH, Settings, load
 from hakuriver.errors import ConflictError, HakuRiverError, UnauthenticatedError, UnreachableError, UsageError
-from hakuriver.models.nodes import NodeInfo
 from hakuriver.states import NodeState
 from hakuriver_cli.daemons import check_installed
 from hakuriver_cli.engine import docker_problem
@@ -39,6 +38,10 @@ from hakuriver_cli.up_plan import (
     pause_before,
     runner_daemons,
 )
+
+if TYPE_CHECKING:
+    from hakuriver.models.nodes import NodeInfo
+
 
 MAX_RUNNERS = 64
 _LOOK_SECONDS = 0.1

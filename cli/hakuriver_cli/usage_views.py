@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from hakuriver.models.nodes import TaskLoad
-from hakuriver.models.tasks import TaskSummary
-from hakuriver.models.usage import TaskUsage
+from typing import TYPE_CHECKING
+
+from hakuriver import models
 from hakuriver.sizes import format_duration, format_size
 from hakuriver_cli.cells import percent, size
 from hakuriver_cli.output import NOTHING, Column, View
 
-_UNKNOWN = TaskUsage()
+if TYPE_CHECKING:
+    from hakuriver.models.nodes import TaskLoad
+    from hakuriver.models.tasks import TaskSummary
+    from hakuriver.models.usage import TaskUsage
+
+
 _WATT_HOUR = 3_600
 
 
@@ -83,7 +88,7 @@ def cores_now(usage: TaskUsage | None) -> str:
 
 
 def _of(task: TaskSummary) -> TaskUsage:
-    return task.usage or _UNKNOWN
+    return task.usage or models.usage.TaskUsage()
 
 
 def _seconds(seconds: float) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -15,17 +15,12 @@ from hakuriver.errors import ConflictError, UnreachableError, UsageError
 from hakuriver.sizes import format_size
 from hakuriver.states import FINAL, TaskState
 from hakuriver_cli import task_views as views
-from hakuriver_cli import tasks
-from hakuriver_cli.access import for_names
 from hakuriver_cli.options import COMMON, Common, Duration, Size, Watch
 from hakuriver_cli.output import Format
 from hakuriver_cli.public_keys import checked, default_files, read
 from hakuriver_cli.session import Session
-from hakuriver_cli.submission import FLAGS, NO_GPUS, PLACE, GpuOptions, WantedLabels, variables
+from hakuriver_cli.submission import FLAGS, NO_GPUS, PLACE, GpuOptions, WantedLabels, report_made, variables
 from hakuriver_cli.tree import new_app
-
-if TYPE_CHECKING:
-    from hakuriver.client import AsyncClient
 
 app = new_app("vps", "Make and control VPS: machines of your own, reached by SSH.")
 
@@ -157,10 +152,10 @@ def create(
     made = session.client.submit(submit_request(fields, FLAGS))
     session.printer.record(made, views.SUBMITTED)
     session.printer.out.flush()
-    code = tasks.report_made(session, made)
+    code = report_made(session, made)
     if not wait or code:
         return code
-    asyncio.run(until_ssh_answers(session, made.task_ids[0]))
+    _until_ssh_answers(session, made.task_ids[0], is_new=True)
     return 0
 
 
@@ -184,61 +179,49 @@ def _keys(session: Session, options: VpsOptions) -> str:
     )
 
 
-async def until_ssh_answers(session: Session, task_id: int) -> None:
-    """Waits until the VPS runs and its SSH server says its first word.
+def _until_ssh_answers(session: Session, task_id: int, *, is_new: bool = False) -> None:
+    """Waits until the VPS runs and its SSH server says its first word. `is_new`: it was made just now.
 
     Raises:
         ConflictError: it has ended.
         UnreachableError: its SSH server does not answer.
     """
-    async with session.async_client() as client:
-        await _until(client, task_id, TaskState.RUNNING)
-    await _hear_banner(session, task_id)
+    # While it starts there is time to load what asks it.
+    from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
 
+    from hakuriver.client import wire  # noqa: PLC0415
+    from hakuriver_cli import sockets  # noqa: PLC0415
 
-async def _until_stopped(session: Session, task_id: int) -> None:
-    async with session.async_client() as client:
-        await _until(client, task_id, TaskState.STOPPED)
-
-
-async def _until(client: AsyncClient, task_id: int, wanted: TaskState) -> None:
-    known = await client.task(task_id)
-    state, cause, last = known.status, known.error_message or "", None
-    if known.history:
-        # The history is read after the rest, and may be newer.
-        state, last = known.history[-1].state, known.history[-1].sequence
-    events = client.events(last, task_id=task_id)
+    _until(session, task_id, TaskState.RUNNING, is_new=is_new)
+    host = wire.address_of(session.settings, session.common.config)
     try:
+        with sockets.opened(host, f"tasks/{task_id}/ssh") as socket:
+            while isinstance(heard := socket.recv(), str):
+                continue
+    except ConnectionClosed as error:
+        raise sockets.refusal(error) from None
+    if not heard.startswith(_BANNER):
+        raise UnreachableError(f"what answers for the VPS {task_id} is not SSH", "see the Runner's log")
+
+
+def _until(session: Session, task_id: int, wanted: TaskState, *, is_new: bool = False) -> None:
+    """Waits until it is in a state; one that is new was in no other before, so that its history is followed from its begin."""
+    state, cause, last = TaskState.PENDING, "", 0
+    if not is_new:
+        known = session.client.task(task_id)
+        state, cause = known.status, known.error_message or ""
+        if known.history:
+            # The history is read after the rest, and may be newer.
+            state, last = known.history[-1].state, known.history[-1].sequence
+    with closing(session.client.events(last, task_id=task_id)) as events:
         while state is not wanted:
             if state in FINAL or state is TaskState.STOPPED:
                 raise ConflictError(
                     f"the VPS {task_id} is {state}{f': {cause}' if cause else ''}",
                     f"see `hakuriver task status {task_id}`",
                 )
-            event = await anext(events)
+            event = next(events)
             state, cause = event.state, event.cause
-    finally:
-        await events.aclose()
-
-
-async def _hear_banner(session: Session, task_id: int) -> None:
-    from websockets.asyncio.client import connect  # noqa: PLC0415  (of this alone)
-    from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
-
-    from hakuriver.client import wire  # noqa: PLC0415
-    from hakuriver_cli.sockets import FAILURES, options_of, refusal, unopened  # noqa: PLC0415
-
-    host = wire.address_of(session.settings, session.common.config)
-    try:
-        async with connect(f"{host.web_socket_url}/api/tasks/{task_id}/ssh", **options_of(host)) as socket:
-            while isinstance(heard := await socket.recv(), str):
-                continue
-    except ConnectionClosed as error:
-        raise refusal(error) from None
-    except FAILURES as error:
-        raise unopened(host, error) from None
-    if not heard.startswith(_BANNER):
-        raise UnreachableError(f"what answers for the VPS {task_id} is not SSH", "see the Runner's log")
 
 
 @app.command(name="list")
@@ -266,12 +249,16 @@ def status_of_all(*, watch: Watch = False, common: Common = COMMON) -> int:
 @app.command
 def status(references: References, /, *, watch: Watch = False, common: Common = COMMON) -> int:
     """Show all that is known of VPS, what they used and their history included."""
+    from hakuriver_cli import tasks  # noqa: PLC0415  (loaded when it is needed)
+
     return _as_tasks(partial(tasks.status, watch=watch), references, common)
 
 
 @app.command
 def kill(references: References, /, *, common: Common = COMMON) -> int:
     """End VPS, and what is in them."""
+    from hakuriver_cli import tasks  # noqa: PLC0415  (loaded when it is needed)
+
     return _as_tasks(tasks.kill, references, common)
 
 
@@ -292,7 +279,7 @@ def stop(
         message = session.client.stop_vps(str(task_id)).message
         if not wait:
             return message
-        asyncio.run(_until_stopped(session, task_id))
+        _until(session, task_id, TaskState.STOPPED)
         return f"VPS {task_id} is stopped"
 
     return _each(references, common, act)
@@ -313,7 +300,7 @@ def restart(references: References, /, *, wait: Answers = False, common: Common 
 
     def act(session: Session, task_id: int) -> str:
         session.client.stop_vps(str(task_id))
-        asyncio.run(_until_stopped(session, task_id))
+        _until(session, task_id, TaskState.STOPPED)
         return _start(session, task_id, wait=wait)
 
     return _each(references, common, act)
@@ -327,7 +314,7 @@ def _up(session: Session, task_id: int, message: str, *, wait: bool) -> str:
     """What is said of a VPS that is on its way to run; with `wait`, once SSH answers."""
     if not wait:
         return message
-    asyncio.run(until_ssh_answers(session, task_id))
+    _until_ssh_answers(session, task_id)
     return f"VPS {task_id} is running"
 
 
@@ -423,12 +410,16 @@ def logs(
 @app.command
 def pause(references: References, /, *, common: Common = COMMON) -> int:
     """Freeze VPS; they keep what they hold, and connections wait."""
+    from hakuriver_cli import tasks  # noqa: PLC0415  (loaded when it is needed)
+
     return _as_tasks(tasks.pause, references, common)
 
 
 @app.command
 def resume(references: References, /, *, common: Common = COMMON) -> int:
     """Let paused VPS go on."""
+    from hakuriver_cli import tasks  # noqa: PLC0415  (loaded when it is needed)
+
     return _as_tasks(tasks.resume, references, common)
 
 
@@ -438,6 +429,8 @@ Users = Annotated[list[str], Parameter(name="USER", help="Names of users; severa
 @app.command
 def share(reference: Reference, users: Users, /, *, common: Common = COMMON) -> int:
     """Let other users in, by ssh, terminal, forward and cp. Killing it stays yours."""
+    from hakuriver_cli.access import for_names  # noqa: PLC0415  (loaded when it is needed)
+
     session = Session(common)
     return for_names(session, users, lambda user: session.client.share_vps(reference, user))
 
@@ -445,17 +438,22 @@ def share(reference: Reference, users: Users, /, *, common: Common = COMMON) -> 
 @app.command
 def unshare(reference: Reference, users: Users, /, *, common: Common = COMMON) -> int:
     """Let users in no more; their connections end."""
+    from hakuriver_cli.access import for_names  # noqa: PLC0415  (loaded when it is needed)
+
     session = Session(common)
     return for_names(session, users, lambda user: session.client.unshare_vps(reference, user))
 
 
 def _each(references: list[str], common: Common, act: Callable[[Session, int], str]) -> int:
     """Does it for each, and says what became of it."""
+    from hakuriver_cli import tasks  # noqa: PLC0415  (loaded when it is needed)
+    from hakuriver_cli.records import Done  # noqa: PLC0415  (see there)
+
     session = Session(common)
 
-    def one(reference: str) -> views.Done:
+    def one(reference: str) -> Done:
         task_id = session.client.vps(reference).task_id
-        return views.Done(task_id=task_id, message=act(session, task_id))
+        return Done(task_id=task_id, message=act(session, task_id))
 
     return tasks.told_of_each(session, references, one)
 

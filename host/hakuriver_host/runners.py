@@ -13,9 +13,10 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from hakuriver.closing import LOST, error_said, error_told
-from hakuriver.errors import ErrorBody, HakuRiverError, UnreachableError, from_body
+from hakuriver.errors import HakuRiverError, UnreachableError, from_body
 from hakuriver.exchange import order_of
 from hakuriver.models.environments import SyncProgress, SyncRequest
+from hakuriver.models.errors import ErrorBody
 from hakuriver.models.runner import (
     ActionResponse,
     AttemptId,

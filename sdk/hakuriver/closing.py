@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from hakuriver.errors import ErrorBody, HakuRiverError, from_body, from_status
+from hakuriver.errors import HakuRiverError, from_body, from_status
 
 DONE, POLICY, FAILED = 1000, 1008, 1011
 LOST = 4001
@@ -53,6 +53,8 @@ def error_said(message: Mapping[str, Any]) -> HakuRiverError | None:
     """The error in a text message; none when it is about something else."""
     if message.get("type") != "error":
         return None
+    from hakuriver.models.errors import ErrorBody  # noqa: PLC0415  (models load much, and errors are rare)
+
     return from_body(ErrorBody.model_validate(message))
 
 

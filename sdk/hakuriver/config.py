@@ -19,13 +19,12 @@ from typing import Annotated, Any, Literal, get_origin
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hakuriver.errors import NotFoundError, UsageError
 from hakuriver.labels import check_key, check_value
-from hakuriver.models.environments import check_name
-from hakuriver.models.tasks import check_mount
+from hakuriver.mounts import check_mount
 from hakuriver.problems import said
+from hakuriver.references import check_name
 from hakuriver.targets import NODE_NAME
 
 CONFIG_VARIABLE = "HAKURIVER_CONFIG"
@@ -39,7 +38,7 @@ def _state_dir() -> Path:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, defer_build=True)
 
 
 class Network(_Section):
@@ -316,37 +315,27 @@ class Client(_Section):
     timeout: float = Field(30.0, gt=0, description="Seconds to wait for an answer.")
 
 
-class Settings(BaseSettings):
-    """Everything, as validated. `source` is the file it was read from, if any."""
+def _of_defaults() -> Any:
+    """The default of a section: validated as an empty table of the file is, so that no model is built for its own sake."""
+    return Field({})
 
-    model_config = SettingsConfigDict(
-        extra="forbid", env_prefix="HAKURIVER__", env_nested_delimiter="__", validate_default=True
-    )
 
-    network: Network = Network()
-    tls: Tls = Tls()
-    paths: Paths = Paths()
-    database: Database = Database()
-    timing: Timing = Timing()
-    environment: Environment = Environment()
-    docker: Docker = Docker()
-    host: Host = Host()
-    scheduling: Scheduling = Scheduling()
-    runner: Runner = Runner()
-    client: Client = Client()
+class Settings(BaseModel):
+    """Everything, as validated. A section that is not given is one of defaults."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before the file, which comes as init arguments."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
+    model_config = ConfigDict(extra="forbid", validate_default=True, defer_build=True)
+
+    network: Network = _of_defaults()
+    tls: Tls = _of_defaults()
+    paths: Paths = _of_defaults()
+    database: Database = _of_defaults()
+    timing: Timing = _of_defaults()
+    environment: Environment = _of_defaults()
+    docker: Docker = _of_defaults()
+    host: Host = _of_defaults()
+    scheduling: Scheduling = _of_defaults()
+    runner: Runner = _of_defaults()
+    client: Client = _of_defaults()
 
     @property
     def scheme(self) -> str:
@@ -417,7 +406,7 @@ def _validated(values: dict[str, object], source: Path) -> Settings:
     of_file: list[str] = []
     if not of_variables:
         try:
-            return Settings(**values)  # type: ignore[arg-type]
+            return Settings.model_validate(_with_variables(values))
         except ValidationError as error:
             for problem in error.errors(include_url=False, include_input=False):
                 place = ".".join(map(str, problem["loc"]))
@@ -427,6 +416,16 @@ def _validated(values: dict[str, object], source: Path) -> Settings:
     if of_variables:
         said_of.append(f"wrong settings in the environment: {'; '.join(of_variables)}")
     raise UsageError("; ".join(said_of), "see `hakuriver config show --defaults`")
+
+
+def _with_variables(values: dict[str, object]) -> dict[str, object]:
+    """The values of the file, with those that variables of the environment set instead."""
+    if not any(name.upper().startswith(f"{_PREFIX}__") for name in os.environ):
+        return values
+    # pydantic-settings loads much, and there are seldom variables.
+    from hakuriver.variables import given  # noqa: PLC0415
+
+    return given(Settings, f"{_PREFIX}__", values)
 
 
 def _wrong_variables() -> Iterator[str]:

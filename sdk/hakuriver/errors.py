@@ -13,28 +13,16 @@
     ├── StorageError          storage        507  exit 1   disk full, unwritable, not a database
     └── InternalError         internal       500  exit 1   a defect of HakuRiver
 
-Each travels as JSON (`ErrorBody`), and is printed by commands as one line of what is wrong and one of
+Each travels as JSON (`hakuriver.models.errors`), and is printed by commands as one line of what is wrong and one of
 what to do next.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
-
-class ErrorBody(BaseModel):
-    """How an error travels over HTTP."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    error: str
-    """The code of the error, such as `not_found`."""
-    message: str
-    """What is wrong, in one line."""
-    hint: str = ""
-    """What to do about it, in one line; may be empty."""
+if TYPE_CHECKING:
+    from hakuriver.models.errors import ErrorBody
 
 
 class HakuRiverError(Exception):
@@ -50,6 +38,8 @@ class HakuRiverError(Exception):
         self.hint = hint
 
     def body(self) -> ErrorBody:
+        from hakuriver.models.errors import ErrorBody  # noqa: PLC0415  (models load much, which a command may not need)
+
         return ErrorBody(error=self.code, message=self.message, hint=self.hint)
 
 

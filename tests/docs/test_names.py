@@ -20,7 +20,7 @@ from hakuriver.errors import HakuRiverError
 from hakuriver.states import TaskState
 from hakuriver_agent.api import attempts, doors, health, logs, snapshots, sync
 from hakuriver_cli import reference
-from hakuriver_cli.main import application
+from hakuriver_cli.commands import application
 from hakuriver_host.api.terminal import terminal_routes
 from hakuriver_host.services.metrics import METRICS
 

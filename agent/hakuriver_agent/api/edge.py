@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hakuriver.errors import (
-    ErrorBody,
     HakuRiverError,
     InternalError,
     TooLargeError,
@@ -21,6 +20,7 @@ from hakuriver.errors import (
     UsageError,
     VersionError,
 )
+from hakuriver.models.errors import ErrorBody
 from hakuriver.problems import said
 from hakuriver.version import VERSION_HEADER, __version__, compatible
 

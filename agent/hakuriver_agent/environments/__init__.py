@@ -22,8 +22,9 @@ from pathlib import Path
 import structlog
 
 from hakuriver.errors import NotFoundError, StorageError
-from hakuriver.models.environments import SyncProgress, VersionManifest, check_name, image_tag
+from hakuriver.models.environments import SyncProgress, VersionManifest, image_tag
 from hakuriver.models.runner import AttemptSpec
+from hakuriver.references import check_name
 from hakuriver.store import Catalog, read_layer
 from hakuriver.threads import in_thread
 from hakuriver_agent.engines.docker_door import ContainerGoneError, translated

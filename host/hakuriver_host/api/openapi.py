@@ -10,7 +10,6 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from hakuriver.errors import (
     DeniedError,
-    ErrorBody,
     HakuRiverError,
     InternalError,
     StorageError,
@@ -19,6 +18,7 @@ from hakuriver.errors import (
     UsageError,
     VersionError,
 )
+from hakuriver.models.errors import ErrorBody
 from hakuriver.version import VERSION_HEADER, __version__
 from hakuriver_host.api.endpoint import Endpoint
 

@@ -21,7 +21,8 @@ from sqlalchemy import Connection, delete, insert
 from sqlmodel import SQLModel
 
 from hakuriver.errors import ConflictError, DeniedError, NotFoundError, StorageError, UnauthenticatedError
-from hakuriver.models.access import Role, TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo
+from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo
+from hakuriver.roles import Role
 from hakuriver_host.db.rows import millis
 from hakuriver_host.db.tables import TokenRow, UserRow
 from hakuriver_host.db.writer import Changes

@@ -26,7 +26,6 @@ from hakuriver.errors import (
     UsageError,
 )
 from hakuriver.keys import parse_public_keys
-from hakuriver.models.environments import parse_reference
 from hakuriver.models.tasks import (
     MAX_AFTER,
     MAX_ARGV_BYTES,
@@ -38,7 +37,8 @@ from hakuriver.models.tasks import (
     SubmitRequest,
     SubmitResponse,
 )
-from hakuriver.models.vps import check_vps_name
+from hakuriver.names import check_vps_name
+from hakuriver.references import parse_reference
 from hakuriver.store import Catalog
 from hakuriver.targets import Target, parse_target
 from hakuriver_host.db import rows

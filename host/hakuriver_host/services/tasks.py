@@ -12,7 +12,6 @@ from sqlmodel import SQLModel
 
 from hakuriver.cores import parse_list
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
-from hakuriver.models.environments import Reference
 from hakuriver.models.runner import ActionResponse, AttemptId, AttemptLimit
 from hakuriver.models.tasks import (
     AssignedGpu,
@@ -26,6 +25,7 @@ from hakuriver.models.tasks import (
     TaskSummary,
 )
 from hakuriver.models.usage import TaskUsage
+from hakuriver.references import Reference
 from hakuriver.sizes import MAX_SECONDS, format_duration
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver.targets import parse_target

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
 from hakuriver.exchange import Talker
 from hakuriver.ids import parse_id
-from hakuriver.models.environments import PackResult, Reference, VersionInfo
+from hakuriver.models.environments import PackResult, VersionInfo
 from hakuriver.models.tasks import Message, TaskSummary
 from hakuriver.models.vps import GatewayInfo, SshStart, VpsSummary
+from hakuriver.references import Reference
 from hakuriver.states import FINAL, TaskState
 from hakuriver_host.db.repository import TaskFilter
 from hakuriver_host.domain.model import Task

@@ -8,40 +8,43 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
 import httpx
 
+from hakuriver import models
 from hakuriver.client import calls, wire
 from hakuriver.client.streams import Cursor, EventCursor, LogCursor
 from hakuriver.client.waiting import BatchWaiting, Waiting
 from hakuriver.config import Settings
 from hakuriver.errors import UnreachableError
-from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
-from hakuriver.models.batches import BatchDetail, BatchList, BatchSummary
-from hakuriver.models.environments import PackResult, VersionInfo
-from hakuriver.models.nodes import (
-    ClusterStatus,
-    EnvironmentVersions,
-    HealthHistory,
-    NodeDuty,
-    NodeInfo,
-    NodeLabels,
-)
-from hakuriver.models.tasks import (
-    Message,
-    PriorityRequest,
-    QueuedTask,
-    SubmitRequest,
-    SubmitResponse,
-    TaskDetail,
-    TaskEvent,
-    TaskExplanation,
-    TaskList,
-    TaskSummary,
-)
-from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsSummary
+
+if TYPE_CHECKING:
+    from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
+    from hakuriver.models.batches import BatchDetail, BatchList, BatchSummary
+    from hakuriver.models.environments import PackResult, VersionInfo
+    from hakuriver.models.nodes import (
+        ClusterStatus,
+        EnvironmentVersions,
+        HealthHistory,
+        NodeDuty,
+        NodeInfo,
+        NodeLabels,
+    )
+    from hakuriver.models.tasks import (
+        Message,
+        QueuedTask,
+        SubmitRequest,
+        SubmitResponse,
+        TaskDetail,
+        TaskEvent,
+        TaskExplanation,
+        TaskList,
+        TaskSummary,
+    )
+    from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsSummary
+
 
 T = TypeVar("T")
 
@@ -160,7 +163,7 @@ class AsyncClient:
 
     async def reprioritize(self, task_id: int, priority: int) -> Message:
         """Gives a task that waits another place in the queue: the higher the priority, the sooner."""
-        return await self._send(calls.reprioritize(task_id, PriorityRequest(priority=priority)))
+        return await self._send(calls.reprioritize(task_id, models.tasks.PriorityRequest(priority=priority)))
 
     async def queue(self, *, owner: str | None = None, limit: int | None = None) -> list[QueuedTask]:
         """The tasks that wait: in line first, in its order, then those that stand aside."""
@@ -223,7 +226,9 @@ class AsyncClient:
 
     async def reprioritize_batch(self, batch_id: int, priority: int) -> Message:
         """Gives the tasks of a batch that wait another place in the queue."""
-        return await self._send(calls.reprioritize_batch(batch_id, PriorityRequest(priority=priority)))
+        return await self._send(
+            calls.reprioritize_batch(batch_id, models.tasks.PriorityRequest(priority=priority))
+        )
 
     async def retry_batch(self, batch_id: int, *, idempotency_key: str | None = None) -> SubmitResponse:
         """Submits the tasks of a batch that have ended and not completed again, as a new batch with the same numbers."""

@@ -9,57 +9,59 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from hakuriver import models
 from hakuriver.errors import InternalError, UsageError
-from hakuriver.models.access import (
-    TokenCreate,
-    TokenCreated,
-    TokenInfo,
-    UserCreate,
-    UserInfo,
-    WhoAmI,
-)
-from hakuriver.models.batches import BatchDetail, BatchList, BatchSummary
-from hakuriver.models.environments import (
-    EnvironmentClone,
-    EnvironmentContainer,
-    EnvironmentCreate,
-    EnvironmentInfo,
-    GarbageReport,
-    PackRequest,
-    PackResult,
-    PrefetchRequest,
-    RollbackRequest,
-    TagRequest,
-    VersionDiff,
-    VersionInfo,
-)
-from hakuriver.models.nodes import (
-    ClusterStatus,
-    EnvironmentVersions,
-    HealthHistory,
-    LabelsRequest,
-    NodeDuty,
-    NodeInfo,
-    NodeLabels,
-)
-from hakuriver.models.tasks import (
-    Message,
-    PriorityRequest,
-    QueuedTask,
-    SubmitRequest,
-    SubmitResponse,
-    TaskDetail,
-    TaskExplanation,
-    TaskList,
-    TaskSummary,
-)
-from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsExtend, VpsRestore, VpsSummary
 from hakuriver.problems import said
+
+if TYPE_CHECKING:
+    from hakuriver.models.access import (
+        TokenCreate,
+        TokenCreated,
+        TokenInfo,
+        UserCreate,
+        UserInfo,
+        WhoAmI,
+    )
+    from hakuriver.models.batches import BatchDetail, BatchList
+    from hakuriver.models.environments import (
+        EnvironmentClone,
+        EnvironmentContainer,
+        EnvironmentCreate,
+        EnvironmentInfo,
+        GarbageReport,
+        PackRequest,
+        PackResult,
+        PrefetchRequest,
+        RollbackRequest,
+        TagRequest,
+        VersionDiff,
+        VersionInfo,
+    )
+    from hakuriver.models.nodes import (
+        ClusterStatus,
+        EnvironmentVersions,
+        HealthHistory,
+        NodeDuty,
+        NodeInfo,
+        NodeLabels,
+    )
+    from hakuriver.models.tasks import (
+        Message,
+        PriorityRequest,
+        QueuedTask,
+        SubmitRequest,
+        SubmitResponse,
+        TaskDetail,
+        TaskExplanation,
+        TaskList,
+    )
+    from hakuriver.models.vps import GatewayInfo, KeyCreate, KeyInfo, VpsSummary
+
 
 T = TypeVar("T")
 Request = TypeVar("Request", bound=BaseModel)
@@ -113,7 +115,7 @@ def submit_request(fields: Mapping[str, Any], names: Mapping[str, str] = _NO_NAM
         UsageError: a field is unknown or its value is wrong; the message names it.
     """
     try:
-        return SubmitRequest(**fields)
+        return models.tasks.SubmitRequest(**fields)
     except ValidationError as error:
         raise UsageError(f"cannot submit: {describe(error, names)}", "correct it and submit again") from None
 
@@ -147,7 +149,7 @@ def submit(request: SubmitRequest, idempotency_key: str) -> Call[SubmitResponse]
     return Call(
         "POST",
         "/api/submit",
-        _model(SubmitResponse),
+        _model(models.tasks.SubmitResponse),
         body=_body(request),
         headers={IDEMPOTENCY_HEADER: idempotency_key},
         repeatable=True,
@@ -170,47 +172,49 @@ def tasks(
 
 
 def task(task_id: int) -> Call[TaskDetail]:
-    return _get(f"/api/status/{task_id}", TaskDetail)
+    return _get(f"/api/status/{task_id}", models.tasks.TaskDetail)
 
 
 def explain(task_id: int) -> Call[TaskExplanation]:
-    return _get(f"/api/explain/{task_id}", TaskExplanation)
+    return _get(f"/api/explain/{task_id}", models.tasks.TaskExplanation)
 
 
 def kill(task_id: int) -> Call[Message]:
-    return Call("POST", f"/api/kill/{task_id}", _model(Message), repeatable=True)
+    return Call("POST", f"/api/kill/{task_id}", _model(models.tasks.Message), repeatable=True)
 
 
 def pause(task_id: int) -> Call[Message]:
-    return Call("POST", f"/api/command/{task_id}/pause", _model(Message))
+    return Call("POST", f"/api/command/{task_id}/pause", _model(models.tasks.Message))
 
 
 def resume(task_id: int) -> Call[Message]:
-    return Call("POST", f"/api/command/{task_id}/resume", _model(Message))
+    return Call("POST", f"/api/command/{task_id}/resume", _model(models.tasks.Message))
 
 
 def hold(task_id: int) -> Call[Message]:
-    return Call("POST", f"/api/command/{task_id}/hold", _model(Message), repeatable=True)
+    return Call("POST", f"/api/command/{task_id}/hold", _model(models.tasks.Message), repeatable=True)
 
 
 def release(task_id: int) -> Call[Message]:
-    return Call("POST", f"/api/command/{task_id}/release", _model(Message))
+    return Call("POST", f"/api/command/{task_id}/release", _model(models.tasks.Message))
 
 
 def reprioritize(task_id: int, request: PriorityRequest) -> Call[Message]:
-    return Call("POST", f"/api/priority/{task_id}", _model(Message), body=_body(request), repeatable=True)
+    return Call(
+        "POST", f"/api/priority/{task_id}", _model(models.tasks.Message), body=_body(request), repeatable=True
+    )
 
 
 def queue(*, owner: str | None = None, limit: int | None = None) -> Call[list[QueuedTask]]:
     params = _params(owner=owner, limit=limit)
-    return Call("GET", "/api/queue", _model(list[QueuedTask]), params=params, repeatable=True)
+    return Call("GET", "/api/queue", _model(list[models.tasks.QueuedTask]), params=params, repeatable=True)
 
 
 def retry(task_id: int, idempotency_key: str) -> Call[SubmitResponse]:
     return Call(
         "POST",
         f"/api/retry/{task_id}",
-        _model(SubmitResponse),
+        _model(models.tasks.SubmitResponse),
         headers={IDEMPOTENCY_HEADER: idempotency_key},
         repeatable=True,
     )
@@ -235,31 +239,31 @@ def batches(
 
 
 def batch(batch_id: int) -> Call[BatchDetail]:
-    return _get(f"/api/batches/{batch_id}", BatchDetail)
+    return _get(f"/api/batches/{batch_id}", models.batches.BatchDetail)
 
 
 def kill_batch(batch_id: int) -> Call[Message]:
-    return Call("POST", f"/api/batches/{batch_id}/kill", _model(Message), repeatable=True)
+    return Call("POST", f"/api/batches/{batch_id}/kill", _model(models.tasks.Message), repeatable=True)
 
 
 def hold_batch(batch_id: int) -> Call[Message]:
-    return Call("POST", f"/api/batches/{batch_id}/hold", _model(Message), repeatable=True)
+    return Call("POST", f"/api/batches/{batch_id}/hold", _model(models.tasks.Message), repeatable=True)
 
 
 def release_batch(batch_id: int) -> Call[Message]:
-    return Call("POST", f"/api/batches/{batch_id}/release", _model(Message))
+    return Call("POST", f"/api/batches/{batch_id}/release", _model(models.tasks.Message))
 
 
 def reprioritize_batch(batch_id: int, request: PriorityRequest) -> Call[Message]:
     path = f"/api/batches/{batch_id}/priority"
-    return Call("POST", path, _model(Message), body=_body(request), repeatable=True)
+    return Call("POST", path, _model(models.tasks.Message), body=_body(request), repeatable=True)
 
 
 def retry_batch(batch_id: int, idempotency_key: str) -> Call[SubmitResponse]:
     return Call(
         "POST",
         f"/api/batches/{batch_id}/retry",
-        _model(SubmitResponse),
+        _model(models.tasks.SubmitResponse),
         headers={IDEMPOTENCY_HEADER: idempotency_key},
         repeatable=True,
     )
@@ -273,29 +277,31 @@ def log(
 
 
 def nodes() -> Call[list[NodeInfo]]:
-    return _get("/api/nodes", list[NodeInfo])
+    return _get("/api/nodes", list[models.nodes.NodeInfo])
 
 
 def cordon(name: str) -> Call[NodeDuty]:
-    return Call("POST", f"{_node(name)}/cordon", _model(NodeDuty), repeatable=True)
+    return Call("POST", f"{_node(name)}/cordon", _model(models.nodes.NodeDuty), repeatable=True)
 
 
 def uncordon(name: str) -> Call[NodeDuty]:
-    return Call("POST", f"{_node(name)}/uncordon", _model(NodeDuty), repeatable=True)
+    return Call("POST", f"{_node(name)}/uncordon", _model(models.nodes.NodeDuty), repeatable=True)
 
 
 def label(name: str, changes: Mapping[str, str | None]) -> Call[NodeLabels]:
-    request = made(LabelsRequest, "label the node", labels=dict(changes))
-    return Call("POST", f"{_node(name)}/labels", _model(NodeLabels), body=_body(request), repeatable=True)
+    request = made(models.nodes.LabelsRequest, "label the node", labels=dict(changes))
+    return Call(
+        "POST", f"{_node(name)}/labels", _model(models.nodes.NodeLabels), body=_body(request), repeatable=True
+    )
 
 
 def drain(name: str) -> Call[NodeDuty]:
-    return Call("POST", f"{_node(name)}/drain", _model(NodeDuty), repeatable=True)
+    return Call("POST", f"{_node(name)}/drain", _model(models.nodes.NodeDuty), repeatable=True)
 
 
 def remove_node(name: str, *, force: bool = False) -> Call[Message]:
     params = _params(force="true" if force else None)
-    return Call("DELETE", _node(name), _model(Message), params=params)
+    return Call("DELETE", _node(name), _model(models.tasks.Message), params=params)
 
 
 def _node(name: str) -> str:
@@ -304,62 +310,92 @@ def _node(name: str) -> str:
 
 def health(hostname: str | None = None) -> Call[HealthHistory]:
     return Call(
-        "GET", "/api/health", _model(HealthHistory), params=_params(hostname=hostname), repeatable=True
+        "GET",
+        "/api/health",
+        _model(models.nodes.HealthHistory),
+        params=_params(hostname=hostname),
+        repeatable=True,
     )
 
 
 def cluster() -> Call[ClusterStatus]:
-    return _get("/api/cluster", ClusterStatus)
+    return _get("/api/cluster", models.nodes.ClusterStatus)
 
 
 def environments() -> Call[dict[str, EnvironmentVersions]]:
-    return _get("/api/docker/list", dict[str, EnvironmentVersions])
+    return _get("/api/docker/list", dict[str, models.nodes.EnvironmentVersions])
 
 
 def environment_list() -> Call[list[EnvironmentInfo]]:
-    return _get("/api/environments", list[EnvironmentInfo])
+    return _get("/api/environments", list[models.environments.EnvironmentInfo])
 
 
 def environment(name: str) -> Call[EnvironmentInfo]:
-    return _get(_environment(name), EnvironmentInfo)
+    return _get(_environment(name), models.environments.EnvironmentInfo)
 
 
 def create_environment(request: EnvironmentCreate) -> Call[EnvironmentInfo]:
-    return Call("POST", "/api/environments", _model(EnvironmentInfo), body=_body(request), long=True)
+    return Call(
+        "POST",
+        "/api/environments",
+        _model(models.environments.EnvironmentInfo),
+        body=_body(request),
+        long=True,
+    )
 
 
 def upload_environment(name: str, kind: str) -> Call[EnvironmentInfo]:
     """Sent with a tar as its body."""
-    return Call("POST", f"{_environment(name)}/upload/{kind}", _model(EnvironmentInfo), long=True)
+    return Call(
+        "POST", f"{_environment(name)}/upload/{kind}", _model(models.environments.EnvironmentInfo), long=True
+    )
 
 
 def clone_environment(name: str, request: EnvironmentClone) -> Call[EnvironmentInfo]:
     return Call(
-        "POST", f"{_environment(name)}/clone", _model(EnvironmentInfo), body=_body(request), long=True
+        "POST",
+        f"{_environment(name)}/clone",
+        _model(models.environments.EnvironmentInfo),
+        body=_body(request),
+        long=True,
     )
 
 
 def start_environment(name: str) -> Call[Message]:
-    return Call("POST", f"{_environment(name)}/start", _model(Message), repeatable=True)
+    return Call("POST", f"{_environment(name)}/start", _model(models.tasks.Message), repeatable=True)
 
 
 def stop_environment(name: str) -> Call[Message]:
-    return Call("POST", f"{_environment(name)}/stop", _model(Message), repeatable=True, long=True)
+    return Call(
+        "POST", f"{_environment(name)}/stop", _model(models.tasks.Message), repeatable=True, long=True
+    )
 
 
 def delete_environment(name: str, *, versions: bool = False, version: int | None = None) -> Call[Message]:
     params = _params(versions="true" if versions else None, version=version)
-    return Call("DELETE", _environment(name), _model(Message), params=params, long=True)
+    return Call("DELETE", _environment(name), _model(models.tasks.Message), params=params, long=True)
 
 
 def pack_environment(name: str, request: PackRequest) -> Call[PackResult]:
-    return Call("POST", f"{_environment(name)}/pack", _model(PackResult), body=_body(request), long=True)
+    return Call(
+        "POST",
+        f"{_environment(name)}/pack",
+        _model(models.environments.PackResult),
+        body=_body(request),
+        long=True,
+    )
 
 
 def import_environment(name: str, message: str = "") -> Call[PackResult]:
     """Sent with an archive of an image as its body."""
     params = _params(message=message or None)
-    return Call("POST", f"{_environment(name)}/import", _model(PackResult), params=params, long=True)
+    return Call(
+        "POST",
+        f"{_environment(name)}/import",
+        _model(models.environments.PackResult),
+        params=params,
+        long=True,
+    )
 
 
 def export_environment(name: str, version: int | None = None) -> Call[None]:
@@ -368,22 +404,34 @@ def export_environment(name: str, version: int | None = None) -> Call[None]:
 
 def diff_environment(name: str, before: int | None, after: int | None) -> Call[VersionDiff]:
     params = _params(before=before, after=after)
-    return Call("GET", f"{_environment(name)}/diff", _model(VersionDiff), params=params, repeatable=True)
+    return Call(
+        "GET",
+        f"{_environment(name)}/diff",
+        _model(models.environments.VersionDiff),
+        params=params,
+        repeatable=True,
+    )
 
 
 def rollback_environment(name: str, request: RollbackRequest) -> Call[VersionInfo]:
-    return Call("POST", f"{_environment(name)}/rollback", _model(VersionInfo), body=_body(request))
+    return Call(
+        "POST", f"{_environment(name)}/rollback", _model(models.environments.VersionInfo), body=_body(request)
+    )
 
 
 def tag_environment(name: str, request: TagRequest) -> Call[VersionInfo]:
     return Call(
-        "POST", f"{_environment(name)}/tag", _model(VersionInfo), body=_body(request), repeatable=True
+        "POST",
+        f"{_environment(name)}/tag",
+        _model(models.environments.VersionInfo),
+        body=_body(request),
+        repeatable=True,
     )
 
 
 def collect_garbage(*, dry_run: bool = False) -> Call[GarbageReport]:
     params = _params(dry_run="true" if dry_run else None)
-    return Call("POST", "/api/garbage", _model(GarbageReport), params=params, long=True)
+    return Call("POST", "/api/garbage", _model(models.environments.GarbageReport), params=params, long=True)
 
 
 def prefetch_environment(name: str, request: PrefetchRequest) -> Call[None]:
@@ -398,11 +446,11 @@ def get_files(name: str, path: str) -> Call[None]:
 def put_files(name: str, path: str) -> Call[Message]:
     """Sent with a tar as its body."""
     params = _params(path=path)
-    return Call("PUT", f"{_environment(name)}/files", _model(Message), params=params, long=True)
+    return Call("PUT", f"{_environment(name)}/files", _model(models.tasks.Message), params=params, long=True)
 
 
 def environment_containers() -> Call[list[EnvironmentContainer]]:
-    return _get("/api/docker/host/containers", list[EnvironmentContainer])
+    return _get("/api/docker/host/containers", list[models.environments.EnvironmentContainer])
 
 
 def _environment(name: str) -> str:
@@ -410,82 +458,88 @@ def _environment(name: str) -> str:
 
 
 def users() -> Call[list[UserInfo]]:
-    return _get("/api/users", list[UserInfo])
+    return _get("/api/users", list[models.access.UserInfo])
 
 
 def create_user(request: UserCreate) -> Call[UserInfo]:
-    return Call("POST", "/api/users", _model(UserInfo), body=_body(request))
+    return Call("POST", "/api/users", _model(models.access.UserInfo), body=_body(request))
 
 
 def remove_user(name: str) -> Call[Message]:
-    return Call("DELETE", f"/api/users/{quote(name, safe='')}", _model(Message))
+    return Call("DELETE", f"/api/users/{quote(name, safe='')}", _model(models.tasks.Message))
 
 
 def tokens() -> Call[list[TokenInfo]]:
-    return _get("/api/tokens", list[TokenInfo])
+    return _get("/api/tokens", list[models.access.TokenInfo])
 
 
 def create_token(request: TokenCreate) -> Call[TokenCreated]:
-    return Call("POST", "/api/tokens", _model(TokenCreated), body=_body(request))
+    return Call("POST", "/api/tokens", _model(models.access.TokenCreated), body=_body(request))
 
 
 def revoke_token(token_id: str) -> Call[Message]:
-    return Call("DELETE", f"/api/tokens/{quote(token_id, safe='')}", _model(Message))
+    return Call("DELETE", f"/api/tokens/{quote(token_id, safe='')}", _model(models.tasks.Message))
 
 
 def keys() -> Call[list[KeyInfo]]:
-    return _get("/api/keys", list[KeyInfo])
+    return _get("/api/keys", list[models.vps.KeyInfo])
 
 
 def add_key(request: KeyCreate) -> Call[KeyInfo]:
-    return Call("POST", "/api/keys", _model(KeyInfo), body=_body(request))
+    return Call("POST", "/api/keys", _model(models.vps.KeyInfo), body=_body(request))
 
 
 def remove_key(key_id: str) -> Call[Message]:
-    return Call("DELETE", f"/api/keys/{quote(key_id, safe='')}", _model(Message))
+    return Call("DELETE", f"/api/keys/{quote(key_id, safe='')}", _model(models.tasks.Message))
 
 
 def every_vps(*, active: bool = True) -> Call[list[VpsSummary]]:
-    return _get("/api/vps/status" if active else "/api/vps", list[VpsSummary])
+    return _get("/api/vps/status" if active else "/api/vps", list[models.vps.VpsSummary])
 
 
 def vps(reference: str) -> Call[VpsSummary]:
-    return _get(f"/api/vps/{quote(reference, safe='')}", VpsSummary)
+    return _get(f"/api/vps/{quote(reference, safe='')}", models.vps.VpsSummary)
 
 
 def stop_vps(reference: str) -> Call[Message]:
-    return Call("POST", _of_vps(reference, "stop"), _model(Message), repeatable=True)
+    return Call("POST", _of_vps(reference, "stop"), _model(models.tasks.Message), repeatable=True)
 
 
 def start_vps(reference: str) -> Call[Message]:
-    return Call("POST", _of_vps(reference, "start"), _model(Message), repeatable=True)
+    return Call("POST", _of_vps(reference, "start"), _model(models.tasks.Message), repeatable=True)
 
 
 def extend_vps(reference: str, seconds: int) -> Call[Message]:
-    more = VpsExtend(seconds=seconds)
-    return Call("POST", _of_vps(reference, "extend"), _model(Message), body=_body(more))
+    more = models.vps.VpsExtend(seconds=seconds)
+    return Call("POST", _of_vps(reference, "extend"), _model(models.tasks.Message), body=_body(more))
 
 
 def snapshot_vps(reference: str, message: str) -> Call[PackResult]:
-    request = PackRequest(message=message)
-    return Call("POST", _of_vps(reference, "snapshots"), _model(PackResult), body=_body(request), long=True)
+    request = models.environments.PackRequest(message=message)
+    return Call(
+        "POST",
+        _of_vps(reference, "snapshots"),
+        _model(models.environments.PackResult),
+        body=_body(request),
+        long=True,
+    )
 
 
 def vps_snapshots(reference: str) -> Call[list[VersionInfo]]:
-    return _get(_of_vps(reference, "snapshots"), list[VersionInfo])
+    return _get(_of_vps(reference, "snapshots"), list[models.environments.VersionInfo])
 
 
 def restore_vps(reference: str, version: int | None) -> Call[Message]:
-    body = _body(VpsRestore(version=version))
-    return Call("POST", _of_vps(reference, "restore"), _model(Message), body=body, long=True)
+    body = _body(models.vps.VpsRestore(version=version))
+    return Call("POST", _of_vps(reference, "restore"), _model(models.tasks.Message), body=body, long=True)
 
 
 def share_vps(reference: str, user: str) -> Call[Message]:
-    return Call("PUT", _vps_user(reference, user), _model(Message), repeatable=True)
+    return Call("PUT", _vps_user(reference, user), _model(models.tasks.Message), repeatable=True)
 
 
 def unshare_vps(reference: str, user: str) -> Call[Message]:
-    return Call("DELETE", _vps_user(reference, user), _model(Message), repeatable=True)
+    return Call("DELETE", _vps_user(reference, user), _model(models.tasks.Message), repeatable=True)
 
 
 def _of_vps(reference: str, what: str) -> str:
@@ -497,11 +551,11 @@ def _vps_user(reference: str, user: str) -> str:
 
 
 def gateway() -> Call[GatewayInfo]:
-    return _get("/api/ssh", GatewayInfo)
+    return _get("/api/ssh", models.vps.GatewayInfo)
 
 
 def whoami() -> Call[WhoAmI]:
-    return _get("/api/whoami", WhoAmI)
+    return _get("/api/whoami", models.access.WhoAmI)
 
 
 def follow_log(
@@ -561,13 +615,13 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 
 def _task_list(answer: Answer) -> TaskList:
-    found = read_json(list[TaskSummary], answer.content)
-    return TaskList(tasks=found, next_cursor=answer.headers.get(CURSOR_HEADER) or None)
+    found = read_json(list[models.tasks.TaskSummary], answer.content)
+    return models.tasks.TaskList(tasks=found, next_cursor=answer.headers.get(CURSOR_HEADER) or None)
 
 
 def _batch_list(answer: Answer) -> BatchList:
-    found = read_json(list[BatchSummary], answer.content)
-    return BatchList(batches=found, next_cursor=answer.headers.get(CURSOR_HEADER) or None)
+    found = read_json(list[models.batches.BatchSummary], answer.content)
+    return models.batches.BatchList(batches=found, next_cursor=answer.headers.get(CURSOR_HEADER) or None)
 
 
 def _log_part(offset: int) -> Callable[[Answer], LogPart]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from hakuriver.models.nodes import NodeDuty
-from hakuriver.models.tasks import TaskEvent
 from hakuriver.states import HOLDING
+
+if TYPE_CHECKING:
+    from hakuriver.models.nodes import NodeDuty
+    from hakuriver.models.tasks import TaskEvent
 
 
 class Draining:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
+from hakuriver import models
 from hakuriver.client import calls, wire
-from hakuriver.models.environments import (
-    EnvironmentClone,
-    EnvironmentContainer,
-    EnvironmentCreate,
-    EnvironmentInfo,
-    GarbageReport,
-    PackRequest,
-    PackResult,
-    PrefetchRequest,
-    RollbackRequest,
-    SyncProgress,
-    TagRequest,
-    VersionDiff,
-    VersionInfo,
-)
-from hakuriver.models.tasks import Message
+
+if TYPE_CHECKING:
+    from hakuriver.models.environments import (
+        EnvironmentContainer,
+        EnvironmentInfo,
+        GarbageReport,
+        PackResult,
+        SyncProgress,
+        VersionDiff,
+        VersionInfo,
+    )
+    from hakuriver.models.tasks import Message
+
 
 T = TypeVar("T")
 Pieces = Iterable[bytes]
@@ -52,7 +50,7 @@ class EnvironmentCalls:
 
     def create(self, name: str, **source: Any) -> EnvironmentInfo:
         """Makes one of an `image`, of a version (`base`), or by `debootstrap`: the fields of `EnvironmentCreate`."""
-        request = calls.made(EnvironmentCreate, f"make {name}", name=name, **source)
+        request = calls.made(models.environments.EnvironmentCreate, f"make {name}", name=name, **source)
         return self._send(calls.create_environment(request))
 
     def create_from(self, name: str, kind: str, tar: Pieces) -> EnvironmentInfo:
@@ -61,7 +59,9 @@ class EnvironmentCalls:
 
     def clone(self, name: str, new: str) -> EnvironmentInfo:
         return self._send(
-            calls.clone_environment(name, calls.made(EnvironmentClone, f"make {new}", name=new))
+            calls.clone_environment(
+                name, calls.made(models.environments.EnvironmentClone, f"make {new}", name=new)
+            )
         )
 
     def start(self, name: str) -> Message:
@@ -76,7 +76,9 @@ class EnvironmentCalls:
 
     def pack(self, name: str, message: str = "") -> PackResult:
         return self._send(
-            calls.pack_environment(name, calls.made(PackRequest, f"pack {name}", message=message))
+            calls.pack_environment(
+                name, calls.made(models.environments.PackRequest, f"pack {name}", message=message)
+            )
         )
 
     def import_(self, name: str, archive: Pieces, message: str = "") -> PackResult:
@@ -92,11 +94,13 @@ class EnvironmentCalls:
         return self._send(calls.diff_environment(name, before, after))
 
     def rollback(self, name: str, version: int | None = None) -> VersionInfo:
-        request = calls.made(RollbackRequest, f"roll {name} back", version=version)
+        request = calls.made(models.environments.RollbackRequest, f"roll {name} back", version=version)
         return self._send(calls.rollback_environment(name, request))
 
     def tag(self, name: str, tag: str, version: int | None = None, *, remove: bool = False) -> VersionInfo:
-        request = calls.made(TagRequest, f"tag {name}", tag=tag, version=version, remove=remove)
+        request = calls.made(
+            models.environments.TagRequest, f"tag {name}", tag=tag, version=version, remove=remove
+        )
         return self._send(calls.tag_environment(name, request))
 
     def collect_garbage(self, *, dry_run: bool = False) -> GarbageReport:
@@ -106,7 +110,9 @@ class EnvironmentCalls:
         self, name: str, version: int | None = None, nodes: Iterable[str] = ()
     ) -> Generator[SyncProgress]:
         """Has nodes load a version; tells how it goes, and of each node at last `ready` or `failed`."""
-        request = calls.made(PrefetchRequest, f"prefetch {name}", version=version, nodes=[*nodes])
+        request = calls.made(
+            models.environments.PrefetchRequest, f"prefetch {name}", version=version, nodes=[*nodes]
+        )
         call = calls.prefetch_environment(name, request)
         arguments = wire.stream_arguments(call, self._address.timeout)
         with self._opened(arguments) as response:
@@ -114,7 +120,7 @@ class EnvironmentCalls:
             for data in response.iter_raw():
                 for event in parser.feed(data):
                     if event.event == "progress":
-                        yield calls.read_json(SyncProgress, event.data)
+                        yield calls.read_json(models.environments.SyncProgress, event.data)
 
     @contextmanager
     def get_files(self, name: str, path: str) -> Generator[Iterator[bytes]]:

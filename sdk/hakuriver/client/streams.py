@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from hakuriver import models
 from hakuriver.client import calls
 from hakuriver.client.sse import ServerEvent
 from hakuriver.errors import InternalError
-from hakuriver.models.tasks import LogChunk, TaskEvent
+
+if TYPE_CHECKING:
+    from hakuriver.models.tasks import TaskEvent
+
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -61,10 +65,10 @@ class LogCursor:
 
     def take(self, event: ServerEvent) -> calls.LogPart | None:
         if event.event == "end":
-            self.end = calls.read_json(TaskEvent, event.data)
+            self.end = calls.read_json(models.tasks.TaskEvent, event.data)
         if event.event != "log":
             return None
-        chunk = calls.read_json(LogChunk, event.data)
+        chunk = calls.read_json(models.tasks.LogChunk, event.data)
         if self._seen is not None and chunk.attempt < self._seen:
             return None
         if chunk.attempt != self._seen:
@@ -93,7 +97,7 @@ class EventCursor:
     def take(self, event: ServerEvent) -> TaskEvent | None:
         if event.event != "task":
             return None
-        change = calls.read_json(TaskEvent, event.data)
+        change = calls.read_json(models.tasks.TaskEvent, event.data)
         if self.since is not None and change.sequence <= self.since:
             return None
         self.since = change.sequence

@@ -7,11 +7,15 @@ so nothing is missed whatever the moment at which waiting begins.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
+from hakuriver import models
 from hakuriver.client.streams import EventCursor
-from hakuriver.models.batches import BatchDetail
-from hakuriver.models.tasks import TaskDetail, TaskEvent
 from hakuriver.states import FINAL
+
+if TYPE_CHECKING:
+    from hakuriver.models.batches import BatchDetail
+    from hakuriver.models.tasks import TaskDetail, TaskEvent
 
 
 class Waiting:
@@ -93,7 +97,7 @@ class BatchWaiting:
 def _last_event(detail: TaskDetail) -> TaskEvent:
     if detail.history and detail.history[-1].state is detail.status:
         return detail.history[-1]
-    return TaskEvent(
+    return models.tasks.TaskEvent(
         sequence=0,
         time=detail.completed_at or detail.submitted_at,
         task_id=detail.task_id,

@@ -175,8 +175,10 @@ def check(response: httpx.Response, url: str) -> None:
 
 
 def _error_of(response: httpx.Response, url: str) -> errors.HakuRiverError:
+    from hakuriver.models.errors import ErrorBody  # noqa: PLC0415  (errors are rare)
+
     try:
-        return errors.from_body(errors.ErrorBody.model_validate_json(response.content))
+        return errors.from_body(ErrorBody.model_validate_json(response.content))
     except ValidationError:
         pass
     status = f"{response.status_code} {response.reason_phrase}".strip()

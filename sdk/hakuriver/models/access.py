@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from hakuriver.models.base import PeerModel, StrictModel, Timestamp
+from hakuriver.roles import Role
 
 USER_NAME = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
-
-
-class Role(StrEnum):
-    ADMIN = "admin"
-    """Everything."""
-    USER = "user"
-    """Submits tasks, and controls and reads those that are theirs; sees the queue."""
-    VIEWER = "viewer"
-    """Sees nodes and the queue."""
 
 
 def _user_name(text: str) -> str:

@@ -1,4 +1,7 @@
-"""The two manners of reading: strict for what people type, lenient for what peers send."""
+"""The two manners of reading: strict for what people type, lenient for what peers send.
+
+What validates a model is built when it is first needed: a command needs few of those that it loads.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from hakuriver.ids import MAX_ID, parse_id
 class StrictModel(BaseModel):
     """What people and their programs send: an unknown field is an error that names it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class PeerModel(BaseModel):
     """What another version of Host, Runner or client may send: unknown fields are left aside."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
 
 def _read_id(value: object) -> int:

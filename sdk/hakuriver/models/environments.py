@@ -1,77 +1,21 @@
-"""Environments: their versions as they lie on the share, and what is told of them.
-
-A reference names a version: `NAME` (the current one), `NAME@VERSION` (unix seconds of its packing) or `NAME:TAG`.
-"""
+"""Environments: their versions as they lie on the share, and what is told of them."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from hakuriver.models.base import PeerModel, StrictModel, Timestamp
-
-ENVIRONMENT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?")
-"""A name that is a Docker repository's component and a file's name alike."""
-TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_REFERENCE = re.compile(
-    rf"(?P<name>{ENVIRONMENT_NAME.pattern})(?:@(?P<version>[0-9]{{1,12}})|:(?P<tag>{TAG.pattern}))?"
-)
-_RESERVED = ("..", "__", "--")
-"""Docker takes one separator at a time (two underscores are its only exception; nobody needs to know)."""
+from hakuriver.references import TAG, check_name
 
 MANIFEST_FORMAT = 1
 MAX_LAYERS = 100
 """Engines stack at most about 125 layers; a longer chain is folded when it is packed."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-
-
-def check_name(text: str) -> str:
-    """An environment's name.
-
-    Raises:
-        ValueError: it cannot be one.
-    """
-    if not ENVIRONMENT_NAME.fullmatch(text) or any(double in text for double in _RESERVED):
-        raise ValueError(
-            f"{text!r} is not an environment's name: lower-case letters, digits and single . _ - inside, at most 64"
-        )
-    return text
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Which version of which environment; without version and tag, the current one."""
-
-    name: str
-    version: int | None = None
-    tag: str | None = None
-
-    def __str__(self) -> str:
-        if self.version is not None:
-            return f"{self.name}@{self.version}"
-        return f"{self.name}:{self.tag}" if self.tag is not None else self.name
-
-
-def parse_reference(text: str) -> Reference:
-    """Reads `NAME`, `NAME@VERSION` or `NAME:TAG`.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    match = _REFERENCE.fullmatch(text)
-    if match is None:
-        check_name(re.split("[@:]", text, maxsplit=1)[0])
-        raise ValueError(
-            f"{text!r} is not a version of an environment: write NAME, NAME@VERSION (its number) or NAME:TAG"
-        )
-    check_name(match["name"])
-    return Reference(match["name"], int(match["version"]) if match["version"] else None, match["tag"])
 
 
 EnvironmentName = Annotated[str, AfterValidator(check_name)]

@@ -12,8 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from hakuriver.dependencies import parse_dependency
 from hakuriver.labels import MAX_LABELS, parse_selector
 from hakuriver.models.base import PeerModel, StrictModel, TaskId, Timestamp
-from hakuriver.models.environments import parse_reference
 from hakuriver.models.usage import TaskUsage
+from hakuriver.mounts import check_mount
+from hakuriver.references import parse_reference
 from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
 from hakuriver.states import TaskState
 from hakuriver.targets import NODE_NAME, parse_target
@@ -67,17 +68,6 @@ def check_argument(text: str) -> str:
         raise ValueError(
             f"is longer than the kernel's limit of {MAX_ARGUMENT_BYTES} bytes; pass a file under /shared instead"
         )
-    return text
-
-
-def check_mount(text: str) -> str:
-    """`HOST:CONTAINER[:ro|rw]`, both absolute and without `..`; whether the root is allowed is the Runner's to say."""
-    parts = text.split(":")
-    if len(parts) not in {2, 3} or (len(parts) == 3 and parts[2] not in {"ro", "rw"}):  # noqa: PLR2004
-        raise ValueError(f"{text!r} is not HOST:CONTAINER or HOST:CONTAINER:ro")
-    for path in parts[:2]:
-        if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
-            raise ValueError(f"{path!r} in the mount {text!r} is not an absolute path without '..'")
     return text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -11,17 +10,6 @@ from hakuriver.keys import parse_public_key
 from hakuriver.models.base import PeerModel, StrictModel, Timestamp
 from hakuriver.models.tasks import TaskSummary
 from hakuriver.sizes import MAX_SECONDS
-
-VPS_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-"""A label of a host name (RFC 1123, 2.1), and no number, so that it is never taken for an id."""
-
-
-def check_vps_name(text: str) -> str:
-    if not VPS_NAME.fullmatch(text):
-        raise ValueError(
-            "a VPS is named as a machine is: up to 63 lower-case letters, digits and '-', with a letter among them"
-        )
-    return text
 
 
 def _public_key(text: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hakuriver.errors import NotFoundError, StorageError
-from hakuriver.models.environments import EnvironmentHead, Reference, VersionManifest
+from hakuriver.models.environments import EnvironmentHead, VersionManifest
+from hakuriver.references import Reference
 from hakuriver.store.layout import (
     LIFE,
     TEMPORARY,

@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from hakuriver.errors import ErrorBody
 from hakuriver.models.environments import SyncProgress, VersionManifest
+from hakuriver.models.errors import ErrorBody
 from hakuriver.states import TaskState
 from integration.agent.stand_in import RealRunner, StandInHost, stand_in
 from support import engine, store

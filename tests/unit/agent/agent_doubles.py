@@ -54,10 +54,13 @@ class Post:
     """Stands for the outbox: keeps what was reported."""
 
     reports: list[AttemptReport] = field(default_factory=list)
+    urgent: list[AttemptReport] = field(default_factory=list)
     dropped: list[Key] = field(default_factory=list)
 
-    def put(self, report: AttemptReport) -> None:
+    def put(self, report: AttemptReport, *, urgent: bool = False) -> None:
         self.reports.append(report.model_copy())
+        if urgent:
+            self.urgent.append(report.model_copy())
 
     def drop(self, key: Key) -> None:
         self.dropped.append(key)

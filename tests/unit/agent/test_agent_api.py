@@ -13,7 +13,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from hakuriver.config import Settings
-from hakuriver.errors import ErrorBody, HakuRiverError
+from hakuriver.errors import HakuRiverError
+from hakuriver.models.errors import ErrorBody
 from hakuriver.models.runner import (
     ActionResponse,
     AttemptList,

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from hakuriver.errors import UnreachableError
 from hakuriver.models.runner import AttemptReport
 from hakuriver.states import TaskState
+from hakuriver_agent import outbox as module
 from hakuriver_agent.outbox import CONCURRENT, Outbox
 from unit.agent.agent_doubles import eventually
 
@@ -89,6 +92,15 @@ async def test_an_end_does_not_wait_for_the_answer_to_a_beginning() -> None:
         outbox.put(final(1))
         await eventually(lambda: wire.batches == [[(1, 1)], [(1, 9)]])
         wire.open.set()
+
+
+async def test_what_is_urgent_goes_out_at_once_with_all_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 3600.0)
+    wire = Wire()
+    async with wire.outbox() as outbox:
+        outbox.put(report(1, 1))
+        outbox.put(report(2, 1), urgent=True)
+        await eventually(lambda: wire.batches == [[(1, 1), (2, 1)]])
 
 
 async def test_a_refused_report_is_kept_and_sent_again() -> None:

@@ -55,6 +55,18 @@ async def test_it_is_stopped_and_starts_again(machine: Node) -> None:
         assert sequences == sorted(set(sequences))
 
 
+async def test_a_person_who_waits_for_it_is_told_at_once(machine: Node) -> None:
+    async with machine.life() as life:
+        command, given = spec(), vps()
+        await life.supervisor.start([command])
+        await life.post.running(command)
+        await at_rest(life, given)
+        await life.supervisor.start([again(given)])
+        await eventually(lambda: life.post.states(given)[-1] == "running", "it runs again")
+        told = [(report.key, str(report.status)) for report in life.post.urgent]
+        assert told == [(given.key, "running"), (given.key, "stopped"), (given.key, "running")]
+
+
 async def test_a_start_that_comes_twice_starts_it_once(machine: Node) -> None:
     async with machine.life() as life:
         given = vps()

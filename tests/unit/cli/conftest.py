@@ -14,8 +14,9 @@ from cyclopts import App
 from pydantic import BaseModel
 
 from hakuriver.client import AsyncClient, Client
-from hakuriver.errors import ErrorBody, HakuRiverError
-from hakuriver_cli.main import application, run
+from hakuriver.errors import HakuRiverError
+from hakuriver.models.errors import ErrorBody
+from hakuriver_cli.commands import application, run
 
 URL = "http://host:8000"
 Answer = BaseModel | list[Any] | dict[str, Any] | bytes | httpx.Response | HakuRiverError

@@ -11,7 +11,7 @@ import pytest
 
 from hakuriver.client.draining import Draining
 from hakuriver.errors import ConflictError, DeniedError
-from hakuriver.models.access import Role, TokenCreated, TokenInfo, UserInfo, WhoAmI
+from hakuriver.models.access import TokenCreated, TokenInfo, UserInfo, WhoAmI
 from hakuriver.models.nodes import (
     ClusterStatus,
     EnvironmentVersion,
@@ -22,6 +22,7 @@ from hakuriver.models.nodes import (
     NodeSample,
 )
 from hakuriver.models.tasks import Message
+from hakuriver.roles import Role
 from hakuriver.states import NodeState, TaskState
 from hakuriver.version import __version__
 from hakuriver_cli.reference import client_app, docker_app

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hakuriver.config import Settings
-from hakuriver.models.access import Role, WhoAmI
+from hakuriver.models.access import WhoAmI
+from hakuriver.roles import Role
 from hakuriver_cli import checks, configure
 from hakuriver_cli.reference import init_app
 from hakuriver_cli.toml import settings_text, without_password

@@ -8,7 +8,7 @@ import pytest
 from cyclopts import App
 
 from hakuriver_cli import reference
-from hakuriver_cli.main import application
+from hakuriver_cli.commands import application
 from unit.cli.conftest import Commands
 
 APPS: list[Callable[[], App]] = [

@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from hakuriver.errors import UnauthenticatedError
-from hakuriver.models.access import Role, UserInfo
+from hakuriver.models.access import UserInfo
 from hakuriver.models.nodes import HealthHistory
 from hakuriver.models.tasks import QueuedTask, TaskExplanation, TaskSummary
 from hakuriver.models.vps import VpsSummary
+from hakuriver.roles import Role
 from hakuriver.states import TaskState
 from hakuriver_cli import watch
 from unit.cli.conftest import Answer, Commands, FakeHost
@@ -61,7 +62,7 @@ def test_a_reader_that_goes_ends_it_quietly(
 
     host.on("GET", "/api/nodes", [])
     monkeypatch.setattr(sys.stdout, "write", gone)
-    monkeypatch.setattr("hakuriver_cli.main._abandon_stdout", lambda: None)
+    monkeypatch.setattr("hakuriver_cli.commands._abandon_stdout", lambda: None)
     done = commands("node", "list", "--watch")
     assert (done.code, done.err) == (1, "")
 
@@ -71,7 +72,7 @@ def test_a_reader_that_goes_is_noticed_though_nothing_changes(
 ) -> None:
     monkeypatch.setattr(watch, "_AT_MOST_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(watch, "_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr("hakuriver_cli.main._abandon_stdout", lambda: None)
+    monkeypatch.setattr("hakuriver_cli.commands._abandon_stdout", lambda: None)
     reader, writer = os.pipe()
     looks = 0
 

@@ -17,13 +17,13 @@ from hakuriver.client import AsyncClient, Client, LogPart, wire
 from hakuriver.client.waiting import Waiting
 from hakuriver.config import Settings
 from hakuriver.errors import (
-    ErrorBody,
     InternalError,
     NotFoundError,
     UnreachableError,
     UsageError,
     VersionError,
 )
+from hakuriver.models.errors import ErrorBody
 from hakuriver.models.tasks import Message, TaskEvent
 from hakuriver.states import TaskState
 from hakuriver.version import VERSION_HEADER, __version__

@@ -14,10 +14,9 @@ from hakuriver.errors import NotFoundError, StorageError
 from hakuriver.models.environments import (
     EnvironmentHead,
     LayerInfo,
-    Reference,
     VersionManifest,
-    parse_reference,
 )
+from hakuriver.references import Reference, parse_reference
 from hakuriver.store import Catalog, LayerWriter, docker_archive, read_layer
 from hakuriver.store import blobs as blobs_module
 from hakuriver.store.layout import blob_path, manifest_path

@@ -11,10 +11,10 @@ from hakuriver.models.environments import (
     LayerInfo,
     VersionInfo,
     VersionManifest,
-    parse_reference,
     unique_bytes,
 )
 from hakuriver.models.nodes import EnvironmentVersion, EnvironmentVersions
+from hakuriver.references import parse_reference
 from hakuriver.store import Catalog
 from hakuriver.store.layout import VERSIONS, archive_path
 

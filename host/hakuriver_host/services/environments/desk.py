@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import IO, TypeVar
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, StorageError, UsageError
-from hakuriver.models.environments import check_name, parse_reference
+from hakuriver.references import check_name, parse_reference
 from hakuriver.states import FINAL
 from hakuriver.store import Catalog
 from hakuriver.threads import start_thread

@@ -18,12 +18,11 @@ from hakuriver.errors import ConflictError, DeniedError, HakuRiverError, Storage
 from hakuriver.models.environments import (
     EnvironmentCreate,
     LayerInfo,
-    Reference,
     VersionManifest,
     image_tag,
-    parse_reference,
 )
 from hakuriver.pieces import pieces_of
+from hakuriver.references import Reference, parse_reference
 from hakuriver.store import Catalog, docker_archive, read_layer
 from hakuriver.store.layout import LIFE, archive_path
 from hakuriver_host.services.environments.archives import ingest, safe_name

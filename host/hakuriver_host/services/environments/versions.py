@@ -13,7 +13,6 @@ from hakuriver.models.environments import (
     GarbageReport,
     PackRequest,
     PackResult,
-    Reference,
     RollbackRequest,
     TagRequest,
     VersionDiff,
@@ -23,6 +22,7 @@ from hakuriver.models.environments import (
 )
 from hakuriver.models.nodes import EnvironmentVersions
 from hakuriver.models.tasks import Message
+from hakuriver.references import Reference
 from hakuriver.states import NodeState
 from hakuriver.threads import start_thread
 from hakuriver_host.domain.model import Task
