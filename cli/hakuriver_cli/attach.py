@@ -17,14 +17,14 @@ from cyclopts import Parameter
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
 from hakuriver.states import FINAL, TaskState
-from hakuriver_cli import task_views as views
 from hakuriver_cli.errors import report
 from hakuriver_cli.options import COMMON, Common
 from hakuriver_cli.output import Format, Printer
 from hakuriver_cli.progress import Progress
 from hakuriver_cli.session import Session
 from hakuriver_cli.sinks import JsonLines, Prefixed, Raw, Sink, json_line
-from hakuriver_cli.submission import DEFAULTS, SubmitOptions, report_made, report_refused, request_of
+from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
+from hakuriver_cli.submitting import SUBMITTED, report_made, report_refused
 from hakuriver_cli.tasks import CommandLine, code_of, ending
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(
     request = request_of(options, command_line)
     if detach:
         made = session.client.submit(request)
-        session.printer.record(made, views.SUBMITTED)
+        session.printer.record(made, SUBMITTED)
         return report_made(session, made)
     return asyncio.run(_attached(session, request))
 

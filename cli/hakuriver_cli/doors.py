@@ -36,7 +36,7 @@ from hakuriver_cli.options import (
 )
 from hakuriver_cli.session import Session
 from hakuriver_cli.sockets import FAILURES, options_of, refusal, unopened
-from hakuriver_cli.submission import variables
+from hakuriver_cli.submitting import variables
 from hakuriver_cli.tasks import ending
 from hakuriver_cli.terminal import run_terminal, task_door
 

@@ -16,7 +16,7 @@ from hakuriver_cli import environment_views as views
 from hakuriver_cli.options import COMMON, Common, Interactive, Tty, Variables, Watch, Workdir
 from hakuriver_cli.output import Format
 from hakuriver_cli.session import Session
-from hakuriver_cli.submission import variables
+from hakuriver_cli.submitting import variables
 from hakuriver_cli.tree import new_app
 
 if TYPE_CHECKING:

@@ -86,8 +86,8 @@ def task_app() -> App:
 
 def vps_app() -> App:
     app = new_app("hakuriver.vps", "Make and control VPS.")
-    lazy(app, "vps:create", "submit", "Make a VPS.")
-    lazy(app, "vps:status_of_all", "status", "List the VPS that have not ended.")
+    lazy(app, "vps_create:create", "submit", "Make a VPS.")
+    lazy(app, "vps_control:status_of_all", "status", "List the VPS that have not ended.")
     lazy(app, "tasks:kill", "kill", "End VPS.")
     lazy(app, "tasks:command", "command", "Pause or resume a VPS.")
     return app

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from hakuriver.models.tasks import (
         NodeVerdict,
         QueuedTask,
-        SubmitResponse,
         TaskDetail,
         TaskEvent,
         TaskExplanation,
@@ -266,21 +265,6 @@ DONE: View[Done] = View(
     columns=[
         Column("TASK ID", lambda done: str(done.task_id)),
         Column("RESULT", lambda done: done.message),
-    ],
-)
-
-SUBMITTED: View[SubmitResponse] = View(
-    name=lambda made: "\n".join(str(task_id) for task_id in made.task_ids),
-    columns=[
-        Column("BATCH", lambda made: str(made.batch_id)),
-        Column("TASK IDS", lambda made: "\n".join(str(task_id) for task_id in made.task_ids)),
-        Column("RESULT", lambda made: made.message),
-        Column("NODE", lambda made: made.assigned_node.hostname if made.assigned_node else "", wide=True),
-        Column(
-            "REFUSED",
-            lambda made: "\n".join(f"{refused.target}: {refused.reason}" for refused in made.failed_targets),
-            wide=True,
-        ),
     ],
 )
 

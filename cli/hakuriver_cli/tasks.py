@@ -24,7 +24,8 @@ from hakuriver_cli.options import (
 from hakuriver_cli.output import Format, Printer, View
 from hakuriver_cli.progress import Counter
 from hakuriver_cli.session import Session
-from hakuriver_cli.submission import DEFAULTS, SubmitOptions, report_made, request_of
+from hakuriver_cli.submission import DEFAULTS, SubmitOptions, request_of
+from hakuriver_cli.submitting import SUBMITTED, report_made
 from hakuriver_cli.tree import lazy, new_app
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def submit(
     session = Session(common, default=Format.NAME)
     request = request_of(options, command_line)
     made = session.client.submit(request)
-    session.printer.record(made, batch_views.SUBMITTED if request.sweep else views.SUBMITTED)
+    session.printer.record(made, batch_views.SUBMITTED if request.sweep else SUBMITTED)
     refused = report_made(session, made)
     if not wait:
         return refused
@@ -318,7 +319,7 @@ def retry(task_ids: TaskOrBatchIds, /, *, common: Common = COMMON) -> int:
     again = batches.either(session.client.retry, session.client.retry_batch)
     code = session.for_each(task_ids, lambda number: made.append(again(number)))
     if made:
-        session.printer.rows(made, views.SUBMITTED)
+        session.printer.rows(made, SUBMITTED)
     return code
 
 

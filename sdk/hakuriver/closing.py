@@ -10,7 +10,6 @@ Whoever is at the other end and leaves for good closes with a code of its own, s
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
@@ -36,6 +35,8 @@ class Closable(Protocol):
 
 
 async def refuse(socket: Closable, error: HakuRiverError) -> None:
+    import asyncio  # noqa: PLC0415  (whoever waits for an answer without it loads this module, too)
+
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_SECONDS):
             await socket.send_text(json.dumps({"type": "error", **error.body().model_dump()}))
@@ -44,6 +45,8 @@ async def refuse(socket: Closable, error: HakuRiverError) -> None:
 
 async def close(socket: Closable, code: int, reason: str = "") -> None:
     """Closes it, unless it is closed: the other end may be gone."""
+    import asyncio  # noqa: PLC0415
+
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_SECONDS):
             await socket.close(code, reason.encode()[:_REASON_BYTES].decode("utf-8", "ignore"))

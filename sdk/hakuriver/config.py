@@ -12,8 +12,7 @@ import json
 import os
 import socket
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -436,7 +435,7 @@ def _wrong_variables() -> Iterator[str]:
             continue
         model = _section(section.lower())
         if model is None:
-            known = get_close_matches(section.lower(), Settings.model_fields, n=1)
+            known = _close_to(section.lower(), Settings.model_fields)
             yield f"{name} is not a setting{_meant([f'{_PREFIX}__{key.upper()}__…' for key in known])}"
             continue
         field = model.model_fields.get(rest[0].lower())
@@ -454,7 +453,7 @@ def _problem(place: str, problem: Mapping[str, Any], variable: str | None) -> st
     if "." in section:
         # Inside a table, such as those of users' limits.
         return f"{f'{variable}: ' if variable else ''}{place} is not a setting"
-    known = get_close_matches(key, getattr(_section(section) or Settings, "model_fields", {}), n=1)
+    known = _close_to(key, getattr(_section(section) or Settings, "model_fields", {}))
     if variable:
         known = [f"{_PREFIX}__{section.upper()}__{name.upper()}" for name in known]
     return f"{variable or place} is not a setting{_meant(known)}"
@@ -477,6 +476,13 @@ def _section(name: str) -> type[BaseModel] | None:
     field = Settings.model_fields.get(name)
     kind = field.annotation if field else None
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _close_to(name: str, known: Iterable[str]) -> list[str]:
+    """The one that is most like it, if one is."""
+    from difflib import get_close_matches  # noqa: PLC0415  (of mistakes alone)
+
+    return get_close_matches(name, list(known), n=1)
 
 
 def _meant(known: Sequence[str]) -> str:

@@ -14,13 +14,13 @@ import httpx
 
 from hakuriver import models
 from hakuriver.client import calls, wire
-from hakuriver.client.environments import EnvironmentCalls
 from hakuriver.client.streams import Cursor, EventCursor, LogCursor
 from hakuriver.client.waiting import BatchWaiting, Waiting
 from hakuriver.config import Settings
 from hakuriver.errors import UnreachableError
 
 if TYPE_CHECKING:
+    from hakuriver.client.environments import EnvironmentCalls
     from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo, WhoAmI
     from hakuriver.models.batches import BatchDetail, BatchList, BatchSummary
     from hakuriver.models.environments import PackResult, VersionInfo
@@ -358,6 +358,8 @@ class Client:
     @property
     def env(self) -> EnvironmentCalls:
         """What concerns environments: making, packing, choosing and syncing them."""
+        from hakuriver.client.environments import EnvironmentCalls  # noqa: PLC0415  (few need them)
+
         return EnvironmentCalls(self._http, self._address)
 
     def users(self) -> list[UserInfo]:

@@ -33,7 +33,7 @@ _HEAVY = {
     "rich",
     "tomlkit",
     "websockets",
-    # Models of what is not asked for.
+    # Models and views of what is not asked for.
     "hakuriver.models.environments",
     "hakuriver.models.nodes",
     "hakuriver.models.runner",
@@ -119,6 +119,13 @@ def test_a_request_loads_only_what_it_is_made_of(tmp_path: Path, words: str) -> 
     assert not sorted(loaded & _HEAVY)
 
 
+def test_waiting_for_ssh_loads_no_second_client(tmp_path: Path) -> None:
+    program = "import sys, hakuriver_cli.vps_waiting, hakuriver_cli.sockets\nprint(*sys.modules)"
+    loaded = set(_run(tmp_path, program).stdout.split())
+    assert "websockets" in loaded
+    assert not sorted(loaded & {"asyncio", "hakuriver.client.aio"})
+
+
 def test_pydantic_looks_for_no_plugins_and_finds_all_else(tmp_path: Path) -> None:
     assert "importlib.metadata" not in _loaded(tmp_path, "whoami", code=6)
     program = """
@@ -153,16 +160,14 @@ class Kept:
         print("taken apart")
 
 kept = Kept()
-started = threading.Event()
 
 def work():
-    started.wait()
+    threading.main_thread().join()
     print("a thread ends")
 
 def run():
     threading.Thread(target=work).start()
     atexit.register(print, "what is to be done at the end")
-    started.set()
     print("done")
     {end}
 
@@ -173,7 +178,7 @@ run_and_exit(run)
 def test_it_ends_when_all_is_done_and_takes_nothing_apart(tmp_path: Path) -> None:
     done = _run(tmp_path, _ENDING.format(end="return 7"))
     assert (done.returncode, done.stderr) == (7, "")
-    assert sorted(done.stdout.splitlines()) == ["a thread ends", "done", "what is to be done at the end"]
+    assert done.stdout.splitlines() == ["done", "a thread ends", "what is to be done at the end"]
 
 
 def test_a_defect_ends_it_as_python_does(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hakuriver.errors import UsageError
 from hakuriver_cli.reference import task_app
-from hakuriver_cli.submission import variables
+from hakuriver_cli.submitting import variables
 from unit.cli.conftest import Commands, FakeHost
 from unit.sdk.wire_samples import made
 
