@@ -50,6 +50,61 @@ def _numbers(table: Mapping[str, Any]) -> dict[str, int]:
     return {str(name): int(fields[1]) for name, fields in table.items() if str(fields[1]).isdigit()}
 
 
+def accounts_unlike(
+    wanted: Iterable[Mapping[str, Any]],
+    absent: Iterable[Mapping[str, Any]],
+    passwd: Mapping[str, Any],
+    groups: Mapping[str, Any],
+) -> list[str]:
+    """The names of accounts that are missing, that are not as they are to be, or that are there and are not to be.
+
+    As the tasks of the role make them: without a word of the shell it is bash, and of groups that an account is in
+    beside its own none is taken away. `docker` asks for the engine's group where there is one.
+    """
+    return [
+        *(str(one["name"]) for one in wanted if not _is(one, passwd, groups)),
+        *(str(one["name"]) for one in absent if one["name"] in passwd),
+    ]
+
+
+def _is(one: Mapping[str, Any], passwd: Mapping[str, Any], groups: Mapping[str, Any]) -> bool:
+    name = str(one["name"])
+    own = str(one.get("group") or name)
+    if name not in passwd or own not in groups:
+        return False
+    _, uid, gid, comment, home, shell = map(str, passwd[name])
+    own_gid = str(one.get("gid") or (groups[own][1] if one.get("group") else one["uid"]))
+    others = [*(one.get("groups") or []), *(["docker"] if one.get("docker") and "docker" in groups else [])]
+    return (
+        (uid, gid, str(groups[own][1])) == (str(one["uid"]), own_gid, own_gid)
+        and shell == str(one.get("shell") or "/bin/bash")
+        and home == str(one.get("home") or home)
+        and comment == str(one.get("comment", comment))
+        and all(other in groups and name in str(groups[other][2]).split(",") for other in others)
+    )
+
+
+def key_files(
+    accounts: Iterable[Mapping[str, Any]],
+    passwd: Mapping[str, Any],
+    texts: Mapping[str, str | None] | None = None,
+    exclusive: bool = False,
+) -> list[dict[str, Any]]:
+    """The folders and files that let the accounts' keys in, as `hakuriver_unlike` takes them; `texts` is what is there."""
+    found = []
+    for one in accounts:
+        folder = f"{passwd[one['name']][4]}/.ssh"
+        path = f"{folder}/authorized_keys"
+        present = (texts or {}).get(path) or ""
+        content = authorized_keys(present, one["ssh_keys"], bool(one.get("exclusive_keys", exclusive)))
+        owned = {"owner": one["name"], "group": one.get("group") or one["name"]}
+        found += [
+            {"path": folder, "kind": "folder", "mode": "0700", **owned},
+            {"path": path, "kind": "file", "mode": "0600", "content": content, **owned},
+        ]
+    return found
+
+
 def repeated_accounts(accounts: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """Names and numbers that a list of accounts gives twice, among those that are to be there."""
     present = [one for one in accounts if one.get("state", "present") == "present"]
@@ -99,6 +154,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "hakuriver_account_problems": account_problems,
+            "hakuriver_accounts_unlike": accounts_unlike,
+            "hakuriver_key_files": key_files,
             "hakuriver_repeated_accounts": repeated_accounts,
             "hakuriver_authorized_keys": authorized_keys,
         }

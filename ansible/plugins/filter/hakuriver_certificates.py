@@ -71,6 +71,31 @@ def why_due(
     return ""
 
 
+def kinds_due(
+    lines: Iterable[str], kinds: Iterable[str], wanted: Iterable[str], now: str, renew_before_days: float
+) -> list[str]:
+    """The kinds (`host`, `runner`) whose certificate has to be made.
+
+    `lines` are what was told of all: after `= KIND` what openssl printed, `trusted` where it is by the CA, and `fits`
+    where it belongs to the key.
+    """
+    parts: dict[str, list[str]] = {kind: [] for kind in kinds}
+    kind = ""
+    for line in lines:
+        if line.startswith("= "):
+            kind = line.removeprefix("= ")
+        elif kind in parts:
+            parts[kind].append(line)
+    names = list(wanted)
+    return [
+        kind
+        for kind, own in parts.items()
+        if why_due(
+            "\n".join(own), names, now, renew_before_days, trusted="trusted" in own, key_fits="fits" in own
+        )
+    ]
+
+
 def _address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text.partition("%")[0]))
@@ -85,5 +110,5 @@ class FilterModule:
         return {
             "hakuriver_subject_names": subject_names,
             "hakuriver_days_left": days_left,
-            "hakuriver_why_certificate_is_due": why_due,
+            "hakuriver_certificates_due": kinds_due,
         }

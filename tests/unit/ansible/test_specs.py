@@ -114,8 +114,7 @@ def test_only_modules_of_ansible_itself_are_used(role: Path) -> None:
 def test_preflight_asks_every_role_that_looks_for_something_first() -> None:
     variables = yaml.safe_load((_ROOT / "ansible/roles/preflight/vars/main.yml").read_text("utf-8"))
     asked = set(re.findall(r"\['(\w+)'\] if", variables["preflight_roles"]))
-    # What users looks for is in what the machine told.
-    looks = {role.name for role in ROLES if (role / "tasks/preflight.yml").is_file()} - {"users"}
+    looks = {role.name for role in ROLES if (role / "tasks/preflight.yml").is_file()}
     assert asked == looks
 
 

@@ -1,10 +1,12 @@
 """Tells what engine a node has and what runs in it, as one JSON object. Changes nothing.
 
-Arguments: the socket, the settings file, the folder of PCI devices. Runs on the node, with any Python from 3.7 on.
+Arguments: the socket, the settings file, the folder of PCI devices, and names of packages that shall be there. Runs on
+the node, with any Python from 3.7 on.
 """  # noqa: INP001  (sent to nodes, never imported)
 
 from __future__ import annotations
 
+import grp
 import http.client
 import json
 import os
@@ -21,7 +23,7 @@ PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def main() -> None:
-    path, settings, pci = sys.argv[1:4]
+    path, settings, pci, *packages = sys.argv[1:]
     dockerd = find("dockerd")
     report: dict[str, Any] = {
         "dockerd": dockerd or "",
@@ -29,6 +31,9 @@ def main() -> None:
         "shim": shim(),
         "rootless_sockets": [str(found) for found in Path("/run/user").glob("*/docker.sock")],
         "gpus": list(gpus(Path(pci))),
+        "missing": [name for name in packages if not is_installed(name)],
+        "members": members("docker"),
+        "unit": unit("docker.service"),
         "apt_module": Path("/usr/lib/python3/dist-packages/apt").is_dir(),
         "answers": False,
         "why": "",
@@ -53,6 +58,32 @@ def owner(program: str) -> str:
             if done.returncode == 0:
                 return done.stdout.decode("utf-8", "replace").split(":")[0]
     return ""
+
+
+def is_installed(package: str) -> bool:
+    """Not where its version is asked for too, such as `docker.io=26.1`: that is for the package manager to judge."""
+    for command in (
+        ["dpkg-query", "-W", "-f", "${db:Status-Status}", package],
+        ["rpm", "-q", "--qf", "installed", package],
+    ):
+        if find(command[0]):
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+            return done.returncode == 0 and done.stdout == b"installed"
+    return False
+
+
+def members(group: str) -> list[str]:
+    try:
+        return grp.getgrnam(group).gr_mem
+    except KeyError:
+        return []
+
+
+def unit(name: str) -> list[str]:
+    """Whether it runs and is started at boot, as systemd says it: `active` and `enabled` where all is well."""
+    command = ["systemctl", "show", "--property=ActiveState", "--property=UnitFileState", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return sorted(line.partition("=")[2] for line in done.stdout.decode("utf-8", "replace").splitlines())
 
 
 def shim() -> str:
@@ -86,7 +117,15 @@ def settings_of(path: Path, pid_file: Path) -> dict[str, Any]:
 
     The role writes `PATH.loaded` before it changes PATH. That says nothing any more once the engine was started after.
     """
-    found: dict[str, Any] = {"settings": None, "settings_error": "", "loaded": None}
+    found: dict[str, Any] = {
+        "settings": None,
+        "settings_error": "",
+        "loaded": None,
+        "folder": "",
+        "left": False,
+    }
+    if path.parent.is_dir():
+        found["folder"] = f"{path.parent.stat().st_mode & 0o7777:04o}"
     try:
         found["settings"] = as_object(path)
     except FileNotFoundError:
@@ -94,6 +133,7 @@ def settings_of(path: Path, pid_file: Path) -> dict[str, Any]:
     except ValueError as error:
         found["settings_error"] = str(error)
     loaded = path.with_name(path.name + ".loaded")
+    found["left"] = loaded.exists()
     try:
         if pid_file.stat().st_mtime <= loaded.stat().st_mtime:
             found["loaded"] = as_object(loaded)

@@ -1,7 +1,7 @@
 """Writes to the share and reads from it as given users, and tells what went wrong, as one JSON object.
 
-Argument: a JSON object with `do` (look, write, read or remove), `dir`, `node`, `token`, `uids`, `gid` (root's is 0), `nodes`
-to read (name to token) and `seconds`. Each user's part runs in a process of its own that is left behind when the file
+Argument: a JSON object with `do` (look, write, read or remove), `dir`, `node`, `token`, `uids`, `gid` (root's is 0),
+`nodes` to read (NODE-UID to token) or whose files to remove, and `seconds`. Each user's part runs in a process of its own that is left behind when the file
 system does not answer: a process that hangs in the kernel cannot be ended, and must not hang the deployment.
 Runs on the node, with any Python from 3.7 on.
 """  # noqa: INP001  (sent to nodes, never imported)
@@ -13,6 +13,7 @@ import json
 import os
 import select
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ HANGS = "it does not answer"
 def main() -> None:
     order: dict[str, Any] = json.loads(sys.argv[1])
     root = Path(order["dir"])
-    problems, done = ([], []) if order["do"] == "look" else run(order, root)
+    problems, done = run(order, root)
     sys.stdout.write(json.dumps({"problems": problems, "wrote": done, "mount": mount_of(root)}))
 
 
@@ -33,20 +34,23 @@ def run(order: dict[str, Any], root: Path) -> tuple[list[str], list[str]]:
     """What the users met, without repeating what several met alike; and the names of those that met nothing."""
     found: dict[str, None] = {}
     done = []
-    for uid in order["uids"]:
-        problems = as_user(order, root, uid, order["gid"] if uid else 0)
+    for name in (
+        order["nodes"] if order["do"] == "remove" else [f"{order['node']}-{uid}" for uid in order["uids"]]
+    ):
+        uid = int(name.rpartition("-")[2])
+        problems = as_user(order, root, name, order["gid"] if uid else 0)
         found.update(dict.fromkeys(problems))
         if not problems:
-            done.append(f"{order['node']}-{uid}")
+            done.append(name)
     return list(found), done
 
 
-def as_user(order: dict[str, Any], root: Path, uid: int, gid: int) -> list[str]:
+def as_user(order: dict[str, Any], root: Path, name: str, gid: int) -> list[str]:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        answer = in_child(order, root, uid, gid)
+        answer = in_child(order, root, name, gid)
         os.write(writing, json.dumps(answer).encode())
         os._exit(0)
     os.close(writing)
@@ -59,12 +63,13 @@ def as_user(order: dict[str, Any], root: Path, uid: int, gid: int) -> list[str]:
         return [HANGS]
     os.waitpid(child, 0)
     if not text:
-        return [f"the test as uid {uid} was ended from outside"]
+        return [f"the test as uid {name.rpartition('-')[2]} was ended from outside"]
     answers: list[str] = json.loads(text)
     return answers
 
 
-def in_child(order: dict[str, Any], root: Path, uid: int, gid: int) -> list[str]:
+def in_child(order: dict[str, Any], root: Path, name: str, gid: int) -> list[str]:
+    uid = int(name.rpartition("-")[2])
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -74,9 +79,11 @@ def in_child(order: dict[str, Any], root: Path, uid: int, gid: int) -> list[str]
             os.setgid(gid)
             os.setuid(uid)
         os.umask(0o022)
+        if order["do"] == "look":
+            return [] if stat.S_ISDIR(root.stat().st_mode) else ["it is not a folder"]
         if order["do"] == "read":
             return read(order, root)
-        own = root / f"{PREFIX}{order['node']}-{uid}"
+        own = root / f"{PREFIX}{name}"
         if order["do"] == "remove":
             remove(own)
             return []
