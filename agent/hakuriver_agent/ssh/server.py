@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import re
 import secrets
-import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
@@ -17,10 +16,11 @@ import asyncssh
 import structlog
 from pydantic import ValidationError
 
-from hakuriver.channels import ChannelBytes, KeyLogin
+from hakuriver.channels import CIPHERS, ChannelBytes, KeyLogin
+from hakuriver.closing import error_said
 from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
-from hakuriver.exchange import GoneError, Talker
-from hakuriver.forwards import carry
+from hakuriver.exchange import Exchange, GoneError, Talker
+from hakuriver.links import MessageLink
 from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec
 from hakuriver.models.vps import SshStart
@@ -71,44 +71,38 @@ async def serve(talker: Talker, engine: Engine, spec: AttemptSpec, folders: Fold
     except (ValidationError, KeyError, TimeoutError):
         raise UsageError("a connection to a VPS begins with its keys", "send an SshStart as JSON") from None
     await talker.send_text(SERVING)
-    outer, inner = socket.socketpair()
-    outer.setblocking(False)
-    inner.setblocking(False)
-    serving = asyncio.create_task(_serve(inner, start, engine, spec, folders))
-    try:
-        await carry(talker, *await asyncio.open_connection(sock=outer, limit=_PIECE))
-    finally:
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+    link = MessageLink()
+    connection: asyncssh.SSHServerConnection = await link.serve(
+        asyncssh.listen,
+        server_factory=lambda: _Server(frozenset(start.authorized_keys), engine, spec, folders),
+        error_handler=lambda _, error: log.info(
+            "a connection to a VPS ended", task=spec.task_id, cause=str(error)
+        ),
+        server_host_keys=[asyncssh.import_private_key(start.host_key)],
+        encoding=None,
+        line_editor=False,
+        password_auth=False,
+        kbdint_auth=False,
+        gss_host=None,
+        agent_forwarding=True,
+        x11_forwarding=False,
+        login_timeout=_LOGIN_SECONDS,
+        encryption_algs=CIPHERS,
+        compression_algs=None,
+        server_version="HakuRiver",
+    )
 
+    async def feed(data: bytes) -> None:
+        link.feed(data)
 
-async def _serve(
-    inner: socket.socket, start: SshStart, engine: Engine, spec: AttemptSpec, folders: Folders
-) -> None:
-    connection = None
+    async def take(order: dict[str, Any]) -> None:
+        if error := error_said(order):
+            raise error
+
     try:
-        connection = await asyncssh.run_server(
-            inner,
-            server_factory=lambda: _Server(frozenset(start.authorized_keys), engine, spec, folders),
-            server_host_keys=[asyncssh.import_private_key(start.host_key)],
-            encoding=None,
-            line_editor=False,
-            password_auth=False,
-            kbdint_auth=False,
-            gss_host=None,
-            agent_forwarding=True,
-            x11_forwarding=False,
-            login_timeout=_LOGIN_SECONDS,
-            compression_algs=None,
-            server_version="HakuRiver",
-        )
-        await connection.wait_closed()
-    except (asyncssh.Error, OSError) as error:
-        log.info("a connection to a VPS ended", task=spec.task_id, cause=str(error))
+        await Exchange(talker).run(link.outgoing(), feed, link.feed_eof, take, both=True)
     finally:
-        if connection is not None:
-            connection.abort()
-        inner.close()
+        connection.abort()
 
 
 class _Server(KeyLogin, asyncssh.SSHServer):
