@@ -191,8 +191,11 @@ class RunnerTalker:
     """The Host's end of a WebSocket of a Runner's, with messages as ASGI has them."""
 
     def __init__(self, connection: ClientConnection, node: str) -> None:
+        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK  # noqa: PLC0415 - as in `RunnerClient`
+
         self._connection, self._node = connection, node
         self._has_left = False
+        self._closed, self._closed_well = ConnectionClosed, ConnectionClosedOK
 
     async def receive(self) -> dict[str, Any]:
         """The next message.
@@ -201,13 +204,11 @@ class RunnerTalker:
             HakuRiverError: what the Runner says that is wrong.
             UnreachableError: the connection was lost.
         """
-        from websockets.exceptions import ConnectionClosed, ConnectionClosedOK  # noqa: PLC0415 - as in `RunnerClient`
-
         try:
             message = await self._connection.recv()
-        except ConnectionClosedOK:
+        except self._closed_well:
             return {"type": "websocket.disconnect"}
-        except ConnectionClosed as error:
+        except self._closed as error:
             if self._has_left:
                 return {"type": "websocket.disconnect"}
             told = error.rcvd and error_told(error.rcvd.code, error.rcvd.reason)
@@ -234,10 +235,8 @@ class RunnerTalker:
         await self._connection.close(code)
 
     async def _send(self, data: str | bytes) -> None:
-        from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - as in `RunnerClient`
-
         # Why it is closed is for who receives.
-        with contextlib.suppress(ConnectionClosed):
+        with contextlib.suppress(self._closed):
             await self._connection.send(data)
 
 

@@ -19,7 +19,7 @@ WINDOW = 1 << 20
 EOF = json.dumps({"type": "eof"})
 LONGEST = 1 << 20
 """Bytes of one message at most, as the daemons have it."""
-WORTH_TELLING = WINDOW // 4
+WORTH_TELLING = WINDOW // 2
 """Bytes that are dealt with before the other end is told."""
 
 

@@ -245,6 +245,10 @@ class Exec:
             await asyncio.sleep(_LOOK_SECONDS)
         return None
 
+    async def runs(self) -> bool:
+        state = await start_thread(lambda: self._engine.inspect_exec(self._id))
+        return bool(state["Running"])
+
     async def signal(self, name: str) -> None:
         """Sends it a signal, named without SIG, and what it started in its process group."""
         await self._order(_SIGNAL, name=name)

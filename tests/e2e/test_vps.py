@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -178,6 +179,29 @@ class TestSessions:
         done = ada.ssh(vps, "exec >&- 2>&-; sleep 4; exit 9")
         assert done.returncode == 9
 
+    def test_input_and_output_pass_the_engine_by(self, ada: Person, vps: int) -> None:
+        done = ada.ssh(
+            vps,
+            "for n in 0 1; do readlink /proc/self/fd/$n; done; ls /run/hakuriver/sockets",
+            input="",
+            stdin=None,
+        )
+        assert [name.rsplit("-", 1)[1] for name in done.stdout.splitlines()] == [
+            "in (deleted)",
+            "out (deleted)",
+        ]
+        assert done.stdout.startswith("/run/hakuriver/sockets/pipe-")
+
+    def test_output_after_stderr_was_closed(self, ada: Person, vps: int) -> None:
+        done = ada.ssh(vps, "exec 2>&-; head -c 5000000 /dev/zero | tr '\\0' x; sleep 3; echo y; exit 4")
+        assert done.returncode == 4
+        assert done.stdout == 5_000_000 * "x" + "y\n"
+
+    def test_what_goes_on_in_the_background_holds_up_nobody(self, ada: Person, vps: int) -> None:
+        done = ada.ssh(vps, "sleep 300 & echo $!; exit 6")
+        assert done.returncode == 6
+        assert ada.ssh(vps, f"kill {int(done.stdout)}").returncode == 0
+
     def test_by_name_with_the_command(self, ada: Person, vps: int) -> None:
         del vps
         done = ada.run("ssh", "lab", "-i", str(ada.key), "--", "id", "-un; exit 3")
@@ -215,6 +239,25 @@ class TestSessions:
         done = ada.ssh(vps, stdin=None, input="cd /; pwd\nexit 5\n")
         assert (done.returncode, done.stdout) == (5, "/\n")
 
+    @pytest.mark.parametrize(
+        ("preferred", "taken"),
+        [
+            ("chacha20-poly1305@openssh.com,aes128-ctr,aes256-gcm@openssh.com", "aes128-ctr"),
+            ("aes256-gcm@openssh.com,aes128-ctr", "aes256-gcm@openssh.com"),
+        ],
+    )
+    def test_ciphers(self, ada: Person, vps: int, tmp_path: Path, preferred: str, taken: str) -> None:
+        """The gateway's is negotiated by a process of its own, which reads the file."""
+        text = ada.config(vps).read_text("utf-8")
+        assert "Ciphers aes128-gcm@openssh.com," in text
+        other = tmp_path / "config"
+        other.write_text(re.sub("Ciphers .*", f"Ciphers {preferred}", text), "utf-8")
+        words = ["ssh", "-v", "-F", str(other), f"{vps}.hakuriver", "echo said"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout == "said\n"
+        used = re.findall(r"kex: \S+ cipher: (\S+)", done.stderr)
+        assert used == 4 * [taken]  # There and back, at the gateway and at the VPS.
+
     def test_variables(self, ada: Person, vps: int) -> None:
         done = ada.tool(
             "ssh", vps, "-o", "SetEnv=LC_MINE=ab", f"{vps}.hakuriver", "echo $LC_MINE; echo $HOME $USER"
@@ -225,6 +268,10 @@ class TestSessions:
         ada.ssh(vps, "grep -q ^somebody: /etc/passwd || echo somebody:x:77:77::/tmp:/bin/sh >> /etc/passwd")
         done = ada.tool("ssh", vps, "-l", "somebody", f"{vps}.hakuriver", "id -u")
         assert done.stdout == "77\n"
+        echo = "readlink /proc/self/fd/1; cat"
+        done = ada.tool("ssh", vps, "-l", "somebody", f"{vps}.hakuriver", echo, stdin=None, input="said")
+        assert done.stdout.startswith("/run/hakuriver/sockets/pipe-")
+        assert done.stdout.endswith("said")
         done = ada.tool("ssh", vps, "-l", "nosuch", f"{vps}.hakuriver", "id")
         assert done.returncode != 0
         assert "the VPS has no user nosuch" in done.stderr

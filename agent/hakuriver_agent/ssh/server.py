@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import re
 import secrets
-import socket
-import stat
-from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import asyncssh
 import structlog
 from pydantic import ValidationError
 
-from hakuriver.channels import ChannelBytes, KeyLogin
+from hakuriver.channels import CIPHERS, ChannelBytes, KeyLogin
+from hakuriver.closing import error_said
 from hakuriver.errors import HakuRiverError, NotFoundError, UsageError
-from hakuriver.exchange import GoneError, Talker
-from hakuriver.forwards import carry
+from hakuriver.exchange import Exchange, GoneError, Talker
+from hakuriver.links import MessageLink
 from hakuriver.models.environments import TerminalStart
 from hakuriver.models.runner import AttemptSpec
 from hakuriver.models.vps import SshStart
@@ -32,6 +28,8 @@ from hakuriver.terminals import START_SECONDS, Exec
 from hakuriver_agent.engines.docker_request import VPS_SOCKETS, VPS_TOOLS
 from hakuriver_agent.engines.port import Engine
 from hakuriver_agent.folders import Folders
+from hakuriver_agent.ssh import given
+from hakuriver_agent.ssh.pipes import Piped, Pipes
 from hakuriver_agent.ssh.tools import PLACES
 
 SERVING = '{"type": "serving"}'
@@ -73,44 +71,38 @@ async def serve(talker: Talker, engine: Engine, spec: AttemptSpec, folders: Fold
     except (ValidationError, KeyError, TimeoutError):
         raise UsageError("a connection to a VPS begins with its keys", "send an SshStart as JSON") from None
     await talker.send_text(SERVING)
-    outer, inner = socket.socketpair()
-    outer.setblocking(False)
-    inner.setblocking(False)
-    serving = asyncio.create_task(_serve(inner, start, engine, spec, folders))
-    try:
-        await carry(talker, *await asyncio.open_connection(sock=outer, limit=_PIECE))
-    finally:
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+    link = MessageLink()
+    connection: asyncssh.SSHServerConnection = await link.serve(
+        asyncssh.listen,
+        server_factory=lambda: _Server(frozenset(start.authorized_keys), engine, spec, folders),
+        error_handler=lambda _, error: log.info(
+            "a connection to a VPS ended", task=spec.task_id, cause=str(error)
+        ),
+        server_host_keys=[asyncssh.import_private_key(start.host_key)],
+        encoding=None,
+        line_editor=False,
+        password_auth=False,
+        kbdint_auth=False,
+        gss_host=None,
+        agent_forwarding=True,
+        x11_forwarding=False,
+        login_timeout=_LOGIN_SECONDS,
+        encryption_algs=CIPHERS,
+        compression_algs=None,
+        server_version="HakuRiver",
+    )
 
+    async def feed(data: bytes) -> None:
+        link.feed(data)
 
-async def _serve(
-    inner: socket.socket, start: SshStart, engine: Engine, spec: AttemptSpec, folders: Folders
-) -> None:
-    connection = None
+    async def take(order: dict[str, Any]) -> None:
+        if error := error_said(order):
+            raise error
+
     try:
-        connection = await asyncssh.run_server(
-            inner,
-            server_factory=lambda: _Server(frozenset(start.authorized_keys), engine, spec, folders),
-            server_host_keys=[asyncssh.import_private_key(start.host_key)],
-            encoding=None,
-            line_editor=False,
-            password_auth=False,
-            kbdint_auth=False,
-            gss_host=None,
-            agent_forwarding=True,
-            x11_forwarding=False,
-            login_timeout=_LOGIN_SECONDS,
-            compression_algs=None,
-            server_version="HakuRiver",
-        )
-        await connection.wait_closed()
-    except (asyncssh.Error, OSError) as error:
-        log.info("a connection to a VPS ended", task=spec.task_id, cause=str(error))
+        await Exchange(talker).run(link.outgoing(), feed, link.feed_eof, take, both=True)
     finally:
-        if connection is not None:
-            connection.abort()
-        inner.close()
+        connection.abort()
 
 
 class _Server(KeyLogin, asyncssh.SSHServer):
@@ -280,8 +272,7 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
                 wanted = self._wanted.model_copy(
                     update={"user": user, "env_vars": {**who, **self._variables, **known, **variables}}
                 )
-                self._program = await self._server.engine.run_beside(self._server.spec.key, wanted)
-                code = await self._carry(self._program)
+                code = await self._run_whole(wanted, ids)
         except HakuRiverError as error:
             await self._say(f"error: {error.message}\r\nhint: {error.hint}\r\n")
             code = _NO_PROGRAM
@@ -308,22 +299,56 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
             raise NotFoundError(f"the VPS has no user {user}", "log in as root, or make the user there")
         return int(said)
 
-    async def _carry(self, program: Exec) -> int:
+    async def _run_whole(self, wanted: TerminalStart, uid: int | None) -> int:
+        """From a program's start to its exit code."""
+        with self._pipes(uid) as pipes:
+            if pipes is not None:
+                shell, option, script, *arguments = wanted.argv
+                wanted = wanted.model_copy(
+                    update={"argv": [shell, option, pipes.script + script, *arguments]}
+                )
+            self._program = await self._server.engine.run_beside(self._server.spec.key, wanted)
+            return await self._carry(self._program, Piped(self._program, pipes) if pipes else None)
+
+    @contextlib.contextmanager
+    def _pipes(self, uid: int | None) -> Iterator[Pipes | None]:
+        """None for a terminal, and where others in the VPS could open them."""
+        if self._wanted.tty or not (uid is None or given.can_give()):
+            yield None
+            return
+        try:
+            pipes = Pipes(self._server.folders.vps_sockets(*self._server.spec.key), uid)
+        except OSError as error:
+            log.warning("a session goes without pipes", task=self._server.spec.task_id, cause=str(error))
+            yield None
+            return
+        with pipes:
+            yield pipes
+
+    async def _carry(self, program: Exec, piped: Piped | None) -> int:
         """From the program's start to its exit code; who goes away ends it."""
 
         async def inward() -> None:
             async for data in self.incoming():
-                await program.write(data)
-            if not self._wanted.tty:
+                await (piped or program).write(data)
+            if piped:
+                await piped.write_eof()
+            elif not self._wanted.tty:
                 program.write_eof()
 
-        writing = asyncio.create_task(inward())
-        try:
+        async def outward() -> None:
+            if piped:
+                await piped.output(self._hand_on)
+                return
             async for data in program.output():
                 if self._wanted.tty:
                     await self.write(data)
                 else:
-                    await self.write(data[1:], asyncssh.EXTENDED_DATA_STDERR if data[0] == _STDERR else None)
+                    await self._hand_on(data[0], data[1:])
+
+        writing = asyncio.create_task(inward())
+        try:
+            await outward()
             while (code := await program.exit_code()) is None:  # noqa: ASYNC110 - its engine tells nobody of its end
                 # It has said all, and goes on.
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -336,6 +361,9 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
             program.close()
+
+    async def _hand_on(self, stream: int, data: bytes) -> None:
+        await self.write(data, asyncssh.EXTENDED_DATA_STDERR if stream == _STDERR else None)
 
     async def _say(self, text: str) -> None:
         with contextlib.suppress(GoneError):
@@ -351,7 +379,7 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
         name = f"agent-{secrets.token_hex(6)}"
         folder = self._server.folders.vps_sockets(*self._server.spec.key)
         try:
-            listener = _listener(folder, name, uid)
+            listener = given.listener(folder, name, uid)
         except OSError as error:
             log.warning("an agent cannot be forwarded", task=self._server.spec.task_id, cause=str(error))
             yield {}
@@ -384,36 +412,3 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     writer.close()
-
-
-def _listener(folder: Path, name: str, uid: int | None) -> socket.socket:
-    """A socket there, for a user of the VPS alone where the Runner may give it away, else for all of them.
-
-    Its folder is named by a number, since a socket's whole path has 107 bytes at most (unix(7)).
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    made = socket.socket(socket.AF_UNIX)
-    try:
-        made.bind(f"/proc/self/fd/{descriptor}/{name}")
-        _give(descriptor, name, uid)
-    except OSError:
-        made.close()
-        raise
-    finally:
-        os.close(descriptor)
-    return made
-
-
-def _give(folder: int, name: str, uid: int | None) -> None:
-    """Never follows a link: somebody in a privileged VPS may have put one there."""
-    found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        if not stat.S_ISSOCK(os.fstat(found).st_mode):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
-        path = f"/proc/self/fd/{found}"
-        alone = uid is not None and os.geteuid() == 0
-        Path(path).chmod(0o600 if alone else 0o666)
-        if alone:
-            os.chown(path, uid or 0, -1)
-    finally:
-        os.close(found)

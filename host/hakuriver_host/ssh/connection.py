@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 import structlog
 
-from hakuriver.channels import ChannelBytes, KeyLogin
+from hakuriver.channels import CIPHERS, ChannelBytes, KeyLogin
 from hakuriver.errors import ConflictError, HakuRiverError
 from hakuriver.exchange import Exchange, GoneError
+from hakuriver.links import SocketLink
 from hakuriver_host.domain.model import Task
 from hakuriver_host.services.doors import until_shut_out
 from hakuriver_host.services.keys import Holder, Keys
@@ -38,25 +39,36 @@ log = structlog.get_logger(__name__)
 
 async def serve(connection: socket.socket, gateway: Gateway, keys: Keys, desk: VpsDesk) -> None:
     """Serves one connection to its end."""
+    link = SocketLink()
+    served: asyncssh.SSHServerConnection = await link.serve(
+        asyncssh.listen,
+        server_factory=lambda: _Server(gateway, keys, desk),
+        error_handler=_refused,
+        server_host_keys=[asyncssh.import_private_key(private_pem(keys.host_seed(GATEWAY)))],
+        encoding=None,
+        password_auth=False,
+        kbdint_auth=False,
+        gss_host=None,
+        agent_forwarding=False,
+        x11_forwarding=False,
+        login_timeout=_LOGIN_SECONDS,
+        keepalive_interval=_KEEP_ALIVE_SECONDS,
+        encryption_algs=CIPHERS,
+        compression_algs=None,
+        server_version="HakuRiver",
+    )
     try:
-        served = await asyncssh.run_server(
-            connection,
-            server_factory=lambda: _Server(gateway, keys, desk),
-            server_host_keys=[asyncssh.import_private_key(private_pem(keys.host_seed(GATEWAY)))],
-            encoding=None,
-            password_auth=False,
-            kbdint_auth=False,
-            gss_host=None,
-            agent_forwarding=False,
-            x11_forwarding=False,
-            login_timeout=_LOGIN_SECONDS,
-            keepalive_interval=_KEEP_ALIVE_SECONDS,
-            compression_algs=None,
-            server_version="HakuRiver",
-        )
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: link, connection)
         await served.wait_closed()
-    except (asyncssh.Error, OSError) as error:
+    except OSError as error:
         log.debug("a connection to the gateway ended", cause=str(error))
+    finally:
+        served.abort()
+
+
+def _refused(connection: object, error: Exception | None) -> None:
+    del connection
+    log.debug("a connection to the gateway ended", cause=str(error))
 
 
 class _Server(KeyLogin, asyncssh.SSHServer):

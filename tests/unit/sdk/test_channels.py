@@ -38,18 +38,17 @@ def opened() -> tuple[ChannelBytes, Channel]:
 
 async def test_a_reader_that_is_slow_holds_up_the_peer_until_it_has_read_half() -> None:
     session, channel = opened()
-    pieces = 0
+    sent = 0
     while channel.reading:
         session.data_received(b"x" * 65536, None)
-        pieces += 1
+        sent += 65536
     incoming = session.incoming()
     read = 0
     while not channel.reading:
-        await anext(incoming)
-        read += 1
-    assert pieces // 2 <= read <= pieces
+        read += len(await anext(incoming))
+    assert sent // 2 <= read <= sent
     session.eof_received()
-    assert len([data async for data in incoming]) == pieces - read
+    assert sum([len(data) async for data in incoming]) == sent - read
 
 
 async def test_a_peer_that_takes_nothing_holds_up_the_writer() -> None:
