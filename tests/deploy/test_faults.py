@@ -17,7 +17,7 @@ from support.nodes import ROOT, Nodes
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(2400)]
 
 KILLS = 10
-TASKS = 220
+TASKS = 170
 """About as many does `site` have on one machine from nothing; there is a point in each tenth of them."""
 SEED = 20
 
