@@ -131,7 +131,7 @@ def assert_counted(terminal: Terminal, link: Link, how: Literal["reset", "drop"]
     terminal.type(_COUNT.format(count))
     shown = terminal.until("line-5000-")
     link.relay.cut(how)
-    shown += "line-5000-" + terminal.until(_RECONNECTING, 60) + f"\r\n{_RECONNECTING}"
+    shown += "line-5000-" + terminal.until(_RECONNECTING, 60) + _RECONNECTING
     link.relay.mend()
     shown += terminal.until(f"all-{count}", 120)
     found = numbers(shown)

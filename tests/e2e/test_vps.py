@@ -182,7 +182,9 @@ class TestSessions:
     def test_input_and_output_pass_the_engine_by(self, ada: Person, vps: int) -> None:
         done = ada.ssh(
             vps,
-            "for n in 0 1; do readlink /proc/self/fd/$n; done; ls /run/hakuriver/sockets",
+            # It is begun a moment before they are taken away.
+            "while ls /run/hakuriver/sockets | grep -q pipe; do sleep 0.05; done; "
+            "for n in 0 1; do readlink /proc/self/fd/$n; done",
             input="",
             stdin=None,
         )
