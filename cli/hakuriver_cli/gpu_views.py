@@ -20,15 +20,8 @@ _PROBLEM_WIDTH = 60
 
 
 def rows_of(nodes: Iterable[NodeInfo]) -> list[GpuRow]:
-    from hakuriver_cli.gpu_records import GpuRow  # noqa: PLC0415  (see there)
-
     return [
-        GpuRow(
-            node=node.hostname,
-            gpu=gpu,
-            task_id=node.gpu_tasks.get(gpu.uuid),
-            sharers=node.gpu_sharers.get(gpu.uuid, []),
-        )
+        _row(node.hostname, gpu, node.gpu_tasks.get(gpu.uuid), node.gpu_sharers.get(gpu.uuid, []))
         for node in nodes
         for gpu in node.gpu_info
     ]
@@ -40,14 +33,17 @@ def gpu_rows(node: str, gpus: Iterable[GpuInfo], tasks: Iterable[TaskLoad]) -> l
     for task in tasks:
         for uuid in task.gpus if task.hostname == node else []:
             holders.setdefault(uuid, []).append(task.task_id)
-    return [_row(node, gpu, holders.get(gpu.uuid, [])) for gpu in gpus]
+    rows = []
+    for gpu in gpus:
+        tasks_of = holders.get(gpu.uuid, [])
+        rows.append(_row(node, gpu, next(iter(tasks_of), None), tasks_of if len(tasks_of) > 1 else []))
+    return rows
 
 
-def _row(node: str, gpu: GpuInfo, holders: list[TaskId]) -> GpuRow:
+def _row(node: str, gpu: GpuInfo, task_id: TaskId | None, sharers: list[TaskId]) -> GpuRow:
     from hakuriver_cli.gpu_records import GpuRow  # noqa: PLC0415  (see there)
 
-    first = holders[0] if holders else None
-    return GpuRow(node=node, gpu=gpu, task_id=first, sharers=holders if len(holders) > 1 else [])
+    return GpuRow(node=node, gpu=gpu, task_id=task_id, sharers=sharers)
 
 
 def _tasks(row: GpuRow) -> str:

@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
 from hakuriver.errors import UsageError
-from hakuriver_cli.options import Duration, Moment, Size
-from hakuriver_cli.submitting import FLAGS, NO_GPUS, PLACE, GpuOptions, WantedLabels, variables
+from hakuriver_cli.options import Duration, Moment
+from hakuriver_cli.submitting import (
+    CONTAINER,
+    FLAGS,
+    NO_GPUS,
+    PLACE,
+    GpuOptions,
+    HoldForNode,
+    Memory,
+    Mounts,
+    NetworkName,
+    Privileged,
+    ShmSize,
+    WantedLabels,
+    variables,
+)
 
 if TYPE_CHECKING:
     from hakuriver.models.tasks import SubmitRequest
 
 _ORDER = Group("When, and before whom", sort_key=2)
-_CONTAINER = Group("Environment and container", sort_key=3)
 _LIFE = Group("How it runs", sort_key=4)
 
 
@@ -88,9 +101,7 @@ class SubmitOptions:
     cores: Annotated[
         int, Parameter(group=PLACE, help="Cores to hold for each task, which are also its limit.")
     ] = 1
-    memory: Annotated[
-        Size, Parameter(group=PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
-    ] = None
+    memory: Memory = None
     gpu: GpuOptions = NO_GPUS
     order: OrderOptions = AT_ONCE
     count: Annotated[
@@ -111,15 +122,12 @@ class SubmitOptions:
         int | None,
         Parameter(group=PLACE, help="Of the tasks that this makes, so many run at a time at most."),
     ] = None
-    hold_for_node: Annotated[
-        bool,
-        Parameter(group=PLACE, help="Queue it even if no node that is known now can ever run it."),
-    ] = False
+    hold_for_node: HoldForNode = False
     env: Annotated[
         tuple[str, ...],
         Parameter(
             name=("--env", "-e"),
-            group=_CONTAINER,
+            group=CONTAINER,
             metavar="KEY=VALUE",
             help="A variable for the task; repeatable.",
         ),
@@ -127,35 +135,22 @@ class SubmitOptions:
     env_file: Annotated[
         tuple[Path, ...],
         Parameter(
-            group=_CONTAINER,
+            group=CONTAINER,
             help="File of KEY=VALUE lines; --env goes before it. Empty lines and # lines are left aside.",
         ),
     ] = ()
     container: Annotated[
         str | None,
         Parameter(
-            group=_CONTAINER,
+            group=CONTAINER,
             metavar="NAME",
             help="Environment to run in; NULL runs it as a process on the node. Default: the Host's.",
         ),
     ] = None
-    privileged: Annotated[
-        bool | None,
-        Parameter(group=_CONTAINER, negative_bool="no-", help="Run privileged, where the node allows it."),
-    ] = None
-    mount: Annotated[
-        tuple[str, ...],
-        Parameter(
-            group=_CONTAINER,
-            metavar="HOST:CONTAINER[:ro]",
-            help="A folder under a root that the node allows; repeatable, and replaces the configured ones.",
-        ),
-    ] = ()
-    network: Annotated[
-        Literal["host", "bridge", "none"] | None,
-        Parameter(group=_CONTAINER, help="Network of the container. Default: the node's."),
-    ] = None
-    shm_size: Annotated[Size, Parameter(group=_CONTAINER, help="Size of /dev/shm, such as 2G.")] = None
+    privileged: Privileged = None
+    mount: Mounts = ()
+    network: NetworkName = None
+    shm_size: ShmSize = None
     workdir: Annotated[
         str | None,
         Parameter(name=("--workdir", "-w"), group=_LIFE, help="Folder to start in. Default: /shared."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hakuriver.models.tasks import SubmitResponse
 
 PLACE = Group("Where and how much", sort_key=1)
+CONTAINER = Group("Environment and container", sort_key=3)
 
 FLAGS = {
     "command": "the command",
@@ -92,6 +93,28 @@ WantedLabels = Annotated[
         help="What label its node must have: KEY=VALUE, KEY!=VALUE or KEY; repeatable, and all must hold.",
     ),
 ]
+
+Memory = Annotated[Size, Parameter(group=PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")]
+HoldForNode = Annotated[
+    bool, Parameter(group=PLACE, help="Queue it even if no node that is known now can ever run it.")
+]
+Privileged = Annotated[
+    bool | None,
+    Parameter(group=CONTAINER, negative_bool="no-", help="Run privileged, where the node allows it."),
+]
+Mounts = Annotated[
+    tuple[str, ...],
+    Parameter(
+        group=CONTAINER,
+        metavar="HOST:CONTAINER[:ro]",
+        help="A folder under a root that the node allows; repeatable, and replaces the configured ones.",
+    ),
+]
+NetworkName = Annotated[
+    Literal["host", "bridge", "none"] | None,
+    Parameter(group=CONTAINER, help="Network of the container. Default: the node's."),
+]
+ShmSize = Annotated[Size, Parameter(group=CONTAINER, help="Size of /dev/shm, such as 2G.")]
 
 SUBMITTED: View[SubmitResponse] = View(
     name=lambda made: "\n".join(str(task_id) for task_id in made.task_ids),

@@ -9,16 +9,23 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from hakuriver.errors import UsageError
-from hakuriver_cli.options import COMMON, Common, Duration, Size
+from hakuriver_cli.options import COMMON, Common, Duration
 from hakuriver_cli.output import Format
 from hakuriver_cli.public_keys import checked, default_files, read
 from hakuriver_cli.session import Session
 from hakuriver_cli.submitting import (
+    CONTAINER,
     FLAGS,
     NO_GPUS,
     PLACE,
     SUBMITTED,
     GpuOptions,
+    HoldForNode,
+    Memory,
+    Mounts,
+    NetworkName,
+    Privileged,
+    ShmSize,
     WantedLabels,
     report_made,
     variables,
@@ -26,7 +33,6 @@ from hakuriver_cli.submitting import (
 from hakuriver_cli.vps_waiting import until_ssh_answers
 
 _KEYS = Group("Who may log in", sort_key=0)
-_CONTAINER = Group("Environment and container", sort_key=3)
 
 
 @Parameter(name="*")
@@ -55,9 +61,7 @@ class VpsOptions:
         int,
         Parameter(group=PLACE, help="Cores to hold, which are also its limit; 0 holds none, without limit."),
     ] = 0
-    memory: Annotated[
-        Size, Parameter(group=PLACE, help="Memory to hold, and the limit, such as 4G or 512Mi.")
-    ] = None
+    memory: Memory = None
     gpu: GpuOptions = NO_GPUS
     node_label: WantedLabels = ()
     time_limit: Annotated[
@@ -77,36 +81,21 @@ class VpsOptions:
             " processor time, and no use of its GPUs.",
         ),
     ] = None
-    hold_for_node: Annotated[
-        bool, Parameter(group=PLACE, help="Queue it even if no node that is known now can ever run it.")
-    ] = False
+    hold_for_node: HoldForNode = False
     container: Annotated[
         str | None,
-        Parameter(group=_CONTAINER, metavar="NAME", help="Environment to start from. Default: the Host's."),
+        Parameter(group=CONTAINER, metavar="NAME", help="Environment to start from. Default: the Host's."),
     ] = None
-    privileged: Annotated[
-        bool | None,
-        Parameter(group=_CONTAINER, negative_bool="no-", help="Run privileged, where the node allows it."),
-    ] = None
-    mount: Annotated[
-        tuple[str, ...],
-        Parameter(
-            group=_CONTAINER,
-            metavar="HOST:CONTAINER[:ro]",
-            help="A folder under a root that the node allows; repeatable, and replaces the configured ones.",
-        ),
-    ] = ()
+    privileged: Privileged = None
+    mount: Mounts = ()
     env: Annotated[
         tuple[str, ...],
         Parameter(
-            name=("--env", "-e"), group=_CONTAINER, metavar="KEY=VALUE", help="A variable in it; repeatable."
+            name=("--env", "-e"), group=CONTAINER, metavar="KEY=VALUE", help="A variable in it; repeatable."
         ),
     ] = ()
-    network: Annotated[
-        Literal["host", "bridge", "none"] | None,
-        Parameter(group=_CONTAINER, help="Network of the container. Default: the node's."),
-    ] = None
-    shm_size: Annotated[Size, Parameter(group=_CONTAINER, help="Size of /dev/shm, such as 2G.")] = None
+    network: NetworkName = None
+    shm_size: ShmSize = None
 
 
 _DEFAULTS = VpsOptions()
