@@ -92,11 +92,11 @@ def check(
 @init.command(name="config")
 def init_config(*, common: Common = COMMON) -> None:
     """Write a commented configuration file to start from, unless there is one; it is never overwritten."""
-    from hakuriver.config import Settings, config_path  # noqa: PLC0415  (loaded when it is needed)
+    from hakuriver.config import Settings, own_config_path  # noqa: PLC0415  (loaded when it is needed)
     from hakuriver_cli.toml import settings_text  # noqa: PLC0415
 
     printer = Session(common, default=Format.NAME).printer
-    path = config_path(common.config)
+    path = own_config_path(common.config)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = Written(path=path, written=True)
     try:

@@ -32,7 +32,7 @@ class Common:
         Parameter(
             name="--config",
             group=GLOBAL,
-            help="Configuration file, instead of HAKURIVER_CONFIG or ~/.hakuriver/config.toml.",
+            help="Configuration file, instead of HAKURIVER_CONFIG, ~/.hakuriver/config.toml or /etc/hakuriver/client.toml.",
         ),
     ] = None
     output: Annotated[

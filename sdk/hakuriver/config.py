@@ -1,7 +1,7 @@
 """The settings of Host, Runner and client: one TOML file, read once, handed down.
 
-The file is `~/.hakuriver/config.toml`, or the one that `HAKURIVER_CONFIG` or `--config` names. Each key
-can be overridden by the environment variable `HAKURIVER__<SECTION>__<KEY>`. An unknown key is an error that names
+The file is the one that `--config` or `HAKURIVER_CONFIG` names, else `~/.hakuriver/config.toml`, else the machine's
+`/etc/hakuriver/client.toml`. Each key can be overridden by the environment variable `HAKURIVER__<SECTION>__<KEY>`. An unknown key is an error that names
 it. The description of each field is its documentation: `hakuriver config show --defaults` and
 docs/reference/configuration.md are made from it.
 """
@@ -30,6 +30,8 @@ CONFIG_VARIABLE = "HAKURIVER_CONFIG"
 _PREFIX = "HAKURIVER"
 _EXAMPLES: dict[Any, str] = {dict: '{"key": "value"}', list: '["a", "b"]'}
 DEFAULT_PATH = Path("~/.hakuriver/config.toml")
+MACHINE_PATH = Path("/etc/hakuriver/client.toml")
+"""For everybody on a machine, as deployments write it: so that also jobs of cron, notebooks and `sudo -u` find the cluster."""
 
 
 def _state_dir() -> Path:
@@ -363,7 +365,17 @@ class Settings(BaseModel):
 
 
 def config_path(given: Path | None = None) -> Path:
-    """The file to read: `--config`, else `HAKURIVER_CONFIG`, else the user's own."""
+    """The file to read: `--config`, else `HAKURIVER_CONFIG`, else the user's own, else the machine's where there is one."""
+    own = own_config_path(given)
+    is_named = given is not None or bool(os.environ.get(CONFIG_VARIABLE))
+    # Not by pathlib: a home that may not be looked into has none.
+    if is_named or os.path.exists(own) or not os.path.exists(MACHINE_PATH):  # noqa: PTH110
+        return own
+    return MACHINE_PATH
+
+
+def own_config_path(given: Path | None = None) -> Path:
+    """The file that is a person's to write: `--config`, else `HAKURIVER_CONFIG`, else `~/.hakuriver/config.toml`."""
     named = given or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
     return (named or DEFAULT_PATH).expanduser()
 

@@ -18,9 +18,11 @@ from support import engine
 from support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "hakuriver-node:12"
+RELEASE = os.environ.get("NODE_RELEASE") or "12"
+"""Of Debian, on the nodes."""
+IMAGE = f"hakuriver-node:{RELEASE}"
 """A bare Debian, as an administrator would find it."""
-READY_IMAGE = "hakuriver-node:12-docker"
+READY_IMAGE = f"{IMAGE}-docker"
 """The same with the packages that the roles install."""
 
 
@@ -198,6 +200,7 @@ _NEEDED = (
     "--cgroupns=host",
     "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
     "--cap-add=SYS_ADMIN",
+    "--cap-add=SYS_PTRACE",
     "--cap-add=NET_ADMIN",
     "--security-opt=seccomp=unconfined",
 )

@@ -27,6 +27,8 @@ LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtoco
 """The connection broke after it stood: the Host may or may not have done what it was asked."""
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
+_MOST_HANG_UPS = 7
+"""In a row, by what has never answered: some three seconds."""
 _GATEWAY = frozenset({502, 503, 504})
 
 
@@ -246,7 +248,8 @@ def _words(error: BaseException) -> str:
 class Retries:
     """When to try again: only after a connection has once stood, and for no longer than `patience` seconds on end.
 
-    `stood`: the Host has answered before, so that one which cannot be reached now is being restarted.
+    `stood`: the Host has answered before, so that one which cannot be reached now is being restarted. What never answered and
+    hangs up time after time is not being restarted: it does not speak HTTP, as a port that wants TLS.
     """
 
     def __init__(
@@ -254,16 +257,21 @@ class Retries:
     ) -> None:
         self._patience = patience if repeatable else 0.0
         self._clock = clock
-        self._stood = stood
+        self._stood = self._answered = stood
+        self._hung_up = 0
         self._end: float | None = None
         self._delay = _FIRST_DELAY
 
     def connected(self) -> None:
         self._stood, self._end, self._delay = True, None, _FIRST_DELAY
+        self._answered = True
 
     def pause_after(self, error: httpx.TransportError) -> float | None:
         """Seconds to wait before the next try, doubling up to two; none when it is time to give up."""
         self._stood = self._stood or isinstance(error, LOST)
+        self._hung_up = self._hung_up + 1 if isinstance(error, LOST) else 0
+        if not self._answered and self._hung_up >= _MOST_HANG_UPS:
+            return None
         now = self._clock()
         self._end = now + self._patience if self._end is None else self._end
         if not self._stood or now >= self._end:

@@ -433,3 +433,15 @@ def test_pauses_double_and_begin_anew_after_a_connection() -> None:
     assert retries.pause_after(lost) == 0.05
     now = 10.0
     assert retries.pause_after(lost) is None
+
+
+def test_what_never_answers_and_always_hangs_up_is_not_waited_for_long() -> None:
+    """As a port that wants TLS does with plain HTTP."""
+    lost, refused = httpx.RemoteProtocolError("hung up"), httpx.ConnectError("refused")
+    retries = wire.Retries(60.0, lambda: 0.0)
+    assert None not in [retries.pause_after(lost) for _ in range(6)]
+    assert retries.pause_after(lost) is None
+    restarted = wire.Retries(60.0, lambda: 0.0)
+    assert None not in [restarted.pause_after(error) for error in 4 * [lost, lost, refused]]
+    known = wire.Retries(60.0, lambda: 0.0, stood=True)
+    assert None not in [known.pause_after(lost) for _ in range(20)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hakuriver.config import Settings, load
+from hakuriver.config import Settings, config_path, load, own_config_path
 from hakuriver.errors import UsageError
 
 
@@ -101,6 +101,23 @@ def test_a_section_that_a_variable_sets_is_not_blamed_for_the_rest_of_it(
 ) -> None:
     monkeypatch.setenv("HAKURIVER__NETWORK", '{"host_port": 9000}')
     assert refused(file, "[network]\nrunner_port = 'y'\n").startswith(f"wrong settings in {file}: ")
+
+
+def test_the_machines_file_is_read_where_a_person_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HAKURIVER_CONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    machine, own = tmp_path / "client.toml", tmp_path / ".hakuriver/config.toml"
+    monkeypatch.setattr("hakuriver.config.MACHINE_PATH", machine)
+    assert (config_path(), load().network.host_port) == (own, 8000)
+    machine.write_text("[network]\nhost_port = 1\n")
+    assert (config_path(), own_config_path(), load().network.host_port) == (machine, own, 1)
+    own.parent.mkdir()
+    own.write_text("[network]\nhost_port = 2\n")
+    assert (config_path(), load().network.host_port) == (own, 2)
+    monkeypatch.setenv("HAKURIVER_CONFIG", str(tmp_path / "named.toml"))
+    assert config_path() == tmp_path / "named.toml"
 
 
 def test_variables_go_before_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
