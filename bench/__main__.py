@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import signal
 import sys
 import tempfile
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from bench import containers, deploy, environments, idle, placement, processes, scale, vps
 from bench.report import show
 
+ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = (containers, processes, scale, idle, environments, vps, placement, deploy)
 
 
@@ -27,6 +29,9 @@ def main() -> int:
         return 2
     # Ended from outside it cleans up all the same.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # As it is where it was installed: also where the environment keeps Python from writing what it compiles.
+    for part in ("sdk", "agent", "host", "cli"):
+        compileall.compile_dir(ROOT / part, quiet=1)
     short = []
     for name in wanted:
         with tempfile.TemporaryDirectory(prefix="hakuriver-bench-") as folder:

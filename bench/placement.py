@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.report import Figure, at_most, say
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver.states import NodeState, TaskState
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain import reactor

@@ -16,6 +16,7 @@ import hakuriver.models.batches
 import hakuriver.models.errors
 import hakuriver.models.nodes
 import hakuriver.models.runner
+import hakuriver.models.submission
 import hakuriver.models.tasks
 import hakuriver.models.usage
 from hakuriver import errors
@@ -166,6 +167,7 @@ def _meanings() -> dict[tuple[str, str], str]:
         hakuriver.models.errors,
         hakuriver.models.nodes,
         hakuriver.models.runner,
+        hakuriver.models.submission,
         hakuriver.models.tasks,
         hakuriver.models.usage,
     )

@@ -26,7 +26,7 @@ from bench.simulation.metrics import Metrics, measure
 from bench.simulation.replay import Policy, replay
 from bench.simulation.textbook import Easy, Fifo
 from hakuriver.errors import HakuRiverError, UsageError
-from hakuriver.models.tasks import MAX_CORES
+from hakuriver.models.submission import MAX_CORES
 
 OURS, MEASURE = "HakuRiver", "EASY"
 _CLUSTERS = ((1, 128), (8, 16))

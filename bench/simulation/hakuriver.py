@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from bench.simulation.jobs import Job
 from hakuriver.config import Scheduling
 from hakuriver.models.runner import AttemptReport
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver.states import TaskState
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain import reactor

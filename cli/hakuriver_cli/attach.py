@@ -30,7 +30,8 @@ from hakuriver_cli.tasks import CommandLine, code_of, ending
 if TYPE_CHECKING:
     from hakuriver.client import AsyncClient
     from hakuriver.client.calls import Stream
-    from hakuriver.models.tasks import SubmitRequest, SubmitResponse, TaskEvent
+    from hakuriver.models.submission import SubmitRequest, SubmitResponse
+    from hakuriver.models.tasks import TaskEvent
 
 
 INTERRUPTED = 130

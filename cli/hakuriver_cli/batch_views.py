@@ -15,7 +15,8 @@ from hakuriver_cli.task_views import TASKS
 
 if TYPE_CHECKING:
     from hakuriver.models.batches import BatchDetail, BatchSummary
-    from hakuriver.models.tasks import SubmitResponse, TaskSummary
+    from hakuriver.models.submission import SubmitResponse
+    from hakuriver.models.tasks import TaskSummary
     from hakuriver_cli.records import BatchDone
 
 

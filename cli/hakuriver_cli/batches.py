@@ -18,7 +18,8 @@ from hakuriver_cli.tree import lazy, new_app
 
 if TYPE_CHECKING:
     from hakuriver.models.batches import BatchDetail, BatchSummary
-    from hakuriver.models.tasks import Message, SubmitResponse
+    from hakuriver.models.submission import SubmitResponse
+    from hakuriver.models.tasks import Message
 
 
 T = TypeVar("T")

@@ -76,7 +76,7 @@ def _load_quickly() -> None:
     """Looks for no garbage, since next to all that is loaded stays, until there is a lot that may be some. And leaves out
     httpx's own command line (with click and pygments), which httpx does without when it cannot be imported.
     """
-    gc.set_threshold(50_000)
+    gc.set_threshold(500_000)
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     sys.modules.setdefault(_PLUGINS, NoPlugins(_PLUGINS))
 

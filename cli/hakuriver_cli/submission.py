@@ -28,7 +28,7 @@ from hakuriver_cli.submitting import (
 )
 
 if TYPE_CHECKING:
-    from hakuriver.models.tasks import SubmitRequest
+    from hakuriver.models.submission import SubmitRequest
 
 _ORDER = Group("When, and before whom", sort_key=2)
 _LIFE = Group("How it runs", sort_key=4)

@@ -16,7 +16,7 @@ from hakuriver_cli.output import Column, Printer, View
 from hakuriver_cli.session import Session
 
 if TYPE_CHECKING:
-    from hakuriver.models.tasks import SubmitResponse
+    from hakuriver.models.submission import SubmitResponse
 
 PLACE = Group("Where and how much", sort_key=1)
 CONTAINER = Group("Environment and container", sort_key=3)

@@ -31,13 +31,8 @@ from hakuriver_cli.tree import lazy, new_app
 if TYPE_CHECKING:
     from hakuriver.client import AsyncClient
     from hakuriver.models.batches import BatchDetail
-    from hakuriver.models.tasks import (
-        Message,
-        SubmitResponse,
-        TaskDetail,
-        TaskEvent,
-        TaskExplanation,
-    )
+    from hakuriver.models.submission import SubmitResponse
+    from hakuriver.models.tasks import Message, TaskDetail, TaskEvent, TaskExplanation
     from hakuriver_cli.records import Done
 
 Name = TypeVar("Name", int, str)

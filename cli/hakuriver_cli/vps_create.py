@@ -146,7 +146,7 @@ def create(
 
 def _keys(session: Session, options: VpsOptions) -> str:
     """What the request says of keys: those that are named, else those of ~/.ssh, else the registered ones alone."""
-    from hakuriver.models.tasks import OWN_KEYS  # noqa: PLC0415  (loaded when it is needed)
+    from hakuriver.models.submission import OWN_KEYS  # noqa: PLC0415  (loaded when it is needed)
 
     if options.public_key_string is not None and options.public_key_file is not None:
         raise UsageError("--public-key-string and --public-key-file are given", "give one of them")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hakuriver.models.tasks import MAX_ARGUMENT_BYTES, MAX_ARGV_BYTES
+from hakuriver.models.submission import MAX_ARGUMENT_BYTES, MAX_ARGV_BYTES
 from support.cluster import Cluster
 
 SUBMISSIONS: dict[str, tuple[dict[str, Any], int]] = {

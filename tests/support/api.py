@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 
 from hakuriver.models.nodes import ClusterStatus, NodeInfo
-from hakuriver.models.tasks import SubmitResponse, TaskDetail, TaskSummary
+from hakuriver.models.submission import SubmitResponse
+from hakuriver.models.tasks import TaskDetail, TaskSummary
 from hakuriver.states import FINAL, TaskState
 from hakuriver.version import VERSION_HEADER, __version__
 from support.waiting import until

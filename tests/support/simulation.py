@@ -15,7 +15,7 @@ from typing import Any
 from hakuriver.dependencies import Dependency, parse_dependency
 from hakuriver.errors import ConflictError
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest, StartResult, Verdict, VerdictAction
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver.states import FINAL, HOLDING, NodeState, TaskState
 from hakuriver_host.db.rows import quota_of, request_of
 from hakuriver_host.domain import batches, reactor, waiting

@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from hakuriver.errors import ConflictError, ImpossibleError, NotFoundError, StorageError
 from hakuriver.models.batches import BatchDetail, BatchSummary
-from hakuriver.models.tasks import Message, PriorityRequest, SubmitResponse
+from hakuriver.models.submission import SubmitResponse
+from hakuriver.models.tasks import Message, PriorityRequest
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.api.tasks import TaskQuery, page
 from hakuriver_host.services.access import Permission

@@ -19,13 +19,12 @@ from hakuriver.errors import (
 )
 from hakuriver.ids import MAX_ID
 from hakuriver.models.base import TaskId
+from hakuriver.models.submission import SubmitRequest, SubmitResponse
 from hakuriver.models.tasks import (
     LogChunk,
     Message,
     PriorityRequest,
     QueuedTask,
-    SubmitRequest,
-    SubmitResponse,
     TaskDetail,
     TaskEvent,
     TaskExplanation,

@@ -11,7 +11,7 @@ from hakuriver.cores import as_list, parse_list
 from hakuriver.dependencies import parse_dependency
 from hakuriver.labels import parse_selector
 from hakuriver.models.runner import GpuInfo, NumaNode
-from hakuriver.models.tasks import NO_CONTAINER, SubmitRequest
+from hakuriver.models.submission import NO_CONTAINER, SubmitRequest
 from hakuriver.models.usage import TaskUsage
 from hakuriver.states import NodeState, TaskState
 from hakuriver.targets import parse_target

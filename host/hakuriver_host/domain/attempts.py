@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from hakuriver.dependencies import Outcome
 from hakuriver.models.runner import AttemptReport, Verdict, VerdictAction
-from hakuriver.models.tasks import MAX_RETRY_DELAY, RetryCause
+from hakuriver.models.submission import MAX_RETRY_DELAY, RetryCause
 from hakuriver.sizes import format_duration
 from hakuriver.states import FINAL, HOLDING, TaskState
 from hakuriver_host.domain.cluster import Cluster

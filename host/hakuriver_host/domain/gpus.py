@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver.targets import Target
 
 

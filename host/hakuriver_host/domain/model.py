@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hakuriver.dependencies import Dependency
 from hakuriver.labels import Selector
 from hakuriver.models.runner import AttemptReport, HeartbeatRequest
-from hakuriver.models.tasks import RetryCause, SubmitRequest
+from hakuriver.models.submission import RetryCause, SubmitRequest
 from hakuriver.models.usage import TaskUsage
 from hakuriver.states import NodeState, TaskState
 from hakuriver_host.domain.cpus import NumaCores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hakuriver.errors import UsageError
-from hakuriver.models.tasks import MAX_ARGV_BYTES, MAX_COUNT, SubmitRequest, check_argument
+from hakuriver.models.submission import MAX_ARGV_BYTES, MAX_COUNT, SubmitRequest, check_argument
 from hakuriver.sweeps import Sweep
 
 _HINT = "write one into an argument, such as --lr 'span:[0.1,0.01]'"

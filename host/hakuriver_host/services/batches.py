@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from hakuriver.errors import ConflictError, NotFoundError
 from hakuriver.models.batches import BatchDetail, BatchSummary
-from hakuriver.models.tasks import Message, SubmitResponse, TaskSummary
+from hakuriver.models.submission import SubmitResponse
+from hakuriver.models.tasks import Message, TaskSummary
 from hakuriver.states import FINAL
 from hakuriver_host.db.repository import Tally, TaskFilter
 from hakuriver_host.domain import batches as domain

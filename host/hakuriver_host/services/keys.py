@@ -15,7 +15,7 @@ from sqlmodel import SQLModel
 
 from hakuriver.errors import ConflictError, NotFoundError
 from hakuriver.keys import parse_public_key, parse_public_keys
-from hakuriver.models.tasks import OWN_KEYS
+from hakuriver.models.submission import OWN_KEYS
 from hakuriver.models.vps import KeyCreate, KeyInfo
 from hakuriver.states import TaskState
 from hakuriver_host.db.rows import millis

@@ -26,7 +26,7 @@ from hakuriver.errors import (
     UsageError,
 )
 from hakuriver.keys import parse_public_keys
-from hakuriver.models.tasks import (
+from hakuriver.models.submission import (
     MAX_AFTER,
     MAX_ARGV_BYTES,
     MAX_COUNT,

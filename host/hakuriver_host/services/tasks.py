@@ -13,13 +13,12 @@ from sqlmodel import SQLModel
 from hakuriver.cores import parse_list
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError
 from hakuriver.models.runner import ActionResponse, AttemptId, AttemptLimit
+from hakuriver.models.submission import SubmitRequest, SubmitResponse
 from hakuriver.models.tasks import (
     AssignedGpu,
     Message,
     NodeVerdict,
     QueuedTask,
-    SubmitRequest,
-    SubmitResponse,
     TaskDetail,
     TaskExplanation,
     TaskSummary,

@@ -32,11 +32,10 @@ if TYPE_CHECKING:
         NodeInfo,
         NodeLabels,
     )
+    from hakuriver.models.submission import SubmitRequest, SubmitResponse
     from hakuriver.models.tasks import (
         Message,
         QueuedTask,
-        SubmitRequest,
-        SubmitResponse,
         TaskDetail,
         TaskEvent,
         TaskExplanation,

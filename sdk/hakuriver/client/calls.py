@@ -50,12 +50,11 @@ if TYPE_CHECKING:
         NodeInfo,
         NodeLabels,
     )
+    from hakuriver.models.submission import SubmitRequest, SubmitResponse
     from hakuriver.models.tasks import (
         Message,
         PriorityRequest,
         QueuedTask,
-        SubmitRequest,
-        SubmitResponse,
         TaskDetail,
         TaskExplanation,
         TaskList,
@@ -115,7 +114,7 @@ def submit_request(fields: Mapping[str, Any], names: Mapping[str, str] = _NO_NAM
         UsageError: a field is unknown or its value is wrong; the message names it.
     """
     try:
-        return models.tasks.SubmitRequest(**fields)
+        return models.submission.SubmitRequest(**fields)
     except ValidationError as error:
         raise UsageError(f"cannot submit: {describe(error, names)}", "correct it and submit again") from None
 
@@ -149,7 +148,7 @@ def submit(request: SubmitRequest, idempotency_key: str) -> Call[SubmitResponse]
     return Call(
         "POST",
         "/api/submit",
-        _model(models.tasks.SubmitResponse),
+        _model(models.submission.SubmitResponse),
         body=_body(request),
         headers={IDEMPOTENCY_HEADER: idempotency_key},
         repeatable=True,
@@ -214,7 +213,7 @@ def retry(task_id: int, idempotency_key: str) -> Call[SubmitResponse]:
     return Call(
         "POST",
         f"/api/retry/{task_id}",
-        _model(models.tasks.SubmitResponse),
+        _model(models.submission.SubmitResponse),
         headers={IDEMPOTENCY_HEADER: idempotency_key},
         repeatable=True,
     )
@@ -263,7 +262,7 @@ def retry_batch(batch_id: int, idempotency_key: str) -> Call[SubmitResponse]:
     return Call(
         "POST",
         f"/api/batches/{batch_id}/retry",
-        _model(models.tasks.SubmitResponse),
+        _model(models.submission.SubmitResponse),
         headers={IDEMPOTENCY_HEADER: idempotency_key},
         repeatable=True,
     )

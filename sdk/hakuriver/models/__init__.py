@@ -8,9 +8,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hakuriver.models import access, base, batches, environments, errors, nodes, runner, tasks, usage, vps
+    from hakuriver.models import (
+        access,
+        base,
+        batches,
+        environments,
+        errors,
+        nodes,
+        runner,
+        submission,
+        tasks,
+        usage,
+        vps,
+    )
 
-__all__ = ["access", "base", "batches", "environments", "errors", "nodes", "runner", "tasks", "usage", "vps"]
+__all__ = [
+    "access",
+    "base",
+    "batches",
+    "environments",
+    "errors",
+    "nodes",
+    "runner",
+    "submission",
+    "tasks",
+    "usage",
+    "vps",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from hakuriver.models.base import PeerModel, TaskId, Timestamp
-from hakuriver.models.tasks import Network
+from hakuriver.models.submission import Network
 from hakuriver.models.usage import TaskUsage
 from hakuriver.sizes import MAX_BYTES, MAX_SECONDS
 from hakuriver.states import TaskState

@@ -12,7 +12,7 @@ import pytest
 from hakuriver.config import Settings
 from hakuriver.cores import parse_list, usable_cores
 from hakuriver.models.runner import JoinResponse
-from hakuriver.models.tasks import RESERVED_VARIABLES
+from hakuriver.models.submission import RESERVED_VARIABLES
 from hakuriver.states import TaskState
 from hakuriver_agent.attempts import outcome, time_left
 from hakuriver_agent.devices import cpu, numa

@@ -18,7 +18,8 @@ from hakuriver.errors import (
     UnauthenticatedError,
     UsageError,
 )
-from hakuriver.models.tasks import FailedTarget, Message, NodeVerdict, TaskExplanation
+from hakuriver.models.submission import FailedTarget
+from hakuriver.models.tasks import Message, NodeVerdict, TaskExplanation
 from hakuriver.states import TaskState
 from hakuriver_cli.reference import client_app
 from hakuriver_cli.tasks import code_of

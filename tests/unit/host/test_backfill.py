@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain.backfill import SLACK_SECONDS, Clock, clock_of, reservation
 from hakuriver_host.domain.gpus import Gpu

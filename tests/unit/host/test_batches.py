@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hakuriver.errors import UsageError
-from hakuriver.models.tasks import MAX_COUNT, SubmitRequest
+from hakuriver.models.submission import MAX_COUNT, SubmitRequest
 from hakuriver.states import TaskState
 from hakuriver_host.domain.cluster import turns_of
 from hakuriver_host.domain.placement import explain, waiting_reason

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlmodel import SQLModel
 
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver_host.db.bulk import Row, insert_rows, select_rows, update_rows
 from hakuriver_host.db.engine import open_database
 from hakuriver_host.db.rows import batch_row, new_task_row, request_of

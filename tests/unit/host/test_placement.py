@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver.states import NodeState
 from hakuriver_host.domain.backfill import Clock, reservation
 from hakuriver_host.domain.cpus import NumaCores

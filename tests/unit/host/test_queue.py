@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hakuriver.dependencies import Dependency, Outcome
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver.states import TaskState
 from hakuriver_host.domain.attempts import end, follow
 from hakuriver_host.domain.cluster import Cluster

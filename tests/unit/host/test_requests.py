@@ -6,7 +6,7 @@ import pytest
 
 from hakuriver.errors import ConflictError, NotFoundError
 from hakuriver.labels import MAX_LABELS, parse_selector
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver_host.db.rows import request_of
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.cluster import Cluster

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver_host.domain.backfill import Clock
 from hakuriver_host.domain.gpus import GpuRequest
 from hakuriver_host.domain.ledger import Ledger

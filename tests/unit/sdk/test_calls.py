@@ -9,7 +9,8 @@ import pytest
 
 from hakuriver.client import calls
 from hakuriver.errors import InternalError, UsageError
-from hakuriver.models.tasks import PriorityRequest, SubmitRequest
+from hakuriver.models.submission import SubmitRequest
+from hakuriver.models.tasks import PriorityRequest
 from unit.sdk.wire_samples import detail
 
 

@@ -14,7 +14,7 @@ from hakuriver.config import Settings
 from hakuriver.errors import HakuRiverError
 from hakuriver.models.access import TokenCreate, UserCreate
 from hakuriver.models.runner import HeartbeatRequest, JoinRequest, RegisterRequest, UpdateRequest
-from hakuriver.models.tasks import SubmitRequest
+from hakuriver.models.submission import SubmitRequest
 from hakuriver.problems import said
 from hakuriver_host.api.tasks import LogQuery, TaskQuery
 

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from hakuriver.models.batches import BatchDetail
-from hakuriver.models.tasks import LogChunk, SubmitResponse, TaskDetail, TaskEvent
+from hakuriver.models.submission import SubmitResponse
+from hakuriver.models.tasks import LogChunk, TaskDetail, TaskEvent
 from hakuriver.states import TaskState
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
