@@ -18,7 +18,7 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ _MAX_SIDE = 10_000
 _LOOK_SECONDS = 0.02
 _END_LOOKS = 100
 _PID_LOOKS = 1500
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
+"""Seconds between the tries to end a program in a container that takes no orders now."""
+_background: set[asyncio.Task[None]] = set()
+"""What is done for those who are gone; asyncio itself does not keep hold of tasks."""
 _SIGNAL = "kill -s {name} -- -{pid} 2>/dev/null || kill -s {name} {pid}"
 _HANG_UP = "kill -HUP -{pid} {pid} 2>/dev/null; sleep 1; kill -KILL -{pid} {pid} 2>/dev/null"
 
@@ -93,11 +97,11 @@ class ContainerExecs:
         with self._words("resizing a terminal"):
             self._client().exec_resize(exec_id, height=rows, width=columns)
 
-    def run(self, argv: list[str]) -> tuple[int, bytes]:
-        """Runs a short command; its exit code and stdout."""
+    def run(self, argv: list[str], user: str | None = None) -> tuple[int, bytes]:
+        """Runs a short command, as the container's own user unless one is named; its exit code and stdout."""
         with self._words(f"running {argv[0]}"):
             client = self._client()
-            made = client.exec_create(self._container, argv, stderr=False)["Id"]
+            made = client.exec_create(self._container, argv, stderr=False, user=user or "")["Id"]
             output: bytes = client.exec_start(made)
             return int(client.exec_inspect(made)["ExitCode"]), output
 
@@ -123,12 +127,18 @@ async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
         raw.setblocking(False)
         return exec_id, raw, _read_ahead(connection), connection
 
+    def let_go(started: asyncio.Future[tuple[str, socket.socket, bytes, Any]]) -> None:
+        if not started.cancelled() and started.exception() is None:
+            exec_id, raw, _, _ = started.result()
+            raw.close()
+            _in_background(_Program(engine, exec_id, wanted.user).hang_up())
+
     starting = asyncio.ensure_future(start_thread(work))
     try:
         exec_id, raw, begun, connection = await asyncio.shield(starting)
     except asyncio.CancelledError:
-        # It starts all the same: then its input and output end.
-        starting.add_done_callback(_let_go)
+        # It starts all the same: then it is ended.
+        starting.add_done_callback(let_go)
         raise
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_PIECE)
@@ -136,7 +146,8 @@ async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await loop.create_connection(lambda: protocol, sock=raw)
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-    running = Exec(engine, exec_id, reader, writer, connection, tty=wanted.tty)
+    program = _Program(engine, exec_id, wanted.user)
+    running = Exec(program, reader, writer, connection, tty=wanted.tty)
     if wanted.tty:
         try:
             await running.resize(wanted.rows, wanted.columns)
@@ -146,9 +157,67 @@ async def start_exec(engine: ContainerExecs, wanted: TerminalStart) -> Exec:
     return running
 
 
-def _let_go(started: asyncio.Future[tuple[str, socket.socket, bytes, Any]]) -> None:
-    if not started.cancelled() and started.exception() is None:
-        started.result()[1].close()
+class _Program:
+    """A program that was started in a container, as the engine knows it.
+
+    Orders to it go out as the user that it runs as: the container's own may be another, who may not send it signals.
+    """
+
+    def __init__(self, engine: ContainerExecs, exec_id: str, user: str | None) -> None:
+        self._engine, self._id, self._user = engine, exec_id, user
+
+    async def state(self) -> dict[str, Any]:
+        return await start_thread(lambda: self._engine.inspect_exec(self._id))
+
+    async def resize(self, rows: int, columns: int) -> None:
+        await start_thread(lambda: self._engine.resize_exec(self._id, rows, columns))
+
+    async def order(self, script: str, **values: str) -> None:
+        """Runs a script beside it, in which `{pid}` stands for its number; not where it has ended."""
+        if pid := await self._pid():
+            await self._run(script.format(pid=pid, **values))
+
+    async def hang_up(self) -> None:
+        """Ends it; where its container is paused, once that goes on."""
+        if not await self._hung_up():
+            _in_background(self._hang_up_later())
+
+    async def _hang_up_later(self) -> None:
+        delay = _FIRST_DELAY
+        while not await self._hung_up():
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_DELAY)
+
+    async def _hung_up(self) -> bool:
+        """Whether nothing is left to do: it was ended, has ended by itself, or the engine knows nothing of it any more."""
+        try:
+            pid = await self._pid()
+        except HakuRiverError:
+            return True
+        if pid is None:
+            return True
+        try:
+            await self._run(_HANG_UP.format(pid=pid))
+        except HakuRiverError:
+            return False
+        return True
+
+    async def _run(self, script: str) -> None:
+        await start_thread(lambda: self._engine.run(["sh", "-c", script], self._user))
+
+    async def _pid(self) -> int | None:
+        """Its number in the container; none once it has ended.
+
+        The engine learns the number a moment after it says that the program runs, which may have written by then.
+        """
+        for _ in range(_PID_LOOKS):
+            state = await self.state()
+            if not state["Running"]:
+                return None
+            if state["Pid"]:
+                return _inner_pid(int(state["Pid"]))
+            await asyncio.sleep(_LOOK_SECONDS)
+        return None
 
 
 class Frames:
@@ -191,16 +260,14 @@ class Exec:
 
     def __init__(
         self,
-        engine: ContainerExecs,
-        exec_id: str,
+        program: _Program,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         connection: Any,
         *,
         tty: bool,
     ) -> None:
-        self._engine = engine
-        self._id = exec_id
+        self._program = program
         self._reader = reader
         self._writer = writer
         self._connection = connection
@@ -233,12 +300,12 @@ class Exec:
             raise UsageError("a terminal's size is rows and columns", "send two whole numbers")
         if self._tty and 0 < rows <= _MAX_SIDE and 0 < columns <= _MAX_SIDE:
             with contextlib.suppress(HakuRiverError):  # It may have ended.
-                await start_thread(lambda: self._engine.resize_exec(self._id, rows, columns))
+                await self._program.resize(rows, columns)
 
     async def exit_code(self) -> int | None:
         """After its output has ended."""
         for _ in range(_END_LOOKS):
-            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
+            state = await self._program.state()
             if not state["Running"]:
                 return None if state["ExitCode"] is None else int(state["ExitCode"])
             # Its output ends a moment before the engine notes its end.
@@ -246,12 +313,13 @@ class Exec:
         return None
 
     async def runs(self) -> bool:
-        state = await start_thread(lambda: self._engine.inspect_exec(self._id))
+        state = await self._program.state()
         return bool(state["Running"])
 
     async def signal(self, name: str) -> None:
         """Sends it a signal, named without SIG, and what it started in its process group."""
-        await self._order(_SIGNAL, name=name)
+        with contextlib.suppress(HakuRiverError):
+            await self._program.order(_SIGNAL, name=name)
 
     async def hang_up(self) -> None:
         """Ends what still runs, as the line of a terminal that goes dead does: SIGHUP, then SIGKILL.
@@ -260,28 +328,7 @@ class Exec:
         a program whose output nobody takes.
         """
         self.close()
-        await self._order(_HANG_UP)
-
-    async def _order(self, script: str, **values: str) -> None:
-        """Runs a script beside it, in which `{pid}` stands for its number; not where it has ended."""
-        with contextlib.suppress(HakuRiverError):
-            if pid := await self._pid():
-                order = ["sh", "-c", script.format(pid=pid, **values)]
-                await start_thread(lambda: self._engine.run(order))
-
-    async def _pid(self) -> int | None:
-        """Its number in the container; none once it has ended.
-
-        The engine learns the number a moment after it says that the program runs, which may have written by then.
-        """
-        for _ in range(_PID_LOOKS):
-            state = await start_thread(lambda: self._engine.inspect_exec(self._id))
-            if not state["Running"]:
-                return None
-            if state["Pid"]:
-                return _inner_pid(int(state["Pid"]))
-            await asyncio.sleep(_LOOK_SECONDS)
-        return None
+        await self._program.hang_up()
 
     def close(self) -> None:
         """At once, whatever is not written yet."""
@@ -342,6 +389,12 @@ async def _first_message(talker: Talker) -> TerminalStart | TerminalResume:
         return kind.model_validate_json(text)
     except (ValidationError, KeyError, TimeoutError):
         raise UsageError("a terminal begins with what to run", "send a TerminalStart as JSON") from None
+
+
+def _in_background(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
 
 
 def _read_ahead(connection: Any) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker.models.containers import Container
@@ -31,11 +33,14 @@ def container(tmp_path: Path) -> Iterator[Container]:
     engine.remove_container(made)
 
 
-async def begun(container: Container, number: int) -> Exec:
+def execs(container: Container) -> ContainerExecs:
+    return ContainerExecs(lambda: engine.client().api, str(container.id), in_words)
+
+
+async def begun(container: Container, number: int, user: str | None = None) -> Exec:
     """A program that has written and goes on."""
-    execs = ContainerExecs(lambda: engine.client().api, str(container.id), in_words)
-    wanted = TerminalStart(argv=["sh", "-c", f"echo begun; exec sleep 5432{number:02}"], tty=False)
-    program = await start_exec(execs, wanted)
+    wanted = TerminalStart(argv=["sh", "-c", f"echo begun; exec sleep 5432{number:02}"], tty=False, user=user)
+    program = await start_exec(execs(container), wanted)
     assert await anext(program.output()) == b"\x01begun\n"
     return program
 
@@ -50,6 +55,67 @@ async def test_who_hangs_up_as_soon_as_they_begin_leaves_none_behind(container: 
 
     await asyncio.gather(*map(vanish, range(AT_ONCE)))
     until(lambda: not programs(container), lambda: f"they end: {programs(container)}")
+
+
+@pytest.fixture
+def somebodys(container: Container) -> Iterator[Container]:
+    """As most are: its own user is whom it belongs to, and not root."""
+    options: dict[str, Any] = {"detach": True, "init": True, "user": "2001"}
+    made = engine.client().containers.run(container.image, ["sleep", "600"], **options)
+    yield made
+    engine.remove_container(made)
+
+
+async def test_root_is_hung_up_in_the_container_of_somebody_else(somebodys: Container) -> None:
+    program = await begun(somebodys, 1, user="root")
+    await program.hang_up()
+    until(lambda: not programs(somebodys), lambda: f"it ends: {programs(somebodys)}")
+
+
+async def test_a_signal_reaches_root_in_the_container_of_somebody_else(somebodys: Container) -> None:
+    program = await begun(somebodys, 1, user="root")
+    await program.signal("TERM")
+    async with asyncio.timeout(60):
+        async for _ in program.output():
+            continue
+        assert await program.exit_code() == 143
+
+
+async def test_who_vanishes_while_it_is_paused_leaves_none_behind(container: Container) -> None:
+    program = await begun(container, 1)
+    container.pause()
+    await program.hang_up()
+    assert programs(container)
+    container.unpause()
+    async with asyncio.timeout(60):
+        while programs(container):
+            await asyncio.sleep(0.05)
+
+
+async def test_who_vanishes_while_it_starts_leaves_none_behind(container: Container) -> None:
+    started = threading.Event()
+
+    class Slow(ContainerExecs):
+        def start_exec(self, argv: list[str], **options: Any) -> tuple[str, Any]:
+            made = super().start_exec(argv, **options)
+            started.set()
+            gone.wait()
+            return made
+
+    gone = threading.Event()
+    slow = Slow(lambda: engine.client().api, str(container.id), in_words)
+    wanted = TerminalStart(argv=["sleep", "543201"], tty=False, stdin=False)
+    starting = asyncio.create_task(start_exec(slow, wanted))
+    await asyncio.to_thread(started.wait)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    async with asyncio.timeout(60):
+        while not programs(container):
+            await asyncio.sleep(0.05)
+    gone.set()
+    async with asyncio.timeout(60):
+        while programs(container):
+            await asyncio.sleep(0.05)
 
 
 async def test_a_signal_reaches_those_that_have_just_begun(container: Container) -> None:
