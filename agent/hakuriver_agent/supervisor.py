@@ -249,6 +249,10 @@ class Supervisor:
         attempt = self._attempts.get(key)
         return attempt.spec if attempt else None
 
+    def ended(self, key: Key) -> asyncio.Event:
+        """Set once what runs of it now has ended; it may be started again after that."""
+        return self._attempts[key].ended
+
     def specs(self) -> list[AttemptSpec]:
         """Of all attempts whose end the Host may not know."""
         return [attempt.spec for attempt in self._attempts.values() if attempt.spec is not None]

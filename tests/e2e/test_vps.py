@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -140,11 +140,38 @@ def begun(who: Person, task_id: int, command: str) -> subprocess.Popen[str]:
         ["ssh", "-F", who.config(task_id), f"{task_id}.hakuriver", f"echo begun; {command}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     assert session.stdout is not None
     assert session.stdout.readline() == "begun\n"
     return session
+
+
+def forwarding(who: Person, task_id: int, port: int, theirs: int) -> subprocess.Popen[str]:
+    """A client that does nothing but lead to a port of the VPS, once it listens."""
+    client = subprocess.Popen(
+        [
+            "ssh",
+            "-F",
+            who.config(task_id),
+            "-N",
+            "-L",
+            f"127.0.0.1:{port}:localhost:{theirs}",
+            f"{task_id}.hakuriver",
+        ],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def listens() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    until(listens, "it listens")
+    return client
 
 
 def by_socks(proxy: int, host: str, port: int, request: bytes) -> bytes:
@@ -443,6 +470,20 @@ class TestForwards:
             finally:
                 forward.terminate()
 
+    def test_a_program_that_resets_its_connection(self, ada: Person, vps: int) -> None:
+        """As one that ends and has not read all: who waits for its answer learns that none comes."""
+        server = begun(ada, vps, "nc -ll -p 8086 -e sleep 1")
+        port = free_port()
+        client = forwarding(ada, vps, port, 8086)
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                connection.sendall(b"asked\n")
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(1) == b""
+        finally:
+            client.terminate()
+            server.terminate()
+
     def test_as_editors_do_it(self, ada: Person, vps: int) -> None:
         """VS Code Remote has one connection: a script to a shell's input starts its server, which it reaches by SOCKS."""
         port = free_port()
@@ -598,6 +639,13 @@ class TestGateway:
         )
         assert done.returncode == SSH_FAILED, done.stdout
         return done.stderr
+
+    def test_who_offers_a_lot_of_keys_is_told_what_to_do(
+        self, lab: Cluster, ada: Person, tmp_path: Path
+    ) -> None:
+        keys = [word for number in range(25) for word in ("-i", str(new_key(tmp_path / f"{number}")))]
+        eve = replace(ada, key=tmp_path / "0")
+        assert "too many keys were offered; name the right one" in self.jump(lab, eve, *keys, "true").stderr
 
     def test_it_has_no_shell(self, lab: Cluster, ada: Person) -> None:
         done = self.jump(lab, ada, "id")
@@ -824,8 +872,13 @@ class TestLife:
     def test_a_killed_one_takes_its_sessions_along(self, lab: Cluster, ada: Person) -> None:
         with created(lab, ada) as task_id:
             session = begun(ada, task_id, "sleep 600")
+            forward = forwarding(ada, task_id, free_port(), 8085)
             assert ada.run("vps", "kill", str(task_id)).code == 0
-            assert session.wait(60) != 0
+            assert session.wait(60) == 137
+            assert forward.wait(60) == SSH_FAILED
+            for ended in (session, forward):
+                assert ended.stderr is not None
+                assert "has ended" in ended.stderr.read()
             assert lab.api.wait_final(task_id).status is TaskState.KILLED
             ada.run("ssh", str(task_id)).assert_refused(CONFLICT, "is killed")
             until(lambda: container_of(task_id) not in names(lab), lambda: "no container is left")

@@ -5,6 +5,7 @@ The Host checks whose task it is, and says who the person is; it relays what the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -102,7 +103,10 @@ def routes(
     return [
         route("/api/terminal", terminal),
         route("/api/forward/{port:int}", _forward),
-        route("/api/ssh", lambda socket, engine, spec: _ssh(socket, engine, spec, folders)),
+        route(
+            "/api/ssh",
+            lambda socket, engine, spec: _ssh(socket, engine, spec, folders, supervisor.ended(spec.key)),
+        ),
     ]
 
 
@@ -115,12 +119,14 @@ async def _terminal(socket: WebSocket, engine: Engine, spec: AttemptSpec, place:
     await serve_terminal(socket, start, place=place)
 
 
-async def _ssh(socket: WebSocket, engine: Engine, spec: AttemptSpec, folders: Folders) -> None:
+async def _ssh(
+    socket: WebSocket, engine: Engine, spec: AttemptSpec, folders: Folders, ended: asyncio.Event
+) -> None:
     from hakuriver_agent.ssh.server import serve  # noqa: PLC0415 - where nobody logs in it would be 15 MB for nothing
 
     if spec.task_type != "vps":
         raise ConflictError(f"task {spec.task_id} is no VPS", "enter it with `hakuriver task shell`")
-    await serve(socket, engine, spec, folders)
+    await serve(socket, engine, spec, folders, ended)
 
 
 async def _forward(socket: WebSocket, engine: Engine, spec: AttemptSpec) -> None:

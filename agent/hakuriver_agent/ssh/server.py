@@ -40,6 +40,9 @@ _STDERR = 2
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", ""})  # noqa: S104 - names that a client gives
 _NO_PROGRAM = 127
 _LOOK_SECONDS = 0.5
+_FAREWELL_SECONDS = 3.0
+_KILLED = 128 + 9
+"""What a program's end by SIGKILL is to a shell."""
 
 _HOME = f'cd 2>/dev/null || cd /; PATH="$PATH:{VPS_TOOLS}/bin"; export PATH; '
 _SHELL = (
@@ -57,8 +60,10 @@ _SFTP = (
 log = structlog.get_logger(__name__)
 
 
-async def serve(talker: Talker, engine: Engine, spec: AttemptSpec, folders: Folders) -> None:
-    """Serves one connection to its end.
+async def serve(
+    talker: Talker, engine: Engine, spec: AttemptSpec, folders: Folders, ended: asyncio.Event
+) -> None:
+    """Serves one connection to its end, or to that of the VPS: `ended` is set then.
 
     Raises:
         UsageError: it does not begin as agreed.
@@ -72,9 +77,10 @@ async def serve(talker: Talker, engine: Engine, spec: AttemptSpec, folders: Fold
         raise UsageError("a connection to a VPS begins with its keys", "send an SshStart as JSON") from None
     await talker.send_text(SERVING)
     link = MessageLink()
+    server = _Server(frozenset(start.authorized_keys), engine, spec, folders, ended)
     connection: asyncssh.SSHServerConnection = await link.serve(
         asyncssh.listen,
-        server_factory=lambda: _Server(frozenset(start.authorized_keys), engine, spec, folders),
+        server_factory=lambda: server,
         error_handler=lambda _, error: log.info(
             "a connection to a VPS ended", task=spec.task_id, cause=str(error)
         ),
@@ -99,9 +105,20 @@ async def serve(talker: Talker, engine: Engine, spec: AttemptSpec, folders: Fold
         if error := error_said(order):
             raise error
 
+    talking = asyncio.create_task(Exchange(talker).run(link.outgoing(), feed, link.feed_eof, take, both=True))
+    ending = asyncio.create_task(ended.wait())
     try:
-        await Exchange(talker).run(link.outgoing(), feed, link.feed_eof, take, both=True)
+        await asyncio.wait({talking, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not talking.done():
+            await server.say_the_end()
+            connection.disconnect(asyncssh.DISC_BY_APPLICATION, f"the VPS {spec.task_id} has ended")
+            await asyncio.wait({talking}, timeout=_FAREWELL_SECONDS)
+        if talking.done():
+            talking.result()
     finally:
+        for task in (talking, ending):
+            task.cancel()
+        await asyncio.gather(talking, ending, return_exceptions=True)
         connection.abort()
 
 
@@ -109,9 +126,17 @@ class _Server(KeyLogin, asyncssh.SSHServer):
     """One connection of a person's."""
 
     def __init__(
-        self, authorized: frozenset[str], engine: Engine, spec: AttemptSpec, folders: Folders
+        self,
+        authorized: frozenset[str],
+        engine: Engine,
+        spec: AttemptSpec,
+        folders: Folders,
+        ended: asyncio.Event,
     ) -> None:
         self._authorized, self.engine, self.spec, self.folders = authorized, engine, spec, folders
+        self.ended = ended
+        """Set when the VPS has ended."""
+        self.sessions: set[asyncio.Task[None]] = set()
         self._connection: asyncssh.SSHServerConnection | None = None
         self._gone = False
 
@@ -124,6 +149,11 @@ class _Server(KeyLogin, asyncssh.SSHServer):
 
     def opens(self, key: str) -> bool:
         return key in self._authorized
+
+    async def say_the_end(self) -> None:
+        """Gives the sessions time to say how their programs ended, with the VPS."""
+        if self.sessions:
+            await asyncio.wait(self.sessions, timeout=_FAREWELL_SECONDS)
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         return _Session(
@@ -171,6 +201,9 @@ class _Forward(ChannelBytes, asyncssh.SSHTCPSession[bytes]):
         closed = asyncio.create_task(self.lost.wait())
         try:
             await asyncio.wait({reading, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                # Where the program has reset the connection, who waits for its answer sends nothing more.
+                reading.result()
             await writing
             if reading.done():
                 reading.result()
@@ -229,6 +262,8 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
 
     def session_started(self) -> None:
         self._running = asyncio.create_task(self._serve())
+        self._server.sessions.add(self._running)
+        self._running.add_done_callback(self._server.sessions.discard)
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
         del pixwidth, pixheight
@@ -273,9 +308,14 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
                     update={"user": user, "env_vars": {**who, **self._variables, **known, **variables}}
                 )
                 code = await self._run_whole(wanted, ids)
+            if code == _KILLED:
+                await self._says_that_the_vps_has_ended()
         except HakuRiverError as error:
-            await self._say(f"error: {error.message}\r\nhint: {error.hint}\r\n")
-            code = _NO_PROGRAM
+            if await self._says_that_the_vps_has_ended():
+                code = _KILLED
+            else:
+                await self._say(f"error: {error.message}\r\nhint: {error.hint}\r\n")
+                code = _NO_PROGRAM
         except GoneError:
             return
         except Exception:
@@ -283,6 +323,16 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
             code = 1
         if not self.lost.is_set():
             self.channel.exit(code)
+
+    async def _says_that_the_vps_has_ended(self) -> bool:
+        """Where it has: programs end with their VPS, and the engine tells of it a moment later."""
+        try:
+            await asyncio.wait_for(self._server.ended.wait(), _LOOK_SECONDS)
+        except TimeoutError:
+            return False
+        vps = self._server.spec.task_id
+        await self._say(f"error: the VPS {vps} has ended\r\nhint: see `hakuriver vps status {vps}`\r\n")
+        return True
 
     async def _ids_of(self, user: str | None) -> int | None:
         """The number of a user of the image; none where it is the owner's, whom the node knows.

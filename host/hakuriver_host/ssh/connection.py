@@ -95,7 +95,10 @@ class _Server(KeyLogin, asyncssh.SSHServer):
     def opens(self, key: str) -> bool:
         self._tries += 1
         if self._tries > _MOST_TRIES and self._connection is not None:
-            self._connection.abort()
+            self._connection.disconnect(
+                asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
+                "too many keys were offered; name the right one: -i FILE -o IdentitiesOnly=yes",
+            )
             return False
         self._holder = self._keys.holder(key)
         return self._holder is not None
@@ -103,7 +106,10 @@ class _Server(KeyLogin, asyncssh.SSHServer):
     def auth_completed(self) -> None:
         if self._holder is not None and self._connection is not None:
             if self._gateway.known[self._holder] >= _MOST_OF_ONE:
-                self._connection.abort()
+                self._connection.disconnect(
+                    asyncssh.DISC_TOO_MANY_CONNECTIONS,
+                    f"you have {_MOST_OF_ONE} connections, which are as many as one may have; close some",
+                )
                 return
             self._entered = self._holder
             self._gateway.entered(self._address, self._holder)
