@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from typing import Any
 
 import asyncssh
@@ -110,7 +110,10 @@ async def serve(
     try:
         await asyncio.wait({talking, ending}, return_when=asyncio.FIRST_COMPLETED)
         if not talking.done():
-            await server.say_the_end()
+            if server.sessions:
+                await asyncio.wait(server.sessions, timeout=_FAREWELL_SECONDS)
+            # A client whose last session has ended leaves by itself, with its exit code: told to go, it would have none.
+            await asyncio.wait({talking}, timeout=_FAREWELL_SECONDS)
             connection.disconnect(asyncssh.DISC_BY_APPLICATION, f"the VPS {spec.task_id} has ended")
             await asyncio.wait({talking}, timeout=_FAREWELL_SECONDS)
         if talking.done():
@@ -149,11 +152,6 @@ class _Server(KeyLogin, asyncssh.SSHServer):
 
     def opens(self, key: str) -> bool:
         return key in self._authorized
-
-    async def say_the_end(self) -> None:
-        """Gives the sessions time to say how their programs ended, with the VPS."""
-        if self.sessions:
-            await asyncio.wait(self.sessions, timeout=_FAREWELL_SECONDS)
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         return _Session(
@@ -239,7 +237,7 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
         self._variables: dict[str, str] = {}
         self._program: Exec | None = None
         self._running: asyncio.Task[None] | None = None
-        self._orders: set[asyncio.Task[None]] = set()
+        self._orders: set[asyncio.Task[Any]] = set()
 
     def pty_requested(
         self, term_type: str | None, term_size: tuple[int, int, int, int], term_modes: Any
@@ -307,7 +305,7 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
                 wanted = self._wanted.model_copy(
                     update={"user": user, "env_vars": {**who, **self._variables, **known, **variables}}
                 )
-                code = await self._run_whole(wanted, ids)
+                code = await self._until_over(self._run_whole(wanted, ids))
             if code == _KILLED:
                 await self._says_that_the_vps_has_ended()
         except HakuRiverError as error:
@@ -323,6 +321,26 @@ class _Session(ChannelBytes, asyncssh.SSHServerSession[bytes]):
             code = 1
         if not self.lost.is_set():
             self.channel.exit(code)
+
+    async def _until_over(self, work: Coroutine[Any, Any, int]) -> int:
+        """The exit code of a program; where its VPS ends and the engine does not tell of the program, that of a killed one."""
+        doing, ending = asyncio.create_task(work), asyncio.create_task(self._server.ended.wait())
+        try:
+            await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                await asyncio.wait({doing}, timeout=_LOOK_SECONDS)
+            if doing.done():
+                return doing.result()
+        except asyncio.CancelledError:
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
+            raise
+        finally:
+            ending.cancel()
+        doing.cancel()
+        self._orders.add(doing)
+        doing.add_done_callback(self._orders.discard)
+        return _KILLED
 
     async def _says_that_the_vps_has_ended(self) -> bool:
         """Where it has: programs end with their VPS, and the engine tells of it a moment later."""
