@@ -35,7 +35,7 @@ def tar_of(folder: Path, *, name: str | None = None) -> Iterator[bytes]:
     """A folder's content as a tar, owners by number; with `name`, a file or folder itself under that name."""
     _check_readable(folder)
     where, what = (folder, ".") if name is None else (folder.parent, folder.name)
-    rename = [] if name in {None, folder.name} else [f"--transform=s,^{_escaped(folder.name)},{name},rSH"]
+    rename = [] if name is None or name == folder.name else [_renaming(folder.name, name)]
     return _tar(folder, [*rename, "-C", str(where), "-c", "--", what])
 
 
@@ -57,13 +57,20 @@ def context_of(folder: Path) -> Iterator[bytes]:
         return _tar(folder, ["-C", str(folder), "--no-recursion", "--null", "-T", "-", "-c"], names)
 
 
+def _renaming(old: str, new: str) -> str:
+    """Of members, and of what hard links name, but not of what symbolic links say. No name holds the `/` between the two."""
+    pattern = re.sub(r"([.*\[\]^$\\])", r"\\\1", old)
+    replacement = re.sub(r"([&\\])", r"\\\1", new)
+    return f"--transform=s/^{pattern}/{replacement}/rSh"
+
+
 def _check_readable(folder: Path) -> None:
     if not os.access(folder, os.R_OK):
         raise UsageError(f"cannot read {folder}", "check the path and its permissions")
 
 
 def _tar(folder: Path, arguments: list[str], stdin: IO[bytes] | None = None) -> Iterator[bytes]:
-    argv = ["tar", "--numeric-owner", *arguments]
+    argv = ["tar", "--numeric-owner", "--no-unquote", *arguments]
     process = subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def pieces() -> Iterator[bytes]:
@@ -100,10 +107,6 @@ def name_of(file: Path) -> str:
             f"{file.name} does not tell an environment's name", f"name it: hakuriver env import {file} NAME"
         )
     return match["name"]
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([.*\[\]^$,\\])", r"\\\1", name)
 
 
 def _unreadable(path: Path, error: OSError) -> HakuRiverError:
