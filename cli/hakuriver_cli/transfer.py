@@ -36,7 +36,9 @@ def tar_of(folder: Path, *, name: str | None = None) -> Iterator[bytes]:
     _check_readable(folder)
     where, what = (folder, ".") if name is None else (folder.parent, folder.name)
     rename = [] if name is None or name == folder.name else [_renaming(folder.name, name)]
-    return _tar(folder, [*rename, "-C", str(where), "-c", "--", what])
+    # GNU tar reads escapes in the names that it is told; other tars do not, and know no such option.
+    literal = ["--no-unquote"] if "\\" in what else []
+    return _tar(folder, [*rename, *literal, "-C", str(where), "-c", "--", what])
 
 
 def context_of(folder: Path) -> Iterator[bytes]:
@@ -70,7 +72,7 @@ def _check_readable(folder: Path) -> None:
 
 
 def _tar(folder: Path, arguments: list[str], stdin: IO[bytes] | None = None) -> Iterator[bytes]:
-    argv = ["tar", "--numeric-owner", "--no-unquote", *arguments]
+    argv = ["tar", "--numeric-owner", *arguments]
     process = subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def pieces() -> Iterator[bytes]:
