@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,8 @@ else:  # Debian 12's own Python is older than extraction filters
 
 _ENVIRONMENT = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern}):(?P<path>/.*)", re.DOTALL)
 _TASK = re.compile(rf"(?P<name>[0-9]{{1,19}}|{VPS_NAME.pattern}):(?P<path>/.*)", re.DOTALL)
+_MOST_NAMES = 3
+"""Of those that are left out."""
 
 
 class Place(Protocol):
@@ -111,15 +114,16 @@ def _copy(
         )
     with Progress(session.printer.err) as progress:
         if remote_target:
-            done = _send(Path(source), place(session, remote_target["name"]), remote_target["path"], progress)
+            said = _send(Path(source), place(session, remote_target["name"]), remote_target["path"], progress)
         elif remote_source:
-            done = _fetch(
+            said = _fetch(
                 place(session, remote_source["name"]), remote_source["path"], Path(target), progress
             )
-    session.printer.say(done)
+    for line in said:
+        session.printer.say(line)
 
 
-def _send(source: Path, place: Place, path: str, progress: Progress) -> str:
+def _send(source: Path, place: Place, path: str, progress: Progress) -> list[str]:
     if not source.exists():
         raise NotFoundError(f"there is no {source} here", "check the path")
     if path.endswith("/") or place.is_folder(path):
@@ -127,26 +131,28 @@ def _send(source: Path, place: Place, path: str, progress: Progress) -> str:
     else:
         folder, new = str(PurePosixPath(path).parent), PurePosixPath(path).name
     place.put(folder, _counted(tar_of(source.resolve(), name=new), progress))
-    return f"copied {source} to {place.name}:{PurePosixPath(folder) / new!s}"
+    return [f"copied {source} to {place.name}:{PurePosixPath(folder) / new!s}"]
 
 
-def _fetch(place: Place, path: str, target: Path, progress: Progress) -> str:
+def _fetch(place: Place, path: str, target: Path, progress: Progress) -> list[str]:
     with TemporaryDirectory(dir=target.parent if target.parent.is_dir() else None) as scratch:
         with place.get(path) as pieces:
-            _unpack(_counted(pieces, progress), Path(scratch))
+            left_out = _unpack(_counted(pieces, progress), Path(scratch))
         found = next(Path(scratch).iterdir(), None)
         if found is None:
             raise NotFoundError(
                 f"{place.name}:{path} is nothing that can be copied", "name a file or a folder"
             )
         final = target / found.name if target.is_dir() else target
-        if final.is_dir() and not found.is_dir():
-            raise ConflictError(f"{final} is a folder", "name another target")
-        if final.is_dir():
-            _merge(found, final)
-        else:
-            found.rename(final)
-    return f"copied {place.name}:{path} to {final}"
+        _move(found, final)
+    return [f"copied {place.name}:{path} to {final}", *_told(left_out)]
+
+
+def _told(left_out: list[str]) -> list[str]:
+    if not left_out:
+        return []
+    names = ", ".join(left_out[:_MOST_NAMES]) + (", …" if len(left_out) > _MOST_NAMES else "")
+    return [f"left out {len(left_out)} (links that lead elsewhere, or devices): {names}"]
 
 
 def _counted(pieces: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
@@ -161,15 +167,44 @@ def _folder_test(path: str) -> list[str]:
     return ["sh", "-c", 'test -d "$1"', "-", path]
 
 
-def _unpack(pieces: Iterator[bytes], folder: Path) -> None:
-    """Nothing leads out of the folder, and no device or foreign owner is made (PEP 706, the `data` filter)."""
+def _unpack(pieces: Iterator[bytes], folder: Path) -> list[str]:
+    """Nothing leads out of the folder, and no device or foreign owner is made (PEP 706, the `data` filter).
+
+    Gives the names of what was left out for that.
+    """
+    left_out: list[str] = []
+
+    def keep(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+        kept = _usable(member, folder)
+        if kept is None:
+            left_out.append(str(PurePosixPath(member.name)))
+        return kept
+
     try:
         with tarfile.open(fileobj=PieceReader(pieces), mode="r|") as tar:  # type: ignore[call-overload]
-            tar.extractall(folder, filter="data")
+            tar.extractall(folder, filter=keep)  # noqa: S202 - the `data` filter is in it
         _finish(pieces)
     except tarfile.TarError as error:
         _finish(pieces)
         raise HakuRiverError(f"what came cannot be unpacked: {error}", "copy less of it") from None
+    return left_out
+
+
+def _usable(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """As the `data` filter has it; nothing for the links and devices which that refuses, and for hard links to those."""
+    try:
+        usable = tarfile.data_filter(member, folder)
+        if not usable.islnk():
+            return usable
+        first = Path(folder, usable.linkname)
+        if first.is_symlink():
+            # Elsewhere it may lead out of the folder, where the first does not.
+            link = usable.replace(linkname=str(first.readlink()), deep=False)
+            link.type = tarfile.SYMTYPE
+            return tarfile.data_filter(link, folder)
+        return usable if first.is_file() else None
+    except (tarfile.AbsoluteLinkError, tarfile.LinkOutsideDestinationError, tarfile.SpecialFileError):
+        return None
 
 
 def _finish(pieces: Iterator[bytes]) -> None:
@@ -178,10 +213,19 @@ def _finish(pieces: Iterator[bytes]) -> None:
         pass
 
 
-def _merge(source: Path, target: Path) -> None:
-    for child in source.iterdir():
-        other = target / child.name
-        if child.is_dir() and not child.is_symlink() and other.is_dir():
-            _merge(child, other)
-        else:
-            child.replace(other)
+def _move(source: Path, target: Path) -> None:
+    """Folders become one. No link is followed: what came once must not lead what comes next to another place."""
+    if _is_folder(source) and _is_folder(target):
+        for child in source.iterdir():
+            _move(child, target / child.name)
+    elif _is_folder(target):
+        raise ConflictError(f"{target} is a folder", "name another target")
+    elif _is_folder(source) and os.path.lexists(target):
+        what = "a link" if target.is_symlink() else "a file"
+        raise ConflictError(f"{target} is {what}, not a folder", "name another target")
+    else:
+        source.replace(target)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

@@ -122,7 +122,10 @@ def cp(
     *,
     common: Common = COMMON,
 ) -> None:
-    """Copy files and folders into a running task or out of it, as the task's user."""
+    """Copy files and folders into a running task or out of it, as the task's user.
+
+    Links that lead out of what is copied, and devices, do not come out with the rest: they are named.
+    """
     copy_with_task(Session(common), source, target)
 
 

@@ -219,7 +219,10 @@ def cp(
     *,
     common: Common = COMMON,
 ) -> None:
-    """Copy files and folders into an environment's container or out of it."""
+    """Copy files and folders into an environment's container or out of it.
+
+    Links that lead out of what is copied, and devices, do not come out with the rest: they are named.
+    """
     from hakuriver_cli.copying import copy_with_environment  # noqa: PLC0415
 
     copy_with_environment(Session(common), source, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from hakuriver.errors import UsageError
@@ -16,6 +17,26 @@ def default_files() -> list[Path]:
     """Those of ~/.ssh that are there."""
     folder = Path("~/.ssh").expanduser()
     return [folder / name for name in _NAMES if (folder / name).is_file()]
+
+
+def default_keys(say: Callable[[str], None]) -> list[str]:
+    """What the files of ~/.ssh hold; one that is of no use is told of and passed over, if another is.
+
+    Raises:
+        UsageError: none of them is of use; it is what is wrong with the first.
+    """
+    keys: list[str] = []
+    errors: list[UsageError] = []
+    for path in default_files():
+        try:
+            keys.append(read(path))
+        except UsageError as error:
+            errors.append(error)
+    if errors and not keys:
+        raise errors[0]
+    for unusable in errors:
+        say(f"warning: {unusable.message}; it is passed over")
+    return keys
 
 
 def read(path: Path) -> str:

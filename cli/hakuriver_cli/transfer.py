@@ -35,8 +35,10 @@ def tar_of(folder: Path, *, name: str | None = None) -> Iterator[bytes]:
     """A folder's content as a tar, owners by number; with `name`, a file or folder itself under that name."""
     _check_readable(folder)
     where, what = (folder, ".") if name is None else (folder.parent, folder.name)
-    rename = [] if name in {None, folder.name} else [f"--transform=s,^{_escaped(folder.name)},{name},rSH"]
-    return _tar(folder, [*rename, "-C", str(where), "-c", "--", what])
+    rename = [] if name is None or name == folder.name else [_renaming(folder.name, name)]
+    # GNU tar reads escapes in the names that it is told; other tars do not, and know no such option.
+    literal = ["--no-unquote"] if "\\" in what else []
+    return _tar(folder, [*rename, *literal, "-C", str(where), "-c", "--", what])
 
 
 def context_of(folder: Path) -> Iterator[bytes]:
@@ -55,6 +57,13 @@ def context_of(folder: Path) -> Iterator[bytes]:
         names.write(b"\0".join(map(os.fsencode, sorted(exclude_paths(str(folder), patterns)))))
         names.seek(0)
         return _tar(folder, ["-C", str(folder), "--no-recursion", "--null", "-T", "-", "-c"], names)
+
+
+def _renaming(old: str, new: str) -> str:
+    """Of members, and of what hard links name, but not of what symbolic links say. No name holds the `/` between the two."""
+    pattern = re.sub(r"([.*\[\]^$\\])", r"\\\1", old)
+    replacement = re.sub(r"([&\\])", r"\\\1", new)
+    return f"--transform=s/^{pattern}/{replacement}/rSh"
 
 
 def _check_readable(folder: Path) -> None:
@@ -100,10 +109,6 @@ def name_of(file: Path) -> str:
             f"{file.name} does not tell an environment's name", f"name it: hakuriver env import {file} NAME"
         )
     return match["name"]
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([.*\[\]^$,\\])", r"\\\1", name)
 
 
 def _unreadable(path: Path, error: OSError) -> HakuRiverError:

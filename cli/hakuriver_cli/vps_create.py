@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 from hakuriver.errors import UsageError
 from hakuriver_cli.options import COMMON, Common, Duration
 from hakuriver_cli.output import Format
-from hakuriver_cli.public_keys import checked, default_files, read
+from hakuriver_cli.public_keys import checked, default_keys, read
 from hakuriver_cli.session import Session
 from hakuriver_cli.submitting import (
     CONTAINER,
@@ -154,8 +154,8 @@ def _keys(session: Session, options: VpsOptions) -> str:
         return checked(options.public_key_string, "--public-key-string")
     if options.public_key_file is not None:
         return read(options.public_key_file)
-    if files := default_files():
-        return "\n".join(map(read, files))
+    if keys := default_keys(session.printer.say):
+        return "\n".join(keys)
     if session.client.keys():
         return OWN_KEYS
     raise UsageError(

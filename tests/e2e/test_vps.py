@@ -342,16 +342,16 @@ class TestSessions:
 
 
 class TestFiles:
-    def test_scp_there_and_back(self, ada: Person, vps: int, tmp_path: Path) -> None:
-        data = os.urandom(8_000_000)
+    def test_two_hundred_megabytes_by_scp_there_and_back(self, ada: Person, vps: int, tmp_path: Path) -> None:
+        data = os.urandom(200_000_000)
+        wanted = hashlib.sha256(data).hexdigest()
         (tmp_path / "big").write_bytes(data)
         there, back = f"{vps}.hakuriver:/tmp/a b", tmp_path / "back"
         assert ada.tool("scp", vps, str(tmp_path / "big"), there).returncode == 0
-        summed = ada.ssh(vps, "sha256sum '/tmp/a b'").stdout.split()[0]
-        assert summed == hashlib.sha256(data).hexdigest()
         done = ada.tool("scp", vps, there, str(back))
         assert done.returncode == 0, done.stderr
-        assert back.read_bytes() == data
+        assert hashlib.sha256(back.read_bytes()).hexdigest() == wanted
+        assert ada.ssh(vps, "rm '/tmp/a b'").returncode == 0
 
     def test_scp_of_the_old_protocol(self, ada: Person, vps: int, tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()
@@ -380,6 +380,28 @@ class TestFiles:
         done = ada.run("cp", "lab:/tmp/copied", str(tmp_path / "back"))
         assert done.code == 0, done.stderr
         assert (tmp_path / "back/deep/file").read_text("utf-8") == "copied"
+
+    def test_cp_under_a_name_that_tar_could_read_otherwise(
+        self, ada: Person, vps: int, tmp_path: Path
+    ) -> None:
+        (tmp_path / "sent").mkdir()
+        (tmp_path / "sent/file").write_text("copied", "utf-8")
+        (tmp_path / "sent/again").hardlink_to(tmp_path / "sent/file")
+        done = ada.run("cp", str(tmp_path / "sent"), "lab:/tmp/x&y,z\\0")
+        assert done.code == 0, done.stderr
+        told = ada.ssh(vps, "cat '/tmp/x&y,z\\0/again'; stat -c %h '/tmp/x&y,z\\0/file'")
+        assert told.stdout == "copied2\n"
+
+    def test_cp_of_what_has_links_that_lead_elsewhere(self, ada: Person, vps: int, tmp_path: Path) -> None:
+        script = """mkdir -p /tmp/venv/bin; cd /tmp/venv; echo kept > file; ln file also; ln -s ../file bin/file
+            ln -s /usr/bin/python3 bin/python; ln -s ../../../etc bin/up; mkfifo pipe"""
+        assert ada.ssh(vps, script).returncode == 0
+        done = ada.run("cp", "lab:/tmp/venv", str(tmp_path))
+        assert done.code == 0, done.stderr
+        assert "left out 3 (links that lead elsewhere, or devices): venv/" in done.stderr
+        assert (tmp_path / "venv/bin/file").read_text("utf-8") == "kept\n"
+        assert (tmp_path / "venv/also").samefile(tmp_path / "venv/file")
+        assert [path.name for path in (tmp_path / "venv/bin").iterdir()] == ["file"]
 
     def test_rsync(self, ada: Person, vps: int, tmp_path: Path) -> None:
         (tmp_path / "from/deep").mkdir(parents=True)
@@ -573,6 +595,28 @@ class TestConfigurations:
         assert lines[0].startswith("Include")
         assert lines[-1] == "    User me"
         own.unlink()
+
+    def test_a_jump_of_one_who_has_no_configuration_of_ours(
+        self, ada: Person, lab: Cluster, vps: int, tmp_path: Path
+    ) -> None:
+        """As the reference's users type it; the file says what a person's own would, and the answer to the question of trust."""
+        own = tmp_path / "config"
+        own.write_text(
+            f"IdentityFile {ada.key}\nUserKnownHostsFile {tmp_path}/known\nStrictHostKeyChecking accept-new\n",
+            "utf-8",
+        )
+        words = ["ssh", "-F", str(own), "-J", f"anybody@127.0.0.1:{lab.ssh_port}"]
+        for name in ("lab", f"{vps}.hakuriver"):
+            done = subprocess.run(
+                [*words, f"root@{name}", "echo $HAKURIVER_TASK_ID; exit 3"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+            assert (done.returncode, done.stdout) == (3, f"{vps}\n"), done.stderr
+        assert subprocess.run([*words, "root@lab", "true"], timeout=60, check=False).returncode == 0
 
     def test_a_jump_with_nothing_but_options(self, ada: Person, lab: Cluster, vps: int) -> None:
         """As with the reference's users: `ssh -J HOST:8002 root@NAME`, and an answer to the question of trust."""
@@ -842,6 +886,24 @@ class TestLife:
         for words, program in ((("vps", "list"), "hakuriver"), (("status",), "hakuriver.vps")):
             assert "lab" in ada.run(*words, program=program).stdout
         assert ada.run("vps", "status", "lab", "-o", "json").json()["task_id"] in {vps, str(vps)}
+
+    def test_by_the_names_of_the_reference(self, lab: Cluster, ada: Person) -> None:
+        vps = partial(ada.run, program="hakuriver.vps")
+        made = vps("submit", "--name", "referred", "--wait")
+        assert made.code == 0, made.stderr
+        task_id = made.stdout.strip()
+        assert ada.ssh(int(task_id), "echo on").stdout == "on\n"
+        assert "referred" in vps("status").stdout
+        for action, then in (("pause", TaskState.PAUSED), ("resume", TaskState.RUNNING)):
+            done = vps("command", task_id, action)
+            assert done.code == 0, done.stderr
+            lab.api.wait_state(int(task_id), then)
+        assert ada.ssh(int(task_id), "echo on").stdout == "on\n"
+        done = vps("kill", task_id)
+        assert done.code == 0, done.stderr
+        assert lab.api.wait_final(int(task_id)).status is TaskState.KILLED
+        assert "referred" not in vps("status").stdout
+        vps("command", task_id, "pause").assert_refused(CONFLICT, "is killed")
 
     def test_a_name_is_ones_own(self, ada: Person, eve: Person, lab: Cluster, vps: int) -> None:
         del vps
