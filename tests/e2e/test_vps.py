@@ -782,7 +782,7 @@ class TestSharing:
             assert ada.run("vps", "unshare", "ours", "eve").code == 0
             assert session.wait(30) != 0
             _, errors = shell.communicate(timeout=30)
-            assert b"shared with you no more" in errors
+            assert b"you are let in no more" in errors
             done = eve.ssh(task_id, "true")
             assert "there is no VPS" in done.stderr
             eve.run("task", "exec", str(task_id), "--", "true").assert_refused(DENIED, "belongs to ada")
