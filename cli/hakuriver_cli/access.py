@@ -70,7 +70,10 @@ def remove_users(
     *,
     common: Common = COMMON,
 ) -> int:
-    """Remove users and their tokens."""
+    """Remove users with their tokens and keys, and end their connections. Their tasks and VPS live on, and are counted.
+
+    The keys that these VPS were made with open them no more; admins enter them with `hakuriver connect`, and end them with `hakuriver task kill`.
+    """
     session = Session(common)
     return for_names(session, names, session.client.remove_user)
 
@@ -153,7 +156,10 @@ def remove_keys(
     *,
     common: Common = COMMON,
 ) -> int:
-    """Remove public keys: they open nothing any more. Connections that they opened go on."""
+    """Remove public keys: they open none of your VPS any more, and connections that came in by them end.
+
+    That holds for live VPS that were made with them, too; others' VPS that were made with them keep them.
+    """
     session = Session(common)
     return for_names(session, key_ids, session.client.remove_key)
 

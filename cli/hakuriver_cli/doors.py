@@ -108,7 +108,10 @@ def forward(
     if me.name not in {task.owner, *shared} and me.role is not Role.ADMIN:
         raise DeniedError(f"task {task_id} belongs to {task.owner}", "ask its owner or an admin")
     if task.status is not TaskState.RUNNING:
-        raise ConflictError(f"task {task_id} is {task.status}", f"see `hakuriver task explain {task_id}`")
+        why = f": {task.error_message}" if task.error_message else ""
+        raise ConflictError(
+            f"task {task_id} is {task.status}{why}", f"see `hakuriver task explain {task_id}`"
+        )
     return asyncio.run(_Forward(session, task_id, address).serve(wanted))
 
 

@@ -37,6 +37,7 @@ _INCLUDE = "Include"
 _HINTS = {
     TaskState.PAUSED: "let it go on: `hakuriver vps resume {}`",
     TaskState.STOPPED: "start it: `hakuriver vps start {} --wait`",
+    TaskState.LOST: "it comes back with its node; give it up: `hakuriver vps kill {}`",
 }
 _OWN_CONFIG = Path("~/.ssh/config")
 

@@ -348,7 +348,7 @@ def test_who_is_shut_out_ends_the_program_at_once(lab: Cluster, tmp_path: Path) 
         connection = door(lab, task_id, guest)
         assert resumed(connection, session)["type"] == "resumed"
         assert lab.run("vps", "unshare", "ours", name).code == 0
-        assert "shared with you no more" in json.loads(connection.recv())["message"]
+        assert "let in no more" in json.loads(connection.recv())["message"]
         until(lambda: not sleeping(lab, task_id), "it has been ended", within=WAIT_SECONDS / 2)
         assert "belongs to admin" in resumed(door(lab, task_id, guest), session)["message"]
     finally:

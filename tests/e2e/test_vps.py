@@ -763,6 +763,66 @@ class TestGateway:
             # Its owner's registered keys open it too.
             assert ada.ssh(task_id, "echo mine").stdout == "mine\n"
 
+    def test_a_vps_that_was_made_with_a_removed_key_is_closed_to_it(
+        self, lab: Cluster, ada: Person, tmp_path: Path
+    ) -> None:
+        """As `vps create` does with the keys of ~/.ssh, registered or not."""
+        other = Person(ada.run, new_key(tmp_path / "id"), tmp_path, {})
+        with created(lab, ada, "--public-key-file", f"{other.key}.pub") as task_id:
+            place = f"{task_id}:22"
+            added = ada.run("key", "add", f"{other.key}.pub", "-o", "name")
+            assert added.code == 0, added.stderr
+            mine = begun(ada, task_id, "read line; echo still $line")
+            with gone_through(lab, other, place) as way:
+                assert ada.run("key", "remove", added.stdout.strip()).code == 0
+                assert way.wait(30) != 0, "the connection that it opened is cut"
+            assert mine.communicate("here\n", timeout=60)[0] == "still here\n"
+            assert "Permission denied (publickey)" in self.lead(lab, other, place)
+            lab.host.kill()
+            lab.start_host()
+            lab.wait_online()
+            assert "Permission denied (publickey)" in self.lead(lab, other, place)
+            assert ada.ssh(task_id, "echo mine").stdout == "mine\n"
+            again = ada.run("key", "add", f"{other.key}.pub", "-o", "name")
+            assert "the gateway has no shell" in self.jump(lab, other, "id").stderr
+            with gone_through(lab, other, place):
+                pass
+            assert ada.run("key", "remove", again.stdout.strip()).code == 0
+        with (
+            created(lab, ada, "--public-key-file", f"{other.key}.pub") as task_id,
+            gone_through(lab, other, f"{task_id}:22"),
+        ):
+            pass
+
+    def test_a_removed_user_is_shut_out(self, lab: Cluster, eve: Person, tmp_path: Path) -> None:
+        (tmp_path / "bob").mkdir()
+        bob = person(lab, tmp_path / "bob", "bob")
+        extra = Person(bob.run, new_key(tmp_path / "id"), tmp_path, {})
+        task_id = create(bob, "--name", "left", "--public-key-file", f"{extra.key}.pub")
+        try:
+            assert bob.run("vps", "share", "left", "eve").code == 0
+            session = begun(bob, task_id, "sleep 600")
+            shell = bob.run.start("task", "exec", str(task_id), "--", "sh", "-c", "echo in; sleep 600")
+            assert shell.stdout is not None
+            assert shell.stdout.readline() == b"in\n"
+            with gone_through(lab, extra, f"{task_id}:22") as way:
+                done = lab.run("user", "remove", "bob")
+                assert done.code == 0, done.stderr
+                assert "1 VPS of theirs live on" in done.stdout
+                assert session.wait(30) != 0
+                assert way.wait(30) != 0
+            _, errors = shell.communicate(timeout=30)
+            assert b"you are let in no more" in errors
+            for key in (bob, extra):
+                assert "Permission denied (publickey)" in self.lead(lab, key, f"{task_id}:22")
+            lab.run("user", "create", "bob").assert_refused(CONFLICT, "still has 1 VPS")
+            assert eve.ssh(task_id, "echo in").stdout == "in\n", "what was shared stays shared"
+            assert lab.run("task", "exec", str(task_id), "--", "echo", "in").stdout == "in\n"
+        finally:
+            lab.run("vps", "kill", str(task_id))
+            lab.api.wait_final(task_id)
+        assert lab.run("user", "create", "bob").code == 0
+
     def test_keys_are_not_tried_without_end(
         self, lab: Cluster, ada: Person, tmp_path: Path, vps: int
     ) -> None:
@@ -800,6 +860,25 @@ class TestGateway:
             out, _ = session.communicate("it\n", timeout=60)
         assert out == "got it\n"
         until(lambda: ada.ssh(vps, "true").returncode == 0, lambda: "others log in again")
+
+
+@contextlib.contextmanager
+def gone_through(lab: Cluster, who: Person, place: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A connection through the gateway to the SSH server of a VPS, which has said its first word."""
+    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    way = subprocess.Popen(
+        ["ssh", "-F", "none", "-i", who.key, *options, "-W", place, "-p", str(lab.ssh_port), "me@127.0.0.1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert way.stdout is not None
+        assert way.stdout.readline().startswith(b"SSH-2.0-")
+        yield way
+    finally:
+        way.kill()
+        way.communicate()
 
 
 def _is_closed(connection: socket.socket) -> bool:
@@ -874,7 +953,7 @@ class TestSharing:
             assert ada.run("vps", "unshare", "ours", "eve").code == 0
             assert session.wait(30) != 0
             _, errors = shell.communicate(timeout=30)
-            assert b"shared with you no more" in errors
+            assert b"you are let in no more" in errors
             done = eve.ssh(task_id, "true")
             assert "there is no VPS" in done.stderr
             eve.run("task", "exec", str(task_id), "--", "true").assert_refused(DENIED, "belongs to ada")
@@ -1217,6 +1296,97 @@ class TestRestarts:
             until(lambda: again() == "kept\n", lambda: f"it answers; {lab.api.task(task_id)}")
             assert lab.api.task(task_id).attempt == 1
             assert json.loads(key)[0]["host_key"] in ada.run("vps", "list", "-o", "json").stdout
+
+
+@pytest.fixture(scope="class", name="shaky")
+def _shaky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    # Late enough that a busy machine loses nothing that is there.
+    soon = {"timing": {"heartbeat_interval": 0.5, "heartbeat_timeout_factor": 12, "lost_after": 2.0}}
+    cluster = Cluster(tmp_path_factory.mktemp("shaky"), cores=32, containers=True, sections=soon)
+    with running(cluster):
+        yield cluster
+
+
+@pytest.fixture(scope="class", name="ida")
+def _ida(shaky: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    return person(shaky, tmp_path_factory.mktemp("ida"), "ida")
+
+
+@pytest.fixture(scope="class", name="tom")
+def _tom(shaky: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    return person(shaky, tmp_path_factory.mktemp("tom"), "tom")
+
+
+class TestLost:
+    """The node of a VPS does not answer for longer than `lost_after`."""
+
+    def test_it_keeps_its_name_and_comes_back_with_its_node(
+        self, shaky: Cluster, ida: Person, tom: Person
+    ) -> None:
+        with created(shaky, ida, "--name", "lab") as task_id:
+            assert ida.ssh(task_id, "echo kept > /root/note").returncode == 0
+            shaky.node.daemon.kill()
+            shaky.api.wait_state(task_id, TaskState.LOST)
+            why = f"is lost: {shaky.node.name} has not been heard of for"
+            done = ida.ssh(task_id, "true")
+            assert (done.returncode, why in done.stderr) == (SSH_FAILED, True), done.stderr
+            assert f"hakuriver vps kill {task_id}" in done.stderr
+            for reference in ("lab", str(task_id)):
+                ida.run("ssh", reference, "true").assert_refused(CONFLICT, why)
+                for words in (
+                    ("stop", reference),
+                    ("start", reference),
+                    ("pause", reference),
+                    ("extend", reference, "1h"),
+                    ("snapshot", reference),
+                    ("restore", reference),
+                    ("share", reference, "tom"),
+                ):
+                    ida.run("vps", *words).assert_refused(CONFLICT, why)
+                ida.run("task", "exec", str(task_id), "--", "true").assert_refused(CONFLICT, why)
+                ida.run("forward", reference, "0:80").assert_refused(CONFLICT, why)
+            assert "lost" in ida.run("vps", "list").stdout
+            for who in (ida, tom):
+                refused = who.run("vps", "create", "--name", "lab", "--public-key-file", f"{who.key}.pub")
+                refused.assert_refused(CONFLICT, "lab, which is lost and may come back")
+                assert ("vps kill lab" in refused.stderr) == (who is ida)
+            shaky.node.daemon.start()
+            until(
+                lambda: shaky.api.task(task_id).status is TaskState.RUNNING,
+                lambda: f"its node brings it back; {shaky.api.task(task_id)}",
+            )
+            shaky.wait_online()
+            until(
+                lambda: ida.ssh(task_id, "cat /root/note").stdout == "kept\n",
+                lambda: f"it answers; {shaky.api.task(task_id)}",
+            )
+
+    def test_killed_it_gives_its_name_away_and_does_not_come_back(
+        self, shaky: Cluster, ida: Person, tom: Person
+    ) -> None:
+        first = create(ida, "--name", "given")
+        shaky.node.daemon.kill()
+        shaky.api.wait_state(first, TaskState.LOST)
+        tom.run("vps", "kill", "given").assert_refused(DENIED, "belongs to ida")
+        done = ida.run("vps", "kill", "given")
+        assert done.code == 0, done.stderr
+        assert shaky.api.task(first).status is TaskState.KILLED
+        waiting = tom.run("vps", "create", "--name", "given", "--public-key-file", f"{tom.key}.pub")
+        assert waiting.code == 0, waiting.stderr
+        shaky.node.daemon.start()
+        shaky.wait_online()
+        second = int(waiting.stdout)
+        try:
+            shaky.api.wait_state(second, TaskState.RUNNING)
+            assert tom.run("vps", "status", "given", "-o", "json").json()["task_id"] in {second, str(second)}
+            until(
+                lambda: container_of(first) not in names(shaky),
+                lambda: "its Runner has removed what is left of it",
+            )
+            assert shaky.api.task(first).status is TaskState.KILLED
+        finally:
+            tom.run("vps", "kill", str(second))
+            shaky.api.wait_final(second)
 
 
 class TestBadInput:

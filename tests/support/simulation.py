@@ -518,7 +518,7 @@ class Simulation:
 
     def kill(self, task_id: int) -> None:
         task = self.cluster.tasks.get(task_id)
-        if task is not None and task.state is not TaskState.LOST:
+        if task is not None and (task.state is not TaskState.LOST or task.batch.spec.task_type == "vps"):
             self.commit(reactor.on_kill(self.cluster, task_id, "ada", self.now))
 
     def stop(self, task_id: int) -> None:

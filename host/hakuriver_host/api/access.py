@@ -8,10 +8,12 @@ from hakuriver.models.tasks import Message
 from hakuriver.models.vps import KeyCreate, KeyInfo
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.services.access import Access, Permission
+from hakuriver_host.services.doors import Doors
 from hakuriver_host.services.keys import Keys
+from hakuriver_host.ssh.gateway import Gateway
 
 
-def access_endpoints(access: Access, keys: Keys) -> list[Endpoint]:
+def access_endpoints(access: Access, keys: Keys, doors: Doors, gateway: Gateway) -> list[Endpoint]:
     async def whoami(call: Call) -> WhoAmI:
         role = call.principal.role
         if role is None:
@@ -27,9 +29,13 @@ def access_endpoints(access: Access, keys: Keys) -> list[Endpoint]:
 
     async def delete_user(call: Call) -> Message:
         name = call.path["name"]
-        await access.delete_user(name, keys.strike(name))
-        keys.forget(name)
-        return Message(message=f"user {call.path['name']} is removed")
+        async with keys.striking(name) as strike:
+            await access.delete_user(name, strike)
+        doors.shut_out_everywhere(name)
+        gateway.look_again()
+        left = access.still_has(name)
+        live_on = f"; {left} of theirs live on: `hakuriver task list --owner {name}`" if left else ""
+        return Message(message=f"user {name} is removed{live_on}")
 
     async def list_tokens(call: Call) -> list[TokenInfo]:
         return access.tokens(call.principal)
@@ -49,6 +55,7 @@ def access_endpoints(access: Access, keys: Keys) -> list[Endpoint]:
 
     async def delete_key(call: Call) -> Message:
         await keys.delete(call.path["key_id"], call.principal)
+        gateway.look_again()
         return Message(message=f"key {call.path['key_id']} is removed")
 
     gone = (NotFoundError, StorageError)

@@ -58,8 +58,18 @@ def live_task(cluster: Cluster, task_id: int) -> Task:
     if task is None:
         raise NotFoundError(f"there is no live task {task_id}", "list them with `hakuriver task list`")
     if task.state is TaskState.LOST:
-        raise ConflictError(
-            f"task {task_id} is lost: {task.message}",
-            "its node ends it should it come back and the task have been killed or retried",
-        )
+        raise lost(task)
     return task
+
+
+def lost(task: Task) -> ConflictError:
+    """Why nothing can be done with a task that is lost, and what may be done nevertheless."""
+    if task.batch.spec.task_type == "vps":
+        return ConflictError(
+            f"VPS {task.task_id} is lost: {task.message}",
+            f"it comes back with its node; give it up: `hakuriver vps kill {task.task_id}`",
+        )
+    return ConflictError(
+        f"task {task.task_id} is lost: {task.message}",
+        "its node ends it should it come back and the task have been killed or retried",
+    )

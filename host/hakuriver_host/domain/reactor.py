@@ -334,15 +334,23 @@ def on_remove(cluster: Cluster, name: str, now: Now, *, force: bool = False) -> 
 def on_kill(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects:
     """Ends a task in any state that is not final; what may have reached a Runner is ended by the Runner.
 
+    A lost VPS is given up: until then it has its name, since it may come back.
+
     Raises:
-        ConflictError: it is lost; nothing is there to be told.
+        ConflictError: it is a lost command; nothing is there to be told.
         NotFoundError: no such task is live.
 
     """
-    task = live_task(cluster, task_id)
     effects = Effects()
-    task.kill_requested = True
     cause = f"killed by {by}"
+    given_up = cluster.tasks.get(task_id)
+    if given_up and given_up.state is TaskState.LOST and given_up.batch.spec.task_type == "vps":
+        given_up.kill_requested = True
+        # Its Runner ends what comes back of it, as of any task that the Host does not know.
+        end(cluster, given_up, TaskState.KILLED, now, effects, f"{cause} while it was lost")
+        return effects
+    task = live_task(cluster, task_id)
+    task.kill_requested = True
     if task.kept:
         cluster.queue.remove(task)
         if task.state is TaskState.PENDING:

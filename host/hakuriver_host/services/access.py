@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,7 @@ from sqlmodel import SQLModel
 from hakuriver.errors import ConflictError, DeniedError, NotFoundError, StorageError, UnauthenticatedError
 from hakuriver.models.access import TokenCreate, TokenCreated, TokenInfo, UserCreate, UserInfo
 from hakuriver.roles import Role
+from hakuriver.states import TaskState
 from hakuriver_host.db.rows import millis
 from hakuriver_host.db.tables import TokenRow, UserRow
 from hakuriver_host.db.writer import Changes
@@ -129,7 +131,8 @@ class Access:
         broken off in between is taken up by the next.
         """
         if ADMIN not in self._users:
-            await self.create_user(UserCreate(name=ADMIN, role=Role.ADMIN))
+            # Whatever lives: a Host without this user would not start.
+            await self._create_user(UserCreate(name=ADMIN, role=Role.ADMIN))
         for file_name, body in (
             ("admin.token", TokenCreate(kind="user", user=ADMIN, label="first start")),
             ("join.token", TokenCreate(kind="join", label="first start")),
@@ -166,6 +169,35 @@ class Access:
         return f"{user.uid}:{user.uid if user.gid is None else user.gid}"
 
     async def create_user(self, body: UserCreate) -> UserInfo:
+        """Makes a user.
+
+        Raises:
+            ConflictError: the name is taken, also by what lives on of a user who was removed.
+        """
+        if body.name not in self._users and (left := self.still_has(body.name)):
+            raise ConflictError(
+                f"a removed user {body.name} still has {left}, which a new one would have then",
+                f"see `hakuriver task list --owner {body.name}`, and kill them: `hakuriver task kill ID`",
+            )
+        return await self._create_user(body)
+
+    def still_has(self, name: str) -> str:
+        """How many VPS and tasks of that owner live, in words; none is empty.
+
+        Lost VPS count, which may come back and can be killed; lost commands do not, since nobody can end them.
+        """
+        kinds = Counter(
+            task.batch.spec.task_type
+            for task in self._core.cluster.tasks.values()
+            if task.batch.owner == name
+            and (task.state is not TaskState.LOST or task.batch.spec.task_type == "vps")
+        )
+        vps, commands = kinds["vps"], kinds["command"]
+        words = [f"{vps} VPS"] if vps else []
+        words += [f"{commands} task{'s' if commands > 1 else ''}"] if commands else []
+        return " and ".join(words)
+
+    async def _create_user(self, body: UserCreate) -> UserInfo:
         async with self._changing:
             if body.name in self._users:
                 raise ConflictError(f"there is a user {body.name} already", "choose another name")
@@ -177,7 +209,7 @@ class Access:
         return _user_info(row)
 
     async def delete_user(self, name: str, also: Callable[[Connection], object]) -> None:
-        """Removes a user, all of their tokens and, by `also`, their keys; their tasks stay on the record."""
+        """Removes a user, all of their tokens and, by `also`, their keys; their tasks stay, those that live too."""
 
         def remove(connection: Connection) -> None:
             also(connection)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from hakuriver.closing import DONE, LOST, was_lost
 from hakuriver.errors import ConflictError, DeniedError, UnreachableError
 from hakuriver.states import TaskState
+from hakuriver_host.domain.cluster import lost
 from hakuriver_host.domain.model import Task
 from hakuriver_host.runners import RunnerTalker
 from hakuriver_host.services.access import Principal
@@ -79,6 +80,13 @@ class Doors:
         for event in self._guests.get((task_id, user), ()):
             event.set()
 
+    def shut_out_everywhere(self, user: str) -> None:
+        """Ends the connections of a user with all tasks."""
+        for (_, guest), events in self._guests.items():
+            if guest == user:
+                for event in events:
+                    event.set()
+
     @contextlib.asynccontextmanager
     async def open(self, task: Task, door: str, user: str | None = None) -> AsyncIterator[RunnerTalker]:
         """A door of the Runner that runs the task; `user` is who enters by it.
@@ -88,6 +96,8 @@ class Doors:
             UnreachableError: its node is offline, or the Runner does not answer.
         """
         task_id = task.task_id
+        if task.state is TaskState.LOST:
+            raise lost(task)
         if task.state is not TaskState.RUNNING:
             hint = _HINTS.get(task.state, "wait until it runs: `hakuriver task status {}`")
             raise ConflictError(f"task {task_id} is {task.state}", hint.format(task_id))
@@ -113,7 +123,7 @@ async def until_shut_out(work: Coroutine[Any, Any, None], shut_out: asyncio.Even
     try:
         await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
-            raise DeniedError("it is shared with you no more", "ask its owner")
+            raise DeniedError("you are let in no more", "ask its owner or an admin")
         doing.result()
     finally:
         for task in (doing, waiting):

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import hmac
+import json
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlmodel import SQLModel
 
 from hakuriver.errors import ConflictError, NotFoundError
 from hakuriver.keys import parse_public_key, parse_public_keys
 from hakuriver.models.submission import OWN_KEYS
 from hakuriver.models.vps import KeyCreate, KeyInfo
-from hakuriver.states import TaskState
 from hakuriver_host.db.rows import millis
-from hakuriver_host.db.tables import PublicKeyRow, ShareRow
+from hakuriver_host.db.tables import BatchRow, PublicKeyRow, ShareRow, TaskRow
 from hakuriver_host.db.writer import Changes
-from hakuriver_host.domain.model import Task
+from hakuriver_host.domain.model import Batch, Task
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core, moment
 
-_KEYS, _SHARES = (SQLModel.metadata.tables[str(model.__tablename__)] for model in (PublicKeyRow, ShareRow))
+_KEYS, _SHARES, _BATCHES, _TASKS = (
+    SQLModel.metadata.tables[str(model.__tablename__)]
+    for model in (PublicKeyRow, ShareRow, BatchRow, TaskRow)
+)
 _MOST = 100
 """Keys of one user."""
 
@@ -88,34 +93,63 @@ class Keys:
         return _info(row)
 
     async def delete(self, key_id: str, caller: Principal) -> None:
-        """Removes a key; connections that it opened go on.
+        """Removes a key, also from the VPS of its user that were made with it.
+
+        Others' VPS keep it: any public key can be registered by anybody, who would shut others out by removing it.
 
         Raises:
             NotFoundError: there is no such key of the caller's.
         """
-        row = self._keys.get(key_id)
-        if row is None or (row.user_name != caller.name and not caller.is_admin):
-            raise NotFoundError(f"there is no key {key_id} of yours", "list them with `hakuriver key list`")
-        await self._write(
-            lambda connection: connection.execute(delete(_KEYS).where(_KEYS.c.key_id == key_id))
-        )
-        self._keys.pop(key_id, None)
-        self._by_key.pop(parse_public_key(row.public_key).bare, None)
+        async with self._changing:
+            row = self._keys.get(key_id)
+            if row is None or (row.user_name != caller.name and not caller.is_admin):
+                raise NotFoundError(
+                    f"there is no key {key_id} of yours", "list them with `hakuriver key list`"
+                )
+            bare = parse_public_key(row.public_key).bare
 
-    def strike(self, name: str) -> Callable[[Connection], object]:
-        """What strikes the keys of a user, and what is shared with them, from the record; `forget` when that is done."""
+            def work(connection: Connection) -> None:
+                connection.execute(delete(_KEYS).where(_KEYS.c.key_id == key_id))
+                _strike_from_vps(connection, row.user_name, {bare})
+
+            with self._taken(row.user_name, {bare}):
+                await self._write(work)
+            self._keys.pop(key_id, None)
+            self._by_key.pop(bare, None)
+
+    @contextlib.asynccontextmanager
+    async def striking(self, name: str) -> AsyncIterator[Callable[[Connection], object]]:
+        """While a user is removed: what strikes their keys, those of their live VPS too, and what is shared with them,
+        from the record. They are forgotten when it is left without an error, and open what they did after one.
+        """
 
         def work(connection: Connection) -> None:
             connection.execute(delete(_KEYS).where(_KEYS.c.user_name == name))
             connection.execute(delete(_SHARES).where(_SHARES.c.user_name == name))
+            _strike_from_vps(connection, name, None)
 
-        return work
+        async with self._changing:
+            with self._taken(name, None):
+                yield work
+            self._by_key = {key: row for key, row in self._by_key.items() if row.user_name != name}
+            for users in self._shares.values():
+                users.discard(name)
+            self._keys = {key_id: row for key_id, row in self._keys.items() if row.user_name != name}
 
-    def forget(self, name: str) -> None:
-        self._by_key = {key: row for key, row in self._by_key.items() if row.user_name != name}
-        for users in self._shares.values():
-            users.discard(name)
-        self._keys = {key_id: row for key_id, row in self._keys.items() if row.user_name != name}
+    @contextlib.contextmanager
+    def _taken(self, owner: str, gone: AbstractSet[str] | None) -> Iterator[None]:
+        """Takes keys (none: all) from the live VPS of a user that were made with them, before that is on the record: what
+        is written of them from now on has them no more. They have them again when it is left with an error.
+        """
+        before = [(task.batch, task.batch.spec.command) for task in self.live() if task.batch.owner == owner]
+        for batch, command in before:
+            _set_command(batch, _without(command, gone))
+        try:
+            yield
+        except Exception:
+            for batch, command in before:
+                _set_command(batch, command)
+            raise
 
     def of_user(self, name: str) -> list[str]:
         """The public keys of a user, without comments."""
@@ -127,11 +161,15 @@ class Keys:
         vps = frozenset(task.task_id for task in self.live() if bare in keys_of(task))
         return Holder(row.user_name if row else None, vps) if row or vps else None
 
+    def admits(self, holder: Holder, task: Task) -> bool:
+        """Whether whoever holds a key may enter a VPS."""
+        return self.may_enter(task, holder.user) or task.task_id in holder.vps
+
     def live(self) -> list[Task]:
-        """The VPS that have not ended."""
+        """The VPS that have not ended, lost ones too: they may come back with their nodes, with name and keys."""
         tasks = self._core.cluster.tasks
         self._vps = {task_id: task for task_id, task in self._vps.items() if tasks.get(task_id) is task}
-        return [task for task in self._vps.values() if task.state is not TaskState.LOST]
+        return [*self._vps.values()]
 
     def note(self, task: Task) -> None:
         """A task that is on the record now: kept here if it is a VPS, so that a login looks at those alone."""
@@ -181,6 +219,31 @@ class Keys:
 def keys_of(task: Task) -> frozenset[str]:
     """The public keys that a VPS was submitted with, without comments."""
     return _keys_in(task.batch.spec.command)
+
+
+def _strike_from_vps(connection: Connection, owner: str, gone: AbstractSet[str] | None) -> None:
+    """Takes keys from the VPS of a user on the record, from those that have ended too: a retry would bring them back."""
+    of_vps = select(_TASKS.c.batch_id).where(_TASKS.c.owner == owner, _TASKS.c.task_type == "vps")
+    found = connection.execute(
+        select(_BATCHES.c.batch_id, _BATCHES.c.spec).where(_BATCHES.c.batch_id.in_(of_vps))
+    )
+    for batch_id, text in found.all():
+        spec = json.loads(text)
+        command = _without(spec["command"], gone)
+        if command != spec["command"]:
+            changed = json.dumps({**spec, "command": command})
+            connection.execute(update(_BATCHES).where(_BATCHES.c.batch_id == batch_id).values(spec=changed))
+
+
+def _without(command: str, gone: AbstractSet[str] | None) -> str:
+    """What a VPS is submitted with, without these keys; none is all of them."""
+    keys = _keys_in(command)
+    left = frozenset[str]() if gone is None else keys - gone
+    return command if left == keys else "\n".join(sorted(left)) or OWN_KEYS
+
+
+def _set_command(batch: Batch, command: str) -> None:
+    batch.spec = batch.spec.model_copy(update={"command": command})
 
 
 @functools.lru_cache(maxsize=10_000)

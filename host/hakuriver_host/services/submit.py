@@ -39,6 +39,7 @@ from hakuriver.models.submission import (
 )
 from hakuriver.names import check_vps_name
 from hakuriver.references import parse_reference
+from hakuriver.states import TaskState
 from hakuriver.store import Catalog
 from hakuriver.targets import Target, parse_target
 from hakuriver_host.db import rows
@@ -227,14 +228,28 @@ class Submissions:
                 "no public key is given, and you have none registered",
                 "register one: `hakuriver key add ~/.ssh/id_ed25519.pub`; `ssh-keygen -t ed25519` makes one",
             )
-        names = {task.batch.spec.name for task in self._keys.live()} | self._names
-        if spec.name is not None and spec.name in names:
-            raise ConflictError(f"there is a VPS named {spec.name}", "choose another name")
+        if spec.name is not None:
+            self._check_free(spec.name, principal)
         self._names.add(spec.name or "")
         try:
             yield
         finally:
             self._names.discard(spec.name or "")
+
+    def _check_free(self, name: str, principal: Principal) -> None:
+        named = [task for task in self._keys.live() if task.batch.spec.name == name]
+        lost = [task for task in named if task.state is TaskState.LOST]
+        if name in self._names or len(named) > len(lost):
+            raise ConflictError(f"there is a VPS named {name}", "choose another name")
+        for task in lost:
+            if task.kill_requested:
+                continue  # Its Runner ends it when it comes back.
+            mine = principal.is_admin or task.batch.owner == principal.name
+            give_up = f", or give that one up: `hakuriver vps kill {name}`" if mine else ""
+            raise ConflictError(
+                f"there is a VPS named {name}, which is lost and may come back: {task.message}",
+                f"choose another name{give_up}",
+            )
 
     async def _commit(self, changes: Changes, tasks: list[Task]) -> None:
         core = self._core

@@ -291,16 +291,17 @@ class Tasks:
         await self.check_owns(task_id, principal)
         async with self._extending:
             task = reactor.check_extend(self._core.cluster, task_id)
-            batch, before = task.batch, task.batch.spec
-            limit = min(MAX_SECONDS, (before.time_limit_seconds or 0) + seconds)
+            batch, before = task.batch, task.batch.spec.time_limit_seconds
+            limit = min(MAX_SECONDS, (before or 0) + seconds)
             # At once, so that a start that is sent meanwhile has it, too.
-            batch.spec = before.model_copy(update={"time_limit_seconds": limit})
+            batch.spec = batch.spec.model_copy(update={"time_limit_seconds": limit})
             try:
                 if task.state is not TaskState.PENDING or task.kept:
                     wanted = AttemptLimit(task_id=task_id, attempt=task.attempt, time_limit_seconds=limit)
                     _check_done(task, "extend", await self._nodes.client_of(task.node).limit([wanted]))
             except HakuRiverError:
-                batch.spec = before
+                # Its keys may have changed meanwhile.
+                batch.spec = batch.spec.model_copy(update={"time_limit_seconds": before})
                 raise
             await self._core.apply(Effects(), _respecify(batch))
         return Message(message=f"VPS {task_id} may run {format_duration(limit)} from its start")

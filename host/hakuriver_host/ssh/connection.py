@@ -78,9 +78,11 @@ class _Server(KeyLogin, asyncssh.SSHServer):
         self._gateway, self._keys, self._desk = gateway, keys, desk
         self._connection: asyncssh.SSHServerConnection | None = None
         self._address = ""
+        self._key = ""
         self._holder: Holder | None = None
         self._entered: Holder | None = None
-        self._channels = self._tries = 0
+        self._ways: set[_Way] = set()
+        self._tries = 0
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
@@ -89,7 +91,7 @@ class _Server(KeyLogin, asyncssh.SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         if self._entered is not None:
-            self._gateway.left(self._address, self._entered)
+            self._gateway.left(self._address, self._entered, self)
             self._entered = None
 
     def opens(self, key: str) -> bool:
@@ -100,11 +102,16 @@ class _Server(KeyLogin, asyncssh.SSHServer):
                 "too many keys were offered; name the right one: -i FILE -o IdentitiesOnly=yes",
             )
             return False
-        self._holder = self._keys.holder(key)
+        self._key, self._holder = key, self._keys.holder(key)
         return self._holder is not None
 
     def auth_completed(self) -> None:
-        if self._holder is not None and self._connection is not None:
+        if self._connection is not None:
+            # The key may have been removed since it was offered.
+            self._holder = self._keys.holder(self._key)
+            if self._holder is None:
+                self._connection.abort()
+                return
             if self._gateway.known[self._holder] >= _MOST_OF_ONE:
                 self._connection.disconnect(
                     asyncssh.DISC_TOO_MANY_CONNECTIONS,
@@ -112,7 +119,17 @@ class _Server(KeyLogin, asyncssh.SSHServer):
                 )
                 return
             self._entered = self._holder
-            self._gateway.entered(self._address, self._holder)
+            self._gateway.entered(self._address, self._holder, self)
+
+    def look_again(self) -> None:
+        """Ends the connection, or its ways to VPS, where its key opens them no more."""
+        holder = self._keys.holder(self._key)
+        if self._connection is not None and (holder is None or self.user not in {None, holder.user}):
+            self._connection.abort()
+            return
+        self._holder = holder
+        for way in self._ways:
+            way.look_again()
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         return _NoShell()
@@ -130,7 +147,7 @@ class _Server(KeyLogin, asyncssh.SSHServer):
                 raise ConflictError(
                     f"port {port} is not opened here", "log in to the VPS and forward from there: `ssh -L`"
                 )
-            if self._channels >= _MOST_CHANNELS:
+            if len(self._ways) >= _MOST_CHANNELS:
                 raise ConflictError("too many connections over this one", "open another")
             # As `hakuriver ssh-config` names them: a name that is a number would be taken for an address.
             task = self._desk.reached(name.removesuffix(_SUFFIX), self._holder)
@@ -147,8 +164,16 @@ class _Server(KeyLogin, asyncssh.SSHServer):
         """Who has logged in; none with a key that is no user's."""
         return self._holder.user if self._holder else None
 
-    def opened(self, number: int) -> None:
-        self._channels += number
+    def may_enter(self, task: Task) -> bool:
+        """Whether the key opens a VPS now."""
+        holder = self._holder
+        return holder is not None and self._keys.admits(holder, task)
+
+    def begun(self, way: _Way) -> None:
+        self._ways.add(way)
+
+    def over(self, way: _Way) -> None:
+        self._ways.discard(way)
 
 
 class _NoShell(asyncssh.SSHServerSession[bytes]):
@@ -186,18 +211,25 @@ class _Way(ChannelBytes, asyncssh.SSHTCPSession[bytes]):
         self._server, self._task = server, task
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._carrying: asyncio.Task[None] | None = None
+        self._shut_out: asyncio.Event | None = None
 
     async def open(self, desk: VpsDesk) -> None:
         """Until the Runner has opened its door, or has said why not."""
-        self._server.opened(1)
+        self._server.begun(self)
         self._carrying = asyncio.create_task(self._carry(desk))
         await asyncio.wait({self._ready, self._carrying}, return_when=asyncio.FIRST_COMPLETED)
         if not self._ready.done():
             self._carrying.result()
 
+    def look_again(self) -> None:
+        """Ends where the key of its connection opens the VPS no more."""
+        if self._shut_out is not None and not self._server.may_enter(self._task):
+            self._shut_out.set()
+
     async def _carry(self, desk: VpsDesk) -> None:
         try:
             with desk.doors.guest(self._task, self._server.user) as shut_out:
+                self._shut_out = shut_out
                 async with desk.open(self._task) as runner:
                     self._ready.set_result(None)
                     exchange = Exchange(runner).run(
@@ -215,7 +247,7 @@ class _Way(ChannelBytes, asyncssh.SSHTCPSession[bytes]):
                 raise
             log.exception("a connection to a VPS failed by a defect", task=self._task.task_id)
         finally:
-            self._server.opened(-1)
+            self._server.over(self)
             if self.channel is not None:
                 self.channel.close()
 

@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import socket
 from collections import Counter
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import structlog
 
@@ -31,6 +31,13 @@ _REST_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
+class Guest(Protocol):
+    """The connection of somebody who has logged in."""
+
+    def look_again(self) -> None:
+        """Ends itself, or its ways to VPS, where its key opens them no more."""
+
+
 class Gateway:
     """Listens while it is entered. A port that is taken is told in `desk.problem`, and ends nothing else."""
 
@@ -43,6 +50,7 @@ class Gateway:
         self._strangers: Counter[str] = Counter()
         self.known: Counter[Holder] = Counter()
         """Connections of those who have logged in."""
+        self._inside: set[Guest] = set()
 
     async def __aenter__(self) -> Self:
         if self._port == 0:
@@ -72,13 +80,20 @@ class Gateway:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._listener.close()
 
-    def entered(self, address: str, holder: Holder) -> None:
+    def entered(self, address: str, holder: Holder, guest: Guest) -> None:
         """Somebody has logged in."""
         self._strangers[address] -= 1
         self.known[holder] += 1
+        self._inside.add(guest)
 
-    def left(self, address: str, holder: Holder) -> None:
+    def look_again(self) -> None:
+        """Keys or users were removed: ends what they opened."""
+        for guest in [*self._inside]:
+            guest.look_again()
+
+    def left(self, address: str, holder: Holder, guest: Guest) -> None:
         """Somebody who had logged in is gone."""
+        self._inside.discard(guest)
         self._strangers[address] += 1  # Until its task has ended, which counts it off.
         self.known[holder] -= 1
         if not self.known[holder]:

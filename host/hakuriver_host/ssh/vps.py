@@ -14,6 +14,7 @@ from hakuriver.models.vps import GatewayInfo, SshStart, VpsSummary
 from hakuriver.references import Reference
 from hakuriver.states import FINAL, TaskState
 from hakuriver_host.db.repository import TaskFilter
+from hakuriver_host.domain.cluster import lost
 from hakuriver_host.domain.model import Task
 from hakuriver_host.runners import RunnerTalker
 from hakuriver_host.services.access import Access, Principal
@@ -25,7 +26,8 @@ from hakuriver_host.services.tasks import Tasks
 from hakuriver_host.ssh.host_keys import private_pem, public_line
 
 GATEWAY = "gateway"
-_ACTIVE = tuple(state for state in TaskState if state not in FINAL)
+_ACTIVE = tuple(state for state in TaskState if state not in FINAL or state is TaskState.LOST)
+"""Lost ones too: they have their names, and may come back."""
 
 
 class VpsDesk:
@@ -74,8 +76,7 @@ class VpsDesk:
         with contextlib.suppress(NotFoundError):
             task_id = self._id_of(reference)
             for task in self._keys.live():
-                mine = self._keys.may_enter(task, holder.user) or task_id in holder.vps
-                if task.task_id == task_id and mine:
+                if task.task_id == task_id and self._keys.admits(holder, task):
                     return task
         raise _unknown(reference)
 
@@ -146,7 +147,7 @@ class VpsDesk:
         Raises:
             NotFoundError: there is no such live VPS.
         """
-        return await self._versions.snapshots(await self._own(reference, principal))
+        return await self._versions.snapshots(await self._own(reference, principal, also_lost=True))
 
     async def restore(self, reference: str, version: int | None, principal: Principal) -> Message:
         """Has a VPS begin anew from one of its snapshots; none is the newest.
@@ -186,16 +187,19 @@ class VpsDesk:
             NotFoundError: there is no such live VPS.
             DeniedError: it is another's.
         """
-        task_id = await self._own(reference, principal)
+        task_id = await self._own(reference, principal, also_lost=True)
         await self._keys.unshare(task_id, user)
         self.doors.shut_out(task_id, user)
         return task_id
 
-    async def _own(self, reference: str, principal: Principal) -> int:
+    async def _own(self, reference: str, principal: Principal, *, also_lost: bool = False) -> int:
         task_id = self._id_of(reference)
-        if task_id not in {task.task_id for task in self._keys.live()}:
+        task = next((task for task in self._keys.live() if task.task_id == task_id), None)
+        if task is None:
             raise _unknown(reference)
         await self._tasks.check_owns(task_id, principal)
+        if task.state is TaskState.LOST and not also_lost:
+            raise lost(task)
         return task_id
 
     def _id_of(self, reference: str) -> int:
@@ -204,10 +208,11 @@ class VpsDesk:
                 return parse_id(reference)
             except HakuRiverError:
                 raise _unknown(reference) from None
-        for task in self._keys.live():
-            if task.batch.spec.name == reference:
-                return task.task_id
-        raise _unknown(reference)
+        named = [task for task in self._keys.live() if task.batch.spec.name == reference]
+        if not named:
+            raise _unknown(reference)
+        # Two can have one name if it was given anew while the first was lost, which older versions did.
+        return min(named, key=lambda task: task.state is TaskState.LOST).task_id
 
     def _with_keys(self, found: Sequence[TaskSummary]) -> list[VpsSummary]:
         return [

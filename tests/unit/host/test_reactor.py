@@ -645,3 +645,39 @@ def test_the_claim_of_a_task_that_is_held_is_given_up(sim: Simulation) -> None:
     sim.move(large, on_hold)
     sim.schedule()
     assert states(sim, small) == [TaskState.ASSIGNING]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_lost_vps_that_is_killed_comes_back_no_more(sim: Simulation, stopped: bool) -> None:
+    task_id = vps_at_rest(sim) if stopped else running(sim, vps=True)
+    sim.runners["a"].connected = False
+    sim.remove("a", force=True)
+    assert sim.cluster.tasks[task_id].state is TaskState.LOST
+    sim.kill(task_id)
+    assert task_id not in sim.cluster.tasks
+    last = sim.history[task_id][-1]
+    assert (last.state, last.cause) == (TaskState.KILLED, "killed by ada while it was lost")
+    sim.restart_host()
+    sim.runners["a"].connected = True
+    sim.tick(1)
+    sim.deliver_all()
+    assert not sim.runners["a"].live(), "its Runner removes it when it is back"
+    assert states(sim, task_id)[-1] is TaskState.KILLED
+    assert sim.cluster.ledger.held("a", "cores") == 0
+
+
+def test_nothing_else_is_done_with_a_lost_vps(sim: Simulation) -> None:
+    task_id = running(sim, vps=True)
+    sim.runners["a"].connected = False
+    sim.tick(40)
+    sim.tick(400)
+    for act in (
+        lambda: reactor.on_stop(sim.cluster, task_id, sim.now),
+        lambda: reactor.on_start_again(sim.cluster, task_id, "ada", sim.now),
+        lambda: reactor.check_there(sim.cluster, task_id),
+        lambda: reactor.check_extend(sim.cluster, task_id),
+        lambda: reactor.check_signal(sim.cluster, task_id, "pause"),
+    ):
+        with pytest.raises(ConflictError, match=f"VPS {task_id} is lost: a has not been heard of") as refused:
+            act()
+        assert f"hakuriver vps kill {task_id}" in refused.value.hint
