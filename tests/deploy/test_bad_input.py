@@ -141,7 +141,8 @@ MANY = [
     FULL_DISK,
     SECOND_NAME,
 ]
-UFW = "[Service]\\nExecStart=sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n"
+UFW = "[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=true\\n[Install]\\nWantedBy=multi-user.target\\n"
+"""Of ufw, which has ended when its rules are loaded, and says elsewhere that it is on."""
 BROKEN_SETTINGS = Fault(
     "node1",
     "mkdir /etc/docker; echo '{' >/etc/docker/daemon.json",
@@ -183,9 +184,10 @@ NO_SETTING = Fault(
 )
 OTHER_FIREWALL = Fault(
     "head",
-    f"printf '{UFW}' >/etc/systemd/system/ufw.service; systemctl enable --quiet --now ufw",
-    "systemctl disable --quiet --now ufw; rm /etc/systemd/system/ufw.service; systemctl daemon-reload",
-    "ufw.service is in charge of its firewall",
+    f"printf '{UFW}' >/etc/systemd/system/ufw.service; systemctl enable --quiet --now ufw; ln -s /bin/true /usr/sbin/ufw;"
+    " mkdir /etc/ufw; echo ENABLED=yes >/etc/ufw/ufw.conf",
+    "systemctl disable --quiet --now ufw; rm -r /etc/systemd/system/ufw.service /usr/sbin/ufw /etc/ufw; systemctl daemon-reload",
+    "ufw is in charge of its firewall",
     "set firewall_enabled: false for this machine, or disable it",
     {"firewall_enabled": True},
 )
