@@ -247,8 +247,16 @@ def _share(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
 
 
 def _accounts(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
-    """Numbers that shall be the same on all machines and are somebody else's on this one."""
-    found = []
+    """Numbers that shall be the same on all machines and are somebody else's on this one, and who is nobody there."""
+    found, user = [], wanted["runner_user"]
+    # None where it has nothing to run, or where the name service did not answer.
+    if told["account"] is False and user not in {one["name"] for one in wanted["accounts"]}:
+        found.append(
+            _problem(
+                f"there is no account {user}, which the Runner is to run as",
+                "correct hakuriver_runner_user, or make the account, by users_accounts or yourself",
+            )
+        )
     for one in wanted["accounts"]:
         found += _number("uid", one["name"], one.get("uid"), told["passwd"])
         found += _number("gid", one.get("group") or one["name"], one.get("gid"), told["group"])
