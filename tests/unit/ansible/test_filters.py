@@ -335,6 +335,16 @@ def test_what_is_to_be_installed_is_no_problem():
     )
 
 
+def test_whose_number_it_is_decides_where_another_is_given():
+    service = {"name": "hakuriver", "uid": 990, "gid": 990, "is_service": True}
+    wanted = {**WANTED, "accounts": [service, {"name": "ada", "uid": 2001}]}
+    taken = preflight.node_problems({**told(), "passwd": {"polkitd": 990, "bob": 2001}}, wanted)
+    assert [one["hint"].rpartition(": ")[2] for one in taken] == [
+        "hakuriver_uid and hakuriver_gid",
+        "its entry in users_accounts",
+    ]
+
+
 @pytest.mark.parametrize("known", [None, True])
 def test_an_account_that_may_be_there_is_no_problem(known: bool | None):
     assert preflight.node_problems({**told(), "account": known}, WANTED) == []
