@@ -415,6 +415,25 @@ def test_two_names_of_one_machine(lab: Lab) -> None:
     assert_told(found, "head", "head and node2 are one and the same machine", "keep one of the names")
 
 
+def test_a_python_that_comes_with_the_packages_of_the_engine_is_awaited(lab: Lab, tmp_path: Path) -> None:
+    """As on Ubuntu 22.04 from a bundle."""
+    (tmp_path / "docker.io_26_all.deb").touch()
+    missing = {
+        "hakuriver_install_python": "python3.99",
+        "docker_source": "packages",
+        "docker_package_dir": str(tmp_path),
+    }
+    inventory_with(lab, node1=missing)
+    try:
+        without = lab.fail()
+        (tmp_path / "python3.99_1_all.deb").touch()
+        done = lab.deploy("--tags", "preflight")
+    finally:
+        lab.nodes.write_inventory(EXISTING)
+    assert_told(without, "node1", "there is no python3.99, and nothing here can install it", "install Python")
+    assert done.returncode == 0, done.stderr
+
+
 def test_machines_without_faults_pass(lab: Lab) -> None:
     """Also with a variable that is made of a default which its role alone knows."""
     inventory_with(lab, variables={"shared_storage_export": "{{ shared_storage_dir }}/x"})
