@@ -141,7 +141,8 @@ MANY = [
     FULL_DISK,
     SECOND_NAME,
 ]
-UFW = "[Service]\\nExecStart=sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n"
+UFW = "[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=true\\n[Install]\\nWantedBy=multi-user.target\\n"
+"""Of ufw, which has ended when its rules are loaded, and says elsewhere that it is on."""
 BROKEN_SETTINGS = Fault(
     "node1",
     "mkdir /etc/docker; echo '{' >/etc/docker/daemon.json",
@@ -183,9 +184,10 @@ NO_SETTING = Fault(
 )
 OTHER_FIREWALL = Fault(
     "head",
-    f"printf '{UFW}' >/etc/systemd/system/ufw.service; systemctl enable --quiet --now ufw",
-    "systemctl disable --quiet --now ufw; rm /etc/systemd/system/ufw.service; systemctl daemon-reload",
-    "ufw.service is in charge of its firewall",
+    f"printf '{UFW}' >/etc/systemd/system/ufw.service; systemctl enable --quiet --now ufw; ln -s /bin/true /usr/sbin/ufw;"
+    " mkdir /etc/ufw; echo ENABLED=yes >/etc/ufw/ufw.conf",
+    "systemctl disable --quiet --now ufw; rm -r /etc/systemd/system/ufw.service /usr/sbin/ufw /etc/ufw; systemctl daemon-reload",
+    "ufw is in charge of its firewall",
     "set firewall_enabled: false for this machine, or disable it",
     {"firewall_enabled": True},
 )
@@ -411,6 +413,25 @@ def test_two_names_of_one_machine(lab: Lab) -> None:
         lab.nodes.run("head", "systemctl", "stop", "sshd2")
         lab.nodes.write_inventory(EXISTING)
     assert_told(found, "head", "head and node2 are one and the same machine", "keep one of the names")
+
+
+def test_a_python_that_comes_with_the_packages_of_the_engine_is_awaited(lab: Lab, tmp_path: Path) -> None:
+    """As on Ubuntu 22.04 from a bundle."""
+    (tmp_path / "docker.io_26_all.deb").touch()
+    missing = {
+        "hakuriver_install_python": "python3.99",
+        "docker_source": "packages",
+        "docker_package_dir": str(tmp_path),
+    }
+    inventory_with(lab, node1=missing)
+    try:
+        without = lab.fail()
+        (tmp_path / "python3.99_1_all.deb").touch()
+        done = lab.deploy("--tags", "preflight")
+    finally:
+        lab.nodes.write_inventory(EXISTING)
+    assert_told(without, "node1", "there is no python3.99, and nothing here can install it", "install Python")
+    assert done.returncode == 0, done.stderr
 
 
 def test_machines_without_faults_pass(lab: Lab) -> None:

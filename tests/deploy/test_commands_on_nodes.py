@@ -16,6 +16,11 @@ from support.waiting import until
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(scenarios.SECONDS)]
 
 SECONDS = 900
+STALE = (
+    "cd /etc/hakuriver && cp --preserve runner.env /run && sed -i s/STAMP=./STAMP=x/ runner.env"
+    " && systemctl restart hakuriver-runner && cp --preserve /run/runner.env runner.env"
+)
+"""Starts a Runner that is as one that runs since before its files were written."""
 
 
 class Admin:
@@ -91,6 +96,8 @@ def test_a_clusters_life(admin: Admin) -> None:
     admin.does("rotate")
     assert admin.runs_on("node1") == "node1"
 
+    admin.machines.run("node1", "sh", "-c", STALE)
+    assert "node1: hakuriver-runner.service runs with other settings" in admin("check").stderr
     admin.machines.run("node1", "systemctl", "stop", "hakuriver-runner")
     assert "node1" in admin("check").stderr
     # The Host hears of it by the silence.

@@ -18,8 +18,9 @@ def findings(machine: Mapping[str, str], host: Mapping[str, str], wanted: Mappin
     """One sentence for each thing that is wrong, without the machine's name; empty when all is well.
 
     `machine` and `host` are what tasks/check.yml has read of this machine and of the Host's. `wanted` has `daemons`
-    (`host`, `runner`: a list), `differs` (paths of files that are not what the inventory says), `share`, `state_dir`,
-    `tls`, `docker` (an engine shall run) and `open` (the firewall's rules shall be loaded, and are not).
+    (`host`, `runner`: a list), `differs` (paths of files that are not what the inventory says), `stale` (daemons
+    that run with something else than their files have), `share`, `state_dir`, `tls`, `docker` (an engine shall run) and
+    `open` (the firewall's rules shall be loaded, and are not).
     """
     return [
         *_installation(machine, host),
@@ -110,6 +111,8 @@ def _daemon(machine: Mapping[str, str], daemon: str, wanted: Mapping[str, Any]) 
         found.append(f"{unit}.service is {state.strip('/') or 'not there'}, not active/enabled")
     elif version != machine.get("version"):
         found.append(f"{unit}.service still runs {version}")
+    elif daemon in wanted["stale"]:
+        found.append(f"{unit}.service runs with other settings than its files have")
     if machine.get(f"{unit}-reload") == "yes":
         found.append(f"systemd has not read the new {unit}.service")
     if _ends(machine, daemon, wanted):

@@ -247,30 +247,40 @@ def _share(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
 
 
 def _accounts(told: Told, wanted: Mapping[str, Any]) -> list[Problem]:
-    """Numbers that shall be the same on all machines and are somebody else's on this one."""
-    found = []
+    """Numbers that shall be the same on all machines and are somebody else's on this one, and who is nobody there."""
+    found, user = [], wanted["runner_user"]
+    # None where it has nothing to run, or where the name service did not answer.
+    if told["account"] is False and user not in {one["name"] for one in wanted["accounts"]}:
+        found.append(
+            _problem(
+                f"there is no account {user}, which the Runner is to run as",
+                "correct hakuriver_runner_user, or make the account, by users_accounts or yourself",
+            )
+        )
     for one in wanted["accounts"]:
-        found += _number("uid", one["name"], one.get("uid"), told["passwd"])
-        found += _number("gid", one.get("group") or one["name"], one.get("gid"), told["group"])
+        given = "hakuriver_uid and hakuriver_gid" if one.get("is_service") else "its entry in users_accounts"
+        found += _number("uid", one["name"], one.get("uid"), told["passwd"], given)
+        found += _number("gid", one.get("group") or one["name"], one.get("gid"), told["group"], given)
     return found
 
 
-def _number(kind: str, name: str, number: Any, table: Mapping[str, int]) -> list[Problem]:
+def _number(kind: str, name: str, number: Any, table: Mapping[str, int], given: str) -> list[Problem]:
+    """`given` says where the number comes from."""
     if number in {None, ""}:
         return []
     other = [one for one, has in table.items() if has == int(number) and one != name]
-    variables = f"hakuriver_{kind} or the entry in users_accounts"
     if other:
         return [
             _problem(
-                f"the {kind} {number} of {name} is {other[0]}'s there", f"choose a free one: {variables}"
+                f"the {kind} {number} of {name} is {other[0]}'s there",
+                f"choose one that is free on all machines: {given}",
             )
         ]
     if name in table and table[name] != int(number):
         return [
             _problem(
                 f"{name} has the {kind} {table[name]} there, not {number}",
-                f"set {variables} to {table[name]} for all machines, or change it there and chown its files",
+                f"set {given} to what it has there, for all machines, or change it there and chown its files",
             )
         ]
     return []

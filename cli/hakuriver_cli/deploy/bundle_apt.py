@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
-PACKAGES = ("docker.io", "python3-venv", "nfs-common", "ca-certificates", "iptables")
+PACKAGES = ("docker.io", "apparmor", "python3-venv", "nfs-common", "ca-certificates", "iptables")
 """What the roles install with their defaults on a Runner."""
 SERVER_PACKAGES = ("nfs-kernel-server",)
 """What the server of the share that `cluster init` proposes needs besides: no other machine is to serve anything."""

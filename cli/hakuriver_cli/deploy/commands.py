@@ -104,7 +104,10 @@ def remove_node(
     playing: Playing = PLAYING,
     common: Common = COMMON,
 ) -> int:
-    """Drain a node, take HakuRiver off it, and take it out of the inventory. Its tasks end first."""
+    """Drain a node, take HakuRiver off it, and take it out of the inventory. Its tasks end first.
+
+    The Host's machine is no Runner any more then, and goes on as the Host.
+    """
     check_installed()
     from hakuriver_cli.deploy.members import Members  # noqa: PLC0415  (needs YAML)
 
@@ -115,7 +118,7 @@ def remove_node(
     with Members(found, printer.say, keep=not playing.check) as members:
         members.require(name)
         if not playing.check:
-            confirm(f"{name} will be drained and taken out of the cluster.", yes=yes)
+            confirm(f"{name} will be drained, and is no node any more then.", yes=yes)
         code = _run(play, printer)
         if code == 0:
             members.remove(name)

@@ -14,12 +14,15 @@ from typing import Any
 import yaml
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
+from hakuriver_cli.deploy.inventory import HOST_GROUP, RUNNER_GROUP
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _PLAIN = re.compile(r"[A-Za-z_/]([\w./:@+-]*[\w/])?|\d+(\.\d+){3}|0|[1-9]\d*")
 _WORDS = {"true", "false", "yes", "no", "on", "off", "null", "none", "y", "n"}
 
 _Path = tuple[str, ...]
+_Entry = tuple[yaml.Node, yaml.Node]
+"""A machine's name in a group, and what is said of it there."""
 
 
 def with_machine(text: str, name: str, group: str, variables: Mapping[str, str]) -> str:
@@ -39,12 +42,7 @@ def without_machine(text: str, name: str) -> str:
     """The text without the machine, in whichever groups it is."""
     root = _compose(text)
     lines = text.splitlines(keepends=True)
-    spans = [
-        (key.start_mark.line, _last_line(value) + 1)
-        for _, hosts in _host_maps(root)
-        for key, value in hosts.value
-        if key.value == name
-    ]
+    spans = [_span(entry) for entry in _entries(root, name, None)]
     if not spans:
         raise NotFoundError(
             f"the inventory has no machine {name}", "see them with `hakuriver cluster status`"
@@ -55,6 +53,22 @@ def without_machine(text: str, name: str) -> str:
     if _pruned(_load(text), name) != _pruned(_load(changed), name) or _has(_load(changed), name):
         raise _refusal(f"take {name} away")
     return changed
+
+
+def without_runner(text: str, name: str) -> str:
+    """The text without a machine that was a Runner; the Host goes on as the Host, and keeps what is said of it.
+
+    Raises NotFoundError for one that is no Runner.
+    """
+    root = _compose(text)
+    runner = list(_entries(root, name, _within(root, RUNNER_GROUP)))
+    if not runner and has_machine(text, name):
+        raise NotFoundError(
+            f"{name} is no Runner in the inventory",
+            "see who is one with `hakuriver cluster status`; `hakuriver cluster reset` takes all of a cluster away",
+        )
+    host = next(_entries(root, name, _within(root, HOST_GROUP)), None)
+    return without_machine(text, name) if host is None else _host_alone(text, name, runner, host)
 
 
 def flaw(text: str) -> str | None:
@@ -116,6 +130,79 @@ def _host_maps(root: yaml.MappingNode) -> Iterator[tuple[_Path, yaml.MappingNode
         hosts = _child(body, "hosts")
         if isinstance(hosts, yaml.MappingNode):
             yield (*path, "hosts"), hosts
+
+
+def _entries(root: yaml.MappingNode, name: str, groups: set[str] | None) -> Iterator[_Entry]:
+    """Where the machine stands in these groups, or in any."""
+    for path, hosts in _host_maps(root):
+        if groups is None or path[-2] in groups:
+            yield from ((key, value) for key, value in hosts.value if key.value == name)
+
+
+def _within(root: yaml.MappingNode, group: str) -> set[str]:
+    """The group and all that are inside it, wherever each is written."""
+    pairs = [(path[-3], path[-1]) for path, _ in _groups(root) if path[-2:-1]]
+    found = {group}
+    while inner := {child for parent, child in pairs if parent in found} - found:
+        found |= inner
+    return found
+
+
+def _span(entry: _Entry) -> tuple[int, int]:
+    """The lines of a machine's entry: the first, and the one after the last."""
+    return int(entry[0].start_mark.line), _last_line(entry[1]) + 1
+
+
+def _host_alone(text: str, name: str, runner: Sequence[_Entry], host: _Entry) -> str:
+    """Without the machine's entries among the Runners; variables that stand there alone move to the Host's."""
+    lines = text.splitlines(keepends=True)
+    lines[-1] = lines[-1].rstrip("\n") + "\n"
+    known = set(_keys(host[1])) if isinstance(host[1], yaml.MappingNode) else set()
+    moved = [
+        line
+        for _, value in runner
+        if isinstance(value, yaml.MappingNode)
+        for key, own in value.value
+        if key.value not in known
+        for line in _source(text, lines, key, own, flow=value.flow_style)
+    ]
+    at, indent = _end_of(host)
+    put = (at, at, [f"{' ' * indent}{line}" for line in moved])
+    for start, end, instead in sorted([put, *((*_span(entry), []) for entry in runner)], reverse=True):
+        lines[start:end] = instead
+    changed = "".join(lines)
+    try:
+        right = _is_host_alone(text, changed, name)
+    except UsageError:
+        right = False
+    if not right:
+        raise _refusal(f"take {name} off the Runners")
+    return changed
+
+
+def _is_host_alone(text: str, changed: str, name: str) -> bool:
+    root = _compose(changed)
+    return (
+        next(_entries(root, name, _within(root, RUNNER_GROUP)), None) is None
+        and next(_entries(root, name, _within(root, HOST_GROUP)), None) is not None
+        and _pruned(_load(text), name) == _pruned(_load(changed), name)
+        and _said_of(_load(text), name) == _said_of(_load(changed), name)
+    )
+
+
+def _source(text: str, lines: Sequence[str], key: yaml.Node, value: yaml.Node, *, flow: bool) -> list[str]:
+    """A variable as it is written, without its indentation."""
+    if flow:
+        return [text[key.start_mark.index : value.end_mark.index] + "\n"]
+    return [line[key.start_mark.column :] for line in lines[key.start_mark.line : _last_line(value) + 1]]
+
+
+def _end_of(entry: _Entry) -> tuple[int, int]:
+    """The line that a further variable of a machine goes to, and its indentation."""
+    key, value = entry
+    if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+        return _last_line(value) + 1, int(value.value[0][0].start_mark.column)
+    return int(key.start_mark.line) + 1, int(key.start_mark.column) + 2
 
 
 def _group(root: yaml.MappingNode, group: str) -> tuple[_Path, tuple[yaml.Node, yaml.Node]]:
@@ -201,6 +288,18 @@ def _pruned(data: Any, name: str) -> Any:
         else:
             result[key] = _pruned(value, name)
     return result
+
+
+def _said_of(data: Any, name: str) -> dict[str, Any]:
+    """A machine's variables, of all its groups; one that is given twice, differently, has all its values."""
+    found: dict[str, Any] = {}
+    for key, value in data.items() if isinstance(data, dict) else ():
+        is_listed = key == "hosts" and isinstance(value, dict)
+        said = value.get(name) or {} if is_listed else _said_of(value, name)
+        for variable, own in said.items():
+            if found.setdefault(variable, own) != own:
+                found[variable] = (found[variable], own)
+    return found
 
 
 def _has(data: Any, name: str) -> bool:

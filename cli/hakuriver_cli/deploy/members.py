@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hakuriver.errors import NotFoundError, UsageError
+from hakuriver.errors import UsageError
 from hakuriver_cli.deploy import inventory_text as text
 
 Say = Callable[[str], None]
@@ -41,15 +41,18 @@ class Members:
             self._say(f"{name} is now in {self._path}")
 
     def require(self, name: str) -> None:
-        if not text.has_machine(self._read(), name):
-            raise NotFoundError(
-                f"the inventory has no machine {name}", "see them with `hakuriver cluster status`"
-            )
+        """Raises what `remove` would."""
+        text.without_runner(self._read(), name)
 
     def remove(self, name: str) -> None:
+        """Takes the machine out; the Host remains as the Host."""
         if not self._keep:
             return
-        self._write(text.without_machine(self._read(), name))
+        after = text.without_runner(self._read(), name)
+        self._write(after)
+        if text.has_machine(after, name):
+            self._say(f"{name} is no Runner any more in {self._path}; it goes on as the Host")
+            return
         self._say(f"{name} is no longer in {self._path}")
         own = self._path.parent / "host_vars" / f"{name}.yml"
         if own.exists():

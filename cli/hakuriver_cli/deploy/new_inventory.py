@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 
 from hakuriver.errors import UsageError
 
+SERVICE_NUMBER = 640
+"""Distributions give accounts of the system numbers from 100 upward and from 999 downward; few machines come to this one."""
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 _USER = re.compile(r"[a-z_][a-z0-9_-]*\$?")
@@ -213,6 +215,9 @@ def _storage(answers: Answers) -> str:
 hakuriver_shared_dir: {answers.share_path}
 # nfs (the Host exports a folder), existing (mounted by you), glusterfs, sshfs, or local (one machine alone).
 shared_storage_type: {answers.share}
+# Numbers of the account hakuriver, which owns the Host's files there: free on all machines, and the same for good.
+hakuriver_uid: {SERVICE_NUMBER}
+hakuriver_gid: {SERVICE_NUMBER}
 """
 
 

@@ -235,6 +235,7 @@ def told() -> dict[str, Any]:
         "share": None,
         "resolve": [{"name": "host", "addresses": ["10.0.0.1"], "error": ""}],
         "connect": [],
+        "account": True,
         "passwd": {"root": 0},
         "group": {"root": 0},
     }
@@ -253,6 +254,7 @@ WANTED: dict[str, Any] = {
     "share_exists": True,
     "alone": False,
     "accounts": [{"name": "hakuriver", "uid": 990, "group": "hakuriver", "gid": 990}],
+    "runner_user": "ada",
     "node": "n1",
     "is_host": False,
     "host_address": "host",
@@ -312,6 +314,7 @@ def test_a_fit_machine_has_no_problem():
         ({"node": "old"}, "it is the node `old` already, and not `n1`"),
         ({"passwd": {"backup": 990}}, "the uid 990 of hakuriver is backup's"),
         ({"passwd": {"hakuriver": 5}}, "hakuriver has the uid 5"),
+        ({"account": False}, "there is no account ada, which the Runner is to run as"),
         ({"group": {"lab": 990}}, "the gid 990 of hakuriver is lab's"),
         ({"resolve": [None]}, "name service does not answer"),
         ({"resolve": [{"name": "host", "addresses": [], "error": "unknown"}]}, "cannot resolve host"),
@@ -330,6 +333,26 @@ def test_what_is_to_be_installed_is_no_problem():
     assert (
         "there is no python3" in whats(preflight.node_problems(bare, {**WANTED, "python_may_come": False}))[0]
     )
+
+
+def test_whose_number_it_is_decides_where_another_is_given():
+    service = {"name": "hakuriver", "uid": 990, "gid": 990, "is_service": True}
+    wanted = {**WANTED, "accounts": [service, {"name": "ada", "uid": 2001}]}
+    taken = preflight.node_problems({**told(), "passwd": {"polkitd": 990, "bob": 2001}}, wanted)
+    assert [one["hint"].rpartition(": ")[2] for one in taken] == [
+        "hakuriver_uid and hakuriver_gid",
+        "its entry in users_accounts",
+    ]
+
+
+@pytest.mark.parametrize("known", [None, True])
+def test_an_account_that_may_be_there_is_no_problem(known: bool | None):
+    assert preflight.node_problems({**told(), "account": known}, WANTED) == []
+
+
+def test_an_account_that_is_to_be_made_is_no_problem():
+    wanted = {**WANTED, "accounts": [{"name": "ada", "uid": 2001}]}
+    assert preflight.node_problems({**told(), "account": False}, wanted) == []
 
 
 def test_our_own_daemon_may_hold_its_port():

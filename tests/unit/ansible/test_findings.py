@@ -28,6 +28,7 @@ WELL = {
 WANTED = {
     "daemons": ["host", "runner"],
     "differs": [],
+    "stale": [],
     "share": "/mnt/hakuriver",
     "state_dir": "/var/lib/hakuriver",
     "tls": True,
@@ -38,6 +39,15 @@ WANTED = {
 
 def test_nothing_is_found_where_all_is_well() -> None:
     assert check.findings(WELL, WELL, WANTED) == []
+
+
+def test_a_daemon_that_was_not_restarted_is_told_once() -> None:
+    wanted = {**WANTED, "stale": ["runner"]}
+    old = {**WELL, "hakuriver-runner-version": "0.0.9-aa"}
+    assert check.findings(WELL, WELL, wanted) == [
+        "hakuriver-runner.service runs with other settings than its files have"
+    ]
+    assert check.findings(old, WELL, wanted) == ["hakuriver-runner.service still runs 0.0.9-aa"]
 
 
 @pytest.mark.parametrize(

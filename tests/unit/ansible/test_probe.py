@@ -73,3 +73,8 @@ def test_whether_the_settings_of_the_engine_can_be_read(
     if text is not None:
         path.write_text(text, "latin-1")
     assert _PROBE["settings"](str(path)) is readable
+
+
+def test_whether_there_is_an_account() -> None:
+    assert _PROBE["is_account"]("root") is True
+    assert _PROBE["is_account"]("nobody-of-that-name") is False

@@ -111,11 +111,22 @@ def test_only_modules_of_ansible_itself_are_used(role: Path) -> None:
     assert sorted(name for name in used if not name.startswith("ansible.builtin.")) == []
 
 
+@roles
+def test_what_apt_installs_is_looked_up_by_the_task_itself(role: Path) -> None:
+    """A handler would be forgotten by a run that was broken off, and the next one would find no such package."""
+    for path in _task_files(role):
+        for task in _tasks(path):
+            asked = task.get("ansible.builtin.apt") or {}
+            if asked.get("state") == "present":
+                assert asked.get("update_cache"), f"{path.name}: {task.get('name')} may read old lists"
+            assert not asked or path.parent.name != "handlers", f"{path.name}: {task.get('name')}"
+
+
 def test_preflight_asks_every_role_that_looks_for_something_first() -> None:
     variables = yaml.safe_load((_ROOT / "ansible/roles/preflight/vars/main.yml").read_text("utf-8"))
     asked = set(re.findall(r"\['(\w+)'\] if", variables["preflight_roles"]))
     looks = {role.name for role in ROLES if (role / "tasks/preflight.yml").is_file()}
-    assert asked == looks
+    assert asked == {*looks, "hakuriver_install"}
 
 
 @roles

@@ -2,13 +2,14 @@
 
 One argument, JSON: `connect` (list of [name, address, port], and true where somebody has to listen already), `resolve`
 (names), `ports` (numbers), `folders` (name to path), `share` (path), `runner` (path of a Runner's configuration), `gpus`
-(folder of PCI devices), `python` (program), `seconds` (to wait for an answer). Standard library alone, any Python 3.6.
+(folder of PCI devices), `python` (program), `account` (name), `seconds` (to wait for an answer). Standard library alone, any Python 3.6.
 """
 
 import errno
 import glob
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -34,6 +35,7 @@ def main():
         "docker": docker(),
         "gpu": gpu(asked.get("gpus") or "/sys/bus/pci/devices"),
         "node": node(asked.get("runner", "")),
+        "account": together(is_account, [asked["account"]], seconds)[0] if asked.get("account") else None,
         "ports": {str(port): listener(port) for port in asked.get("ports", [])},
         "folders": {name: folder(path) for name, path in asked.get("folders", {}).items()},
         "share": share(asked["share"], seconds) if asked.get("share") else None,
@@ -398,6 +400,15 @@ def connect(address, port, seconds):
     except OSError as error:
         return "no way" if error.errno in {errno.EHOSTUNREACH, errno.ENETUNREACH} else "silent"
     return "open"
+
+
+def is_account(name):
+    """By the name service, which knows those of a directory."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def numbers(path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hakuriver_cli.deploy import bundle_apt, bundle_plan, content
 from hakuriver_cli.deploy.bundle import sums
@@ -112,6 +114,14 @@ def test_each_release_is_asked_for_what_the_roles_install_there() -> None:
     assert "docker-cli" in bundle_apt.wanted("trixie", [])
     assert "python3.11-venv" in bundle_apt.wanted("jammy", [])
     assert bundle_apt.wanted("sid", ["htop"]) == [*bundle_apt.PACKAGES, "htop"]
+
+
+def test_a_bundle_has_what_the_role_installs_with_the_engine() -> None:
+    role = (content.project() / "roles/docker/vars/main.yml").read_text("utf-8")
+    listed = yaml.safe_load(role)["docker_distribution_packages"]["Debian"]
+    installed = set(re.findall(r"\'([\w.-]+)\'", listed.partition(" if ")[0]))
+    assert installed == {"docker.io", "apparmor", "docker-cli"}
+    assert installed <= set(bundle_apt.wanted("trixie", []))
 
 
 def test_apt_sees_a_machine_that_has_nothing() -> None:

@@ -266,6 +266,19 @@ def test_remove_node_takes_the_machine_out_when_it_is_gone(
     assert "node-1" not in (inventory / "hosts.yml").read_text()
 
 
+def test_remove_node_leaves_the_host_as_the_host(
+    commands: Commands, ansible: FakeAnsible, inventory: Path
+) -> None:
+    hosts = inventory / "hosts.yml"
+    before = hosts.read_text()
+    hosts.write_text(before.replace("        node-1:", "        head:\n        node-1:"))
+    done = commands("cluster", "remove-node", "head", "--yes")
+    assert done.code == 0
+    assert "it goes on as the Host" in done.err
+    assert ansible.jobs[0].arguments == ["--limit", "head"]
+    assert hosts.read_text() == before
+
+
 def test_remove_node_says_how_long_tasks_may_take(commands: Commands, ansible: FakeAnsible) -> None:
     seen = Seen(ansible)
     assert commands("cluster", "remove-node", "node-1", "--yes", "--timeout", "2h", "--kill").code == 0
@@ -285,6 +298,7 @@ def test_remove_node_keeps_it_when_it_failed(
     [
         (["remove-node", "node-1"], 2, "--yes"),
         (["remove-node", "node-9", "--yes"], 3, "no machine node-9"),
+        (["remove-node", "head", "--yes"], 3, "head is no Runner in the inventory"),
         (["reset"], 2, "--yes"),
         (["restore", "/nowhere.tar.gz", "--yes"], 2, "there is no /nowhere.tar.gz"),
         (["deploy", "--wheel", "/nowhere.whl"], 2, "there is no"),

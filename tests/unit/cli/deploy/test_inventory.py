@@ -65,6 +65,7 @@ def test_init_writes_an_inventory_and_overwrites_nothing(commands: Commands, tmp
     assert variables["ansible_user"] == "ada"
     assert variables["ansible_become"] is True
     assert variables["hakuriver_shared_dir"] == "/mnt/hakuriver"
+    assert (variables["hakuriver_uid"], variables["hakuriver_gid"]) == (640, 640)
     before = (folder / "hosts.yml").read_text()
     again = commands("cluster", "init", str(folder), *words)
     assert again.code == 5

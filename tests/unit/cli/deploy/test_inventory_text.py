@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
-from hakuriver_cli.deploy.inventory_text import flaw, has_machine, with_machine, without_machine
+from hakuriver_cli.deploy.inventory_text import (
+    flaw,
+    has_machine,
+    with_machine,
+    without_machine,
+    without_runner,
+)
 
 TEXT = """\
 # The lab.
@@ -93,6 +99,85 @@ def test_a_machine_is_there_once() -> None:
         with_machine(TEXT, "node-1", "gpus", {})
     with pytest.raises(NotFoundError):
         without_machine(TEXT, "node-9")
+    with pytest.raises(NotFoundError):
+        without_runner(TEXT, "node-9")
+
+
+def both(host: str, runner: str) -> str:
+    """An inventory in which one machine is Host and Runner, as these lines have it."""
+    indented = [line.replace("\n", "\n        ") for line in (host, runner)]
+    return (
+        "hakuriver:\n  children:\n    hakuriver_host:\n      hosts:\n"
+        f"        {indented[0]}\n"
+        "    hakuriver_runners:\n      hosts:\n        node-1:\n"
+        f"        {indented[1]}\n      vars:\n        colour: red\n"
+    )
+
+
+def test_the_host_goes_from_the_runners_alone() -> None:
+    changed = without_runner(TEXT, "head")
+    assert changed.splitlines() == [line for line in TEXT.splitlines() if line != "        head:"]
+
+
+def test_a_machine_that_is_a_runner_alone_goes_as_a_whole() -> None:
+    assert without_runner(TEXT, "node-1") == without_machine(TEXT, "node-1")
+
+
+@pytest.mark.parametrize(
+    ("host", "runner", "after"),
+    [
+        (
+            "head:",
+            "head:\n  ansible_host: 10.0.0.1  # below\n  words:\n    - a",
+            "head:\n  ansible_host: 10.0.0.1  # below\n  words:\n    - a",
+        ),
+        (
+            "head:\n    ansible_host: 10.0.0.1",
+            "head:\n  ansible_host: 10.0.0.1\n  rack: 7",
+            "head:\n    ansible_host: 10.0.0.1\n    rack: 7",
+        ),
+        ("head:", "head: {ansible_host: 10.0.0.1, rack: 7}", "head:\n  ansible_host: 10.0.0.1\n  rack: 7"),
+        ("head: {rack: 7}", "head: {rack: 7}", "head: {rack: 7}"),
+    ],
+)
+def test_what_was_said_of_the_host_as_a_runner_stays_said(host: str, runner: str, after: str) -> None:
+    changed = without_runner(both(host, runner), "head")
+    assert changed == both(after, "@").replace("        @\n", "")
+
+
+@pytest.mark.parametrize(
+    ("host", "runner"),
+    [
+        ("head:\n  rack: 6", "head:\n  rack: 7"),
+        ("head: {a: 1}", "head:\n  rack: 7"),
+        ("head: {}", "head: {b: 1}"),
+    ],
+)
+def test_variables_that_cannot_be_moved_by_lines_are_left_to_a_person(host: str, runner: str) -> None:
+    with pytest.raises(HakuRiverError, match="cannot take head off the Runners") as error:
+        without_runner(both(host, runner), "head")
+    assert "by hand" in error.value.hint
+
+
+def test_groups_inside_those_of_the_runners_count_wherever_they_are_written() -> None:
+    text = (
+        "hakuriver_host:\n  hosts:\n    head:\nhakuriver_runners:\n  children:\n    gpus:\n"
+        "gpus:\n  hosts:\n    head:\n      rack: 7\n    node-1:\nothers:\n  hosts:\n    head:\n"
+    )
+    assert yaml.safe_load(without_runner(text, "head")) == {
+        "hakuriver_host": {"hosts": {"head": {"rack": 7}}},
+        "hakuriver_runners": {"children": {"gpus": None}},
+        "gpus": {"hosts": {"node-1": None}},
+        "others": {"hosts": {"head": None}},
+    }
+
+
+@pytest.mark.parametrize("name", ["head", "other"])
+def test_a_machine_that_is_no_runner_does_not_leave(name: str) -> None:
+    text = with_machine(without_runner(TEXT, "head"), "other", "gpus", {})
+    with pytest.raises(NotFoundError, match=f"{name} is no Runner in the inventory") as error:
+        without_runner(text, name)
+    assert "cluster reset" in error.value.hint
 
 
 @pytest.mark.parametrize(
