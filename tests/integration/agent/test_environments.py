@@ -86,7 +86,12 @@ def test_killed_in_the_middle_of_a_load_it_loads_again(pair: Pair, packed: Versi
     spec = runner.spec("sh", "-c", "echo once", **of(packed))
     runner.run([spec])
     for part in (0.05, 0.3, 0.6, 0.95):
-        until(lambda: _bytes_read(runner) > at_start + part * LARGE, "it has read a part of the layer")  # noqa: B023
+
+        def has_come(part: float = part) -> bool:
+            # What the engine was given whole before the last end it may have loaded after it: then nothing is read any more.
+            return _bytes_read(runner) > at_start + part * LARGE or _image(packed) is not None
+
+        until(has_come, "it has read a part of the layer")
         runner.daemon.kill()
         image = _image(packed)
         assert image in {None, packed.image}, "all of it or nothing"
