@@ -87,9 +87,8 @@ async def test_who_vanishes_while_it_is_paused_leaves_none_behind(container: Con
     await program.hang_up()
     assert programs(container)
     container.unpause()
-    async with asyncio.timeout(60):
-        while programs(container):
-            await asyncio.sleep(0.05)
+    # In a thread: what ends it runs here.
+    await asyncio.to_thread(until, lambda: not programs(container), "it ends", 60)
 
 
 async def test_who_vanishes_while_it_starts_leaves_none_behind(container: Container) -> None:
@@ -109,13 +108,10 @@ async def test_who_vanishes_while_it_starts_leaves_none_behind(container: Contai
     await asyncio.to_thread(started.wait)
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
-    async with asyncio.timeout(60):
-        while not programs(container):
-            await asyncio.sleep(0.05)
+    await asyncio.to_thread(until, lambda: bool(programs(container)), "it has begun", 60)
     gone.set()
-    async with asyncio.timeout(60):
-        while programs(container):
-            await asyncio.sleep(0.05)
+    # In a thread: what ends it runs here.
+    await asyncio.to_thread(until, lambda: not programs(container), "it ends", 60)
 
 
 async def test_a_signal_reaches_those_that_have_just_begun(container: Container) -> None:
