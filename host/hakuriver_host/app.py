@@ -42,7 +42,7 @@ from hakuriver_host.services.batches import Batches
 from hakuriver_host.services.core import Core, clock
 from hakuriver_host.services.dispatch import Dispatcher
 from hakuriver_host.services.doors import Doors
-from hakuriver_host.services.environments import Environments
+from hakuriver_host.services.environments import Environments, Pins
 from hakuriver_host.services.keys import Keys
 from hakuriver_host.services.logs import Logs
 from hakuriver_host.services.metrics import Metrics
@@ -196,9 +196,10 @@ def _assemble(
     access = Access(core, loaded.users, loaded.tokens, secret)
     nodes = Nodes(core, access, runners.client, share.share_id)
     keys = Keys(core, loaded.keys, loaded.shares, secret)
-    submissions = Submissions(core, access, keys)
+    pins = Pins(core)
+    submissions = Submissions(core, access, keys, pins)
     monitor, dispatcher, seeder = Monitor(core), Dispatcher(core, nodes), Seeder(settings)
-    environments = Environments(core, nodes, share.share_id)
+    environments = Environments(core, nodes, pins, share.share_id)
     tasks = Tasks(core, nodes, submissions)
     doors = Doors(core, nodes, tasks, keys)
     network = settings.network

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,23 +52,16 @@ from hakuriver_host.domain.waiting import awaited, watching
 from hakuriver_host.services.access import Access, Principal
 from hakuriver_host.services.bus import Notice
 from hakuriver_host.services.core import Core, event_of_row
-from hakuriver_host.services.environments import current_version
+from hakuriver_host.services.environments import Pins
 from hakuriver_host.services.environments.snapshots import is_private
 from hakuriver_host.services.keys import Keys
 
 _AT_ONCE = 500
 """Tasks of one submission that are made between two turns of the loop."""
-_VERSION_CACHE_SECONDS = 1.0
 _LOOKS = 3
 
 Place = tuple[int, str | None]
 """A task's number in its batch, and its target."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Pinned:
-    version: str
-    read_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +82,11 @@ class _UnderWay:
 
 
 class Submissions:
-    def __init__(self, core: Core, access: Access, keys: Keys) -> None:
+    def __init__(self, core: Core, access: Access, keys: Keys, pins: Pins) -> None:
         self._core = core
         self._access = access
         self._keys = keys
-        self._versions: dict[str, _Pinned] = {}
+        self._pins = pins
         self._names: set[str] = set()
         """Of VPS that are being made."""
         self._coming: Counter[str] = Counter()
@@ -300,7 +292,7 @@ class Submissions:
             submitted_at=self._core.now().wall,
             spec=spec,
             environment=parse_reference(reference).name if reference else None,
-            environment_version=await self._version(reference) if reference else None,
+            environment_version=await self._pins.version(reference) if reference else None,
             default_user=self._access.uid_of(principal.name),
         )
 
@@ -310,23 +302,13 @@ class Submissions:
         Raises:
             DeniedError: they are another's.
         """
-        name, version = parse_reference(reference).name, int(await self._version(reference))
+        name, version = parse_reference(reference).name, int(await self._pins.version(reference))
 
         def author() -> str:
             manifest = Catalog(self._core.settings.container_dir).manifest(name, version)
             return manifest.author if manifest else ""
 
         principal.check_owns(await self._core.share.call(author), f"the snapshot {reference}")
-
-    async def _version(self, environment: str) -> str:
-        """The version that a reference means now; remembered for a second, so that a stream of submissions does not list the share for each."""
-        pinned = self._versions.get(environment)
-        if pinned is None or time.monotonic() - pinned.read_at > _VERSION_CACHE_SECONDS:
-            version = await self._core.share.call(
-                lambda: current_version(self._core.settings.container_dir, environment)
-            )
-            pinned = self._versions[environment] = _Pinned(version, time.monotonic())
-        return pinned.version
 
     def _sort_targets(
         self, spec: SubmitRequest, targets: list[str | None], requests: Mapping[str | None, Request]

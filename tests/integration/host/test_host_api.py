@@ -896,6 +896,29 @@ class TestLists:
         ]
         assert set(found) == {"base", "other-env"}
 
+    async def test_a_submission_runs_what_the_answer_before_it_has_said(self, host: Any) -> None:
+        """Of the current version and of tags, however soon the one follows the other."""
+        for version in (100, 200, 300):
+            (host.settings.container_dir / f"base-{version}.tar").touch()
+
+        async def runs(reference: str) -> str:
+            task_id = await one(host.admin, container_name=reference)
+            shown = await host.admin.get(f"/api/status/{task_id}")
+            return str(shown.json()["environment_version"])
+
+        async def change(what: str, **body: Any) -> None:
+            changed = await host.admin.post(f"/api/environments/base/{what}", json=body)
+            assert changed.status_code == 200, changed.text
+
+        assert await runs("base") == "300"
+        for version in (200, 100, 300, 200):
+            await change("rollback", version=version)
+            assert await runs("base") == str(version)
+            await change("tag", tag="paper", version=version)
+            assert await runs("base:paper") == str(version)
+        await change("tag", tag="paper", remove=True)
+        assert (await submit(host.admin, container_name="base:paper")).status_code == 404
+
     async def test_logs_by_offset(self, host: Any) -> None:
         task_id = await one(host.admin)
         path = f"/api/task/{task_id}/stdout"

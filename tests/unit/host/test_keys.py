@@ -28,6 +28,7 @@ from hakuriver_host.domain.cluster import Cluster
 from hakuriver_host.domain.model import Batch, Now, Task
 from hakuriver_host.services.access import PERMISSIONS, Access, Principal
 from hakuriver_host.services.doors import Doors
+from hakuriver_host.services.environments import Pins
 from hakuriver_host.services.keys import Holder, Keys
 from hakuriver_host.services.submit import Submissions
 from hakuriver_host.ssh.connection import _Server
@@ -303,7 +304,7 @@ class TestRemovedUsers:
 class TestLostVps:
     async def test_its_name_is_taken_until_it_is_given_up(self, host: Place) -> None:
         task = await host.vps("ada", A, TaskState.LOST, "lab")
-        submissions = Submissions(host.core, host.access, host.keys)
+        submissions = Submissions(host.core, host.access, host.keys, Pins(host.core))
         spec = SubmitRequest(task_type="vps", command=A, name="lab", container_name="base")
         for caller, may_kill in ((ADA, True), (ADMIN, True), (EVE, False)):
             with pytest.raises(ConflictError, match="lab, which is lost and may come back: n has") as refused:

@@ -18,6 +18,7 @@ from hakuriver.threads import start_thread
 from hakuriver_host.services.access import Principal
 from hakuriver_host.services.core import Core
 from hakuriver_host.services.environments.engine import EnvContainer, HostEngine
+from hakuriver_host.services.environments.pins import Pins
 from hakuriver_host.services.environments.snapshots import is_private
 
 _ROOM = 64 << 20
@@ -30,9 +31,10 @@ T = TypeVar("T")
 class Desk:
     """`share_id` names the cluster on the engine."""
 
-    def __init__(self, core: Core, share_id: str) -> None:
+    def __init__(self, core: Core, pins: Pins, share_id: str) -> None:
         settings = core.settings
         self.core = core
+        self.pins = pins
         self.catalog = Catalog(settings.container_dir)
         self.engine = HostEngine(settings.docker.socket, share_id)
         self.scratch = settings.paths.state_dir / "uploads"
@@ -88,6 +90,7 @@ class Desk:
             yield
         finally:
             del self.busy[name]
+            self.pins.forget()
 
     @contextlib.asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:

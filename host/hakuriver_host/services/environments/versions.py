@@ -281,6 +281,7 @@ class VersionService:
             )
         finally:
             self._desk.collecting = False
+            self._desk.pins.forget()
 
     async def delete(
         self, name: str, principal: Principal, *, versions: bool, version: int | None
