@@ -434,6 +434,39 @@ def test_a_python_that_comes_with_the_packages_of_the_engine_is_awaited(lab: Lab
     assert done.returncode == 0, done.stderr
 
 
+def test_a_python_that_is_to_be_installed_comes_with_the_installation(lab: Lab) -> None:
+    """And not before it is known that nothing is wrong: looking for that installs nothing."""
+    missing = {
+        "hakuriver_install_source": "index",
+        "hakuriver_install_version": "0.3.0",
+        "hakuriver_install_python": "python3.99",
+    }
+    inventory_with(
+        lab,
+        head={**missing, "hakuriver_install_packages": ["python3-numpy"]},
+        node1={**missing, "hakuriver_install_packages": ["python3.99-none"]},
+    )
+    lists = "/var/lib/apt/lists"
+    try:
+        unknown = lab.fail()
+        # Where apt has no lists yet it cannot be known.
+        lab.nodes.run("node1", "mv", lists, f"{lists}.away")
+        try:
+            done = lab.deploy("--tags", "preflight")
+        finally:
+            lab.nodes.run("node1", "sh", "-c", f"rm -rf {lists}; mv {lists}.away {lists}")
+    finally:
+        lab.nodes.write_inventory(EXISTING)
+    assert_told(
+        unknown,
+        "node1",
+        "python3.99 is to be installed, and apt knows no package python3.99-none",
+        "name it in hakuriver_install_python",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "none" in lab.nodes.run("head", "sh", "-c", "dpkg --status python3-numpy 2>/dev/null || echo none")
+
+
 def test_machines_without_faults_pass(lab: Lab) -> None:
     """Also with a variable that is made of a default which its role alone knows."""
     inventory_with(lab, variables={"shared_storage_export": "{{ shared_storage_dir }}/x"})
