@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -143,7 +144,8 @@ class Docker(_Section):
         [], description="`HOST:CONTAINER[:ro]` mounts of every task that names none."
     )
     socket: str = Field(
-        "", description="URL of the Docker engine; empty asks `DOCKER_HOST`, then /var/run/docker.sock."
+        "",
+        description="URL of the Docker engine, or the path of its socket; empty asks `DOCKER_HOST`, then /var/run/docker.sock.",
     )
 
     keep_versions: int | None = Field(
@@ -159,6 +161,15 @@ class Docker(_Section):
     @classmethod
     def _name(cls, name: str) -> str:
         return name if name == "NULL" else check_name(name)
+
+    @field_validator("socket")
+    @classmethod
+    def _socket(cls, socket: str) -> str:
+        if socket.startswith("/"):
+            return f"unix://{socket}"
+        if socket and not re.match("(unix|http\\+unix|tcp|https?|ssh)://.", socket):
+            raise ValueError("must be a URL such as unix:///run/docker.sock or tcp://HOST:2376, or a path")
+        return socket
 
     @field_validator("additional_mounts")
     @classmethod

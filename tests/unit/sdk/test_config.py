@@ -37,6 +37,10 @@ def refused(file: Path, text: str = "") -> str:
         ("[runner]\nallow_privileged = 'maybe'", "runner.allow_privileged: must be true or false"),
         ("[docker]\nadditional_mounts = 'a'", "docker.additional_mounts: must be a list"),
         ("[docker]\nadditional_mounts = [1]", "docker.additional_mounts.0: must be text"),
+        (
+            "[docker]\nsocket = 'docker.sock'",
+            "docker.socket: must be a URL such as unix:///run/docker.sock or",
+        ),
         ("[paths]\nshared_dir = 1", "paths.shared_dir: must be a path"),
         ("network = 5", "network: must be a table of keys and values"),
         ("[network]\nhost_prot = 1", "network.host_prot is not a setting (did you mean host_port?)"),
@@ -118,6 +122,21 @@ def test_the_machines_file_is_read_where_a_person_has_none(
     assert (config_path(), load().network.host_port) == (own, 2)
     monkeypatch.setenv("HAKURIVER_CONFIG", str(tmp_path / "named.toml"))
     assert config_path() == tmp_path / "named.toml"
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("", ""),
+        ("/run/docker.sock", "unix:///run/docker.sock"),
+        ("unix:///run/docker.sock", "unix:///run/docker.sock"),
+        ("tcp://node-1:2376", "tcp://node-1:2376"),
+    ],
+)
+def test_the_engine_is_named_by_url_or_path(file: Path, given: str, taken: str) -> None:
+    file.write_text(f"[docker]\nsocket = '{given}'\n", "utf-8")
+    settings: Settings = load(file)
+    assert settings.docker.socket == taken
 
 
 def test_variables_go_before_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
