@@ -130,9 +130,11 @@ class Exchange:
             if data is not None:
                 self._keep(data)
                 continue
-            order = order_of(message.get("text"))
-            if order.get("type") == "more" and isinstance(order.get("bytes"), int):
-                self._credit += order["bytes"]
+            text = message.get("text")
+            order = order_of(text)
+            if order.get("type") == "more":
+                # Whatever is said to be dealt with: never is more on its way than the window.
+                self._credit = min(WINDOW, self._credit + credit_of(text))
                 self._more.set()
             elif order.get("type") == "eof":
                 self._keep(None)
@@ -147,6 +149,13 @@ class Exchange:
         if self._windowed and self._held > WINDOW + LONGEST:
             raise UsageError("more was sent than was asked for", "wait for `more` before sending on")
         self._waiting.put_nowait(data)
+
+
+def credit_of(text: str | None) -> int:
+    """How many bytes a text message says are dealt with; none, when it says nothing of it, or what cannot be."""
+    order = order_of(text)
+    size = order.get("bytes") if order.get("type") == "more" else 0
+    return size if type(size) is int and size > 0 else 0
 
 
 def order_of(text: str | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -340,6 +341,64 @@ class TestRefusals:
         user(lab, "watcher", "viewer")("task", "exec", str(task), "--", "true").assert_refused(
             DENIED, "no terminals"
         )
+
+    def test_a_token_that_is_revoked_meanwhile(self, lab: Cluster) -> None:
+        made = lab.api.json("POST", "/api/tokens", json={"user": "admin"})
+        with_it = Commands({"HAKURIVER_CONFIG": str(lab.config), "HAKURIVER_TOKEN": made["token"]})
+        with started(lab, _SITE.format(text="hello", listen="127.0.0.1:8080")) as task:
+            shell = with_it.start("task", "exec", str(task), "--", "sh", "-c", "echo in; exec sleep 86400")
+            with forwarded(with_it, str(task), "0:8080") as (_, port):
+                assert shell.stdout is not None
+                assert shell.stdout.readline() == b"in\n"
+                until(lambda: "8080" in inside(lab, task, "netstat -ltn"), "it listens")
+                assert fetched(port) == "hello\n"
+                lab.api.json("DELETE", f"/api/tokens/{made['token_id']}")
+                _, errors = shell.communicate(timeout=30)
+                assert shell.returncode == DENIED
+                assert b"the token was revoked or has expired" in errors
+                # And at once: nobody is waited for, who could only come back with another token.
+                until(lambda: "sleep 86400" not in inside(lab, task, "ps | grep -v grep"), "it has ended")
+                with pytest.raises(OSError, match=r"reset|closed|refused"):
+                    fetched(port)
+            assert lab.run("task", "exec", str(task), "--", "echo", "in").stdout == "in\n"
+
+    @pytest.mark.parametrize("of", ["a task", "an environment"])
+    def test_also_of_a_shell_that_may_be_taken_up_again(self, lab: Cluster, task: int, of: str) -> None:
+        made = lab.api.json("POST", "/api/tokens", json={"user": "admin"})
+        environment = {"HAKURIVER_CONFIG": str(lab.config), "HAKURIVER_TOKEN": made["token"]}
+        name = f"t{uuid.uuid4().hex[:10]}"
+        if of == "an environment":
+            assert lab.run("env", "create", name, "--from", engine.ENVIRONMENT).code == 0
+        words, look = {
+            "a task": (("connect", str(task)), ("task", "exec", str(task))),
+            "an environment": (("env", "shell", name), ("env", "exec", name)),
+        }[of]
+
+        def sleeps() -> bool:
+            return "sleep 4321" in lab.run(*look, "--", "sh", "-c", "ps | grep -v grep").stdout
+
+        try:
+            with Terminal(environment, *words) as terminal:
+                terminal.until("#")
+                terminal.type("sleep 4321\r")
+                until(sleeps, "it runs")
+                lab.api.json("DELETE", f"/api/tokens/{made['token_id']}")
+                terminal.until("the token was revoked or has expired")
+                assert terminal.code() == DENIED
+                until(lambda: not sleeps(), "it has ended")
+        finally:
+            lab.run("env", "delete", name)
+
+    def test_who_says_to_have_read_what_was_not_sent(self, lab: Cluster, task: int) -> None:
+        """The Host keeps what is on its way: it would keep all that the program writes."""
+        url = f"ws{lab.url.removeprefix('http')}/api/tasks/{task}/terminal"
+        header = {"Authorization": f"Bearer {token(lab, 'admin')}"}
+        with connect(url, additional_headers=header, max_size=None) as door:
+            door.send(json.dumps({"argv": ["cat", "/dev/zero"], "tty": False}))
+            door.send(json.dumps({"type": "more", "bytes": 10**15}))
+            said = next(message for message in door if isinstance(message, str))
+        assert "`more` was said for what was not sent" in said
+        until(lambda: "cat /dev/zero" not in inside(lab, task, "ps | grep -v grep"), "it has ended")
 
     def test_nobody_in_particular(self, lab: Cluster, task: int) -> None:
         nobody = {"HAKURIVER_TOKEN": "wrong"}

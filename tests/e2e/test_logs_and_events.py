@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from itertools import takewhile
 from pathlib import Path
+
+import pytest
 
 from hakuriver.states import TaskState
 from support.cluster import Cluster
@@ -156,6 +159,29 @@ def test_events_are_pushed_as_things_happen(cluster: Cluster) -> None:
             if len(seen) == 2 and all(states[-1] == "completed" for states in seen.values()):
                 break
     assert all(states[0] == "pending" for states in seen.values())
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "user removed"])
+@pytest.mark.parametrize("what", ["events", "log"])
+def test_a_stream_ends_with_the_token_that_opened_it(cluster: Cluster, how: str, what: str) -> None:
+    name = f"u{uuid.uuid4().hex[:8]}"
+    cluster.api.json("POST", "/api/users", json={"name": name})
+    limit = {"expires_in_seconds": 2} if how == "expired" else {}
+    made = cluster.api.json("POST", "/api/tokens", json={"user": name, **limit})
+    theirs = cluster.api_as(made["token"])
+    task = theirs.submit_one("sleep", "86400")
+    path = "/api/events" if what == "events" else f"/api/task/{task}/stdout"
+    try:
+        with theirs.events(path, **({"follow": "true"} if what == "log" else {})) as events:
+            if how == "revoked":
+                cluster.api.json("DELETE", f"/api/tokens/{made['token_id']}")
+            elif how == "user removed":
+                cluster.api.json("DELETE", f"/api/users/{name}")
+            assert "end" not in [each for each, _, _ in events]
+        assert theirs.call("GET", "/api/whoami").status_code == 401
+    finally:
+        cluster.api.kill(task)
+        cluster.api.wait_final(task)
 
 
 def test_logs_lie_on_the_share_where_the_documentation_says(cluster: Cluster) -> None:

@@ -6,8 +6,10 @@ can say something else than the others. There is no way to declare an endpoint t
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as DatabaseBusyError
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from hakuriver.errors import (
@@ -26,17 +28,20 @@ from hakuriver.errors import (
     InternalError,
     StorageError,
     TooLargeError,
+    UnauthenticatedError,
     UsageError,
     VersionError,
 )
 from hakuriver.ids import parse_id
 from hakuriver.problems import said
 from hakuriver.version import VERSION_HEADER, __version__, compatible
+from hakuriver_host.api import sse
 from hakuriver_host.services.access import Access, Permission, Principal
 
 log = structlog.get_logger(__name__)
 
 _Body = TypeVar("_Body")
+_Part = TypeVar("_Part")
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -144,6 +149,8 @@ class EndpointApp:
             stream=request.stream(),
         )
         answer = await endpoint.handler(call)
+        if isinstance(answer, StreamingResponse) and answer.media_type == sse.MEDIA_TYPE:
+            answer.body_iterator = self._while_valid(request, answer.body_iterator)
         if isinstance(answer, Response):
             answer.headers[VERSION_HEADER] = __version__
             return answer
@@ -151,6 +158,19 @@ class EndpointApp:
         return Response(
             content, endpoint.status, {VERSION_HEADER: __version__}, media_type="application/json"
         )
+
+    async def _while_valid(self, request: Request, stream: AsyncIterable[_Part]) -> AsyncIterator[_Part]:
+        """Events until their stream ends, or the token does: they end quietly when they are cancelled."""
+        streaming = asyncio.current_task()
+        if streaming is None:
+            raise AssertionError("it is streamed by a task")
+        authorization = request.headers.get("authorization")
+        with (
+            contextlib.suppress(UnauthenticatedError),
+            self._access.while_valid(authorization, streaming.cancel),
+        ):
+            async for part in stream:
+                yield part
 
     def _query(self, request: Request) -> BaseModel:
         if not request.scope["query_string"]:

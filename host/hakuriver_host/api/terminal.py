@@ -10,6 +10,7 @@ when it is refused; the others are closed as `hakuriver.closing` says.
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -29,14 +30,15 @@ from hakuriver.sessions import Place, Sessions
 from hakuriver.terminals import Exec, serve_terminal, start_exec
 from hakuriver.version import VERSION_HEADER
 from hakuriver_host.api.endpoint import check_version
-from hakuriver_host.services.access import Access, Permission, Principal
+from hakuriver_host.services.access import Access, Permission, Principal, token_is_over
 from hakuriver_host.services.doors import Doors
 from hakuriver_host.services.environments import Environments
 from hakuriver_host.ssh.vps import VpsDesk
 
 log = structlog.get_logger(__name__)
 
-Session = Callable[[WebSocket, Principal], Awaitable[None]]
+Session = Callable[[WebSocket, Principal, asyncio.Event], Awaitable[None]]
+"""What goes on until the event says that the principal's token is revoked."""
 Start = Callable[[TerminalStart], Awaitable[Exec]]
 Refuse = Callable[[WebSocket, HakuRiverError], Awaitable[None]]
 
@@ -49,32 +51,39 @@ def terminal_routes(
         container = await environments.preparing.terminal(socket.path_params["name"], principal)
         return container.id, partial(start_exec, environments.engine.execs(container))
 
-    async def environment(socket: WebSocket, principal: Principal) -> None:
+    async def environment(socket: WebSocket, principal: Principal, revoked: asyncio.Event) -> None:
         container, start = await enter(socket, principal)
-        await serve_terminal(socket, start, place=Place(sessions, (principal.name, container)))
+        place = Place(sessions, (principal.name, container))
+        await serve_terminal(_Guest(socket, revoked), start, place=place)
 
-    async def reference(socket: WebSocket, principal: Principal) -> None:
+    async def reference(socket: WebSocket, principal: Principal, revoked: asyncio.Event) -> None:
         _, start = await enter(socket, principal)
-        await serve_terminal(_ReferenceTalker(socket), start, TerminalStart(), windowed=False)
+        talker = _ReferenceTalker(_Guest(socket, revoked))
+        await serve_terminal(talker, start, TerminalStart(), windowed=False)
 
-    async def task(socket: WebSocket, principal: Principal) -> None:
-        await doors.relay(parse_id(socket.path_params["task_id"]), "terminal", socket, principal)
+    async def task(socket: WebSocket, principal: Principal, revoked: asyncio.Event) -> None:
+        await doors.relay(parse_id(socket.path_params["task_id"]), "terminal", socket, principal, revoked)
 
-    async def forward(socket: WebSocket, principal: Principal) -> None:
-        port = socket.path_params["port"]
-        await doors.relay(parse_id(socket.path_params["task_id"]), f"forward/{port}", socket, principal)
+    async def forward(socket: WebSocket, principal: Principal, revoked: asyncio.Event) -> None:
+        door = f"forward/{socket.path_params['port']}"
+        await doors.relay(parse_id(socket.path_params["task_id"]), door, socket, principal, revoked)
 
-    async def ssh(socket: WebSocket, principal: Principal) -> None:
-        await desk.relay(parse_id(socket.path_params["task_id"]), socket, principal)
+    async def ssh(socket: WebSocket, principal: Principal, revoked: asyncio.Event) -> None:
+        await desk.relay(parse_id(socket.path_params["task_id"]), socket, principal, revoked)
 
     def route(path: str, permission: Permission, session: Session, say_no: Refuse = refuse) -> WebSocketRoute:
         async def serve(socket: WebSocket) -> None:
             # Before it is accepted, a close is an answer of 403 without words: so it is accepted first.
             await socket.accept()
+            revoked = asyncio.Event()
             try:
-                await session(socket, _principal(socket, access, permission))
+                principal = _principal(socket, access, permission)
+                with access.while_valid(socket.headers.get("authorization"), revoked.set):
+                    await session(socket, principal, revoked)
                 await close(socket, DONE)
             except (GoneError, WebSocketDisconnect):
+                if revoked.is_set():
+                    await say_no(socket, token_is_over())
                 return
             except HakuRiverError as error:
                 await say_no(socket, error)
@@ -103,10 +112,36 @@ def _principal(socket: WebSocket, access: Access, permission: Permission) -> Pri
     return principal
 
 
+class _Guest:
+    """A person, who has left for good once their token is revoked: so what they have begun here ends with it."""
+
+    def __init__(self, socket: WebSocket, revoked: asyncio.Event) -> None:
+        self._socket, self._revoked = socket, revoked
+        self.send_bytes, self.send_text = socket.send_bytes, socket.send_text
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        coming, revoked = (
+            asyncio.ensure_future(self._socket.receive()),
+            asyncio.create_task(self._revoked.wait()),
+        )
+        try:
+            await asyncio.wait({coming, revoked}, return_when=asyncio.FIRST_COMPLETED)
+            return coming.result() if coming.done() else {"type": "websocket.disconnect", "code": DONE}
+        finally:
+            coming.cancel()
+            revoked.cancel()
+
+    async def receive_text(self) -> str:
+        message = await self.receive()
+        if message["type"] == "websocket.disconnect":
+            raise GoneError
+        return str(message["text"])
+
+
 class _ReferenceTalker:
     """The reference's messages as ours, and ours as the reference's. It knows of no credit and of no exit code."""
 
-    def __init__(self, socket: WebSocket) -> None:
+    def __init__(self, socket: _Guest) -> None:
         self._socket = socket
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 

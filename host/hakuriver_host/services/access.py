@@ -7,12 +7,13 @@ check costs one look-up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -84,6 +85,11 @@ class Principal:
 _USERS, _TOKENS = (SQLModel.metadata.tables[str(model.__tablename__)] for model in (UserRow, TokenRow))
 
 
+def token_is_over() -> UnauthenticatedError:
+    """What ends what a token has opened."""
+    return UnauthenticatedError("the token was revoked or has expired", "ask an admin for a new one")
+
+
 def token_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
@@ -98,6 +104,8 @@ class Access:
         self._secret = secret
         self._users = {user.name: user for user in users}
         self._tokens = {token.token_hash: token for token in tokens}
+        self._goes_on: dict[str, list[Callable[[], object]]] = {}
+        """By a token's hash, what ends the things that it has opened and that go on."""
         self._changing = asyncio.Lock()
         """Held from the look at what is there to the end of the write."""
 
@@ -108,6 +116,37 @@ class Access:
             UnauthenticatedError: no token, or one that is unknown or has expired.
 
         """
+        row = self._token(authorization)
+        if row.kind == "node":
+            return Principal(row.node or "", None, frozenset({Permission.NODE}))
+        if row.kind == "join":
+            return Principal("join", None, frozenset({Permission.JOIN}))
+        user = self._users[row.user_name or ""]
+        role = Role(user.role)
+        return Principal(user.name, role, PERMISSIONS[role], user.uid, user.gid)
+
+    @contextlib.contextmanager
+    def while_valid(self, authorization: str | None, end: Callable[[], object]) -> Iterator[None]:
+        """While something goes on that the bearer has opened: `end` is called when the token is revoked, or expires.
+
+        Raises:
+            UnauthenticatedError: no token, or one that is unknown or has expired.
+        """
+        row = self._token(authorization)
+        ends = self._goes_on.setdefault(row.token_hash, [])
+        ends.append(end)
+        left = None if row.expires_at is None else row.expires_at / 1000 - self._core.now().wall
+        timer = None if left is None else asyncio.get_running_loop().call_later(left, end)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+            ends.remove(end)
+            if not ends:
+                self._goes_on.pop(row.token_hash, None)
+
+    def _token(self, authorization: str | None) -> TokenRow:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise UnauthenticatedError(
@@ -116,13 +155,15 @@ class Access:
         row = self._tokens.get(token_hash(token.strip()))
         if row is None or (row.expires_at is not None and row.expires_at <= self._core.now().wall * 1000):
             raise UnauthenticatedError("the token is not known or has expired", "ask an admin for a new one")
-        if row.kind == "node":
-            return Principal(row.node or "", None, frozenset({Permission.NODE}))
-        if row.kind == "join":
-            return Principal("join", None, frozenset({Permission.JOIN}))
-        user = self._users[row.user_name or ""]
-        role = Role(user.role)
-        return Principal(user.name, role, PERMISSIONS[role], user.uid, user.gid)
+        return row
+
+    def _forget(self, which: Callable[[TokenRow], bool]) -> None:
+        """Makes tokens invalid at once, and ends what they have opened."""
+        gone = {key for key, token in self._tokens.items() if which(token)}
+        self._tokens = {key: token for key, token in self._tokens.items() if key not in gone}
+        for key in gone:
+            for end in [*self._goes_on.get(key, ())]:
+                end()
 
     async def bootstrap(self, state_dir: Path) -> None:
         """At the first start: the admin, and a token each for the admin and for joining, in files of their own.
@@ -220,7 +261,7 @@ class Access:
             self._check_removable(name)
             await self._write(remove)
             del self._users[name]
-            self._tokens = {key: token for key, token in self._tokens.items() if token.user_name != name}
+            self._forget(lambda token: token.user_name == name)
 
     def tokens(self, caller: Principal) -> list[TokenInfo]:
         """All of them for an admin, one's own for others."""
@@ -250,7 +291,7 @@ class Access:
         await self._write(
             lambda connection: connection.execute(delete(_TOKENS).where(_TOKENS.c.token_id == token_id))
         )
-        self._tokens.pop(row.token_hash, None)
+        self._forget(lambda token: token.token_id == token_id)
 
     async def node_token(self, node: str) -> str:
         """A new token for a node; its older ones end."""
@@ -267,7 +308,7 @@ class Access:
 
     def forget_node(self, node: str) -> Callable[[Connection], None]:
         """Makes a node's tokens invalid at once; what is given strikes them from the record."""
-        self._tokens = {key: token for key, token in self._tokens.items() if token.node != node}
+        self._forget(lambda token: token.node == node)
 
         def remove(connection: Connection) -> None:
             connection.execute(delete(_TOKENS).where(_TOKENS.c.node == node))

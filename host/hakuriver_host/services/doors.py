@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from hakuriver.closing import DONE, LOST, was_lost
-from hakuriver.errors import ConflictError, DeniedError, UnreachableError
+from hakuriver.errors import ConflictError, DeniedError, UnreachableError, UsageError
+from hakuriver.exchange import credit_of
 from hakuriver.states import TaskState
 from hakuriver_host.domain.cluster import lost
 from hakuriver_host.domain.model import Task
 from hakuriver_host.runners import RunnerTalker
-from hakuriver_host.services.access import Principal
+from hakuriver_host.services.access import Principal, token_is_over
 from hakuriver_host.services.core import Core
 from hakuriver_host.services.keys import Keys
 from hakuriver_host.services.nodes import Nodes
@@ -36,10 +37,13 @@ class Doors:
         self._guests: dict[tuple[int, str], set[asyncio.Event]] = {}
         """By task and user, what tells those who are in it that they are shut out."""
 
-    async def relay(self, task_id: int, door: str, person: Talker, principal: Principal) -> None:
+    async def relay(
+        self, task_id: int, door: str, person: Talker, principal: Principal, revoked: asyncio.Event
+    ) -> None:
         """Lets a person talk with a door of the Runner that runs the task, until either end closes.
 
         Raises:
+            UnauthenticatedError: their token was `revoked` meanwhile.
             NotFoundError: there is no such task.
             DeniedError: it is another's.
             ConflictError: it does not run, or the Runner opens no such door to it.
@@ -48,7 +52,7 @@ class Doors:
         task = await self.entered(task_id, principal)
         with self.guest(task, principal.name) as shut_out:
             async with self.open(task, door, principal.name) as runner:
-                await until_shut_out(relay(person, runner), shut_out)
+                await until_shut_out(relay(person, runner), shut_out, revoked)
 
     async def entered(self, task_id: int, principal: Principal) -> Task:
         """The live task of this id, for its owner, whoever it is shared with, and admins.
@@ -113,44 +117,73 @@ class Doors:
             yield RunnerTalker(connection, task.node or "")
 
 
-async def until_shut_out(work: Coroutine[Any, Any, None], shut_out: asyncio.Event) -> None:
+async def until_shut_out(
+    work: Coroutine[Any, Any, None], shut_out: asyncio.Event, revoked: asyncio.Event | None = None
+) -> None:
     """Does it to its end.
 
     Raises:
-        DeniedError: the event was set before.
+        DeniedError: whoever came in was shut out before.
+        UnauthenticatedError: the token that they came in by was revoked before.
     """
-    doing, waiting = asyncio.ensure_future(work), asyncio.create_task(shut_out.wait())
+    events = [shut_out] if revoked is None else [shut_out, revoked]
+    doing, waiting = asyncio.ensure_future(work), [asyncio.create_task(event.wait()) for event in events]
     try:
-        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({doing, *waiting}, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
-            raise DeniedError("you are let in no more", "ask its owner or an admin")
+            if shut_out.is_set():
+                raise DeniedError("you are let in no more", "ask its owner or an admin")
+            raise token_is_over()
         doing.result()
     finally:
-        for task in (doing, waiting):
+        for task in (doing, *waiting):
             task.cancel()
-        await asyncio.gather(doing, waiting, return_exceptions=True)
+        await asyncio.gather(doing, *waiting, return_exceptions=True)
 
 
 async def relay(person: Talker, runner: RunnerTalker) -> None:
-    """Carries messages both ways until either end closes. The Runner is told whether the person left, or was lost."""
+    """Carries messages both ways until either end closes. The Runner is told whether the person left, or was lost.
+
+    What the Runner sends is read whether or not the person reads: as much as the person has not dealt with is kept here,
+    so nobody may say to have dealt with more than was sent.
+
+    Raises:
+        UsageError: the person says so.
+    """
+    sent = dealt_with = 0
 
     async def inward() -> None:
+        nonlocal dealt_with
         while (message := await person.receive())["type"] != "websocket.disconnect":
             data = message.get("bytes")
             if data is None:
-                await runner.send_text(message.get("text") or "")
+                text = message.get("text") or ""
+                dealt_with += credit_of(text)
+                if dealt_with > sent:
+                    raise UsageError("`more` was said for what was not sent", "count what has come")
+                await runner.send_text(text)
             else:
                 await runner.send_bytes(data)
         await runner.leave(LOST if was_lost(message.get("code")) else DONE)
 
-    listener = asyncio.create_task(inward())
-    try:
+    async def outward() -> None:
+        nonlocal sent
         while (message := await runner.receive())["type"] != "websocket.disconnect":
             data = message.get("bytes")
             if data is None:
                 await person.send_text(message["text"])
             else:
+                sent += len(data)
                 await person.send_bytes(data)
+
+    coming, going = asyncio.create_task(inward()), asyncio.create_task(outward())
+    try:
+        await asyncio.wait({coming, going}, return_when=asyncio.FIRST_COMPLETED)
+        if coming.done() and isinstance(refused := coming.exception(), UsageError):
+            raise refused
+        # A person who leaves has the Runner end it, whose last words are heard still.
+        await going
     finally:
-        listener.cancel()
-        await asyncio.gather(listener, return_exceptions=True)
+        for task in (coming, going):
+            task.cancel()
+        await asyncio.gather(coming, going, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
@@ -97,10 +98,11 @@ class VpsDesk:
             await talker.receive_text()  # Its word that it serves.
             yield talker
 
-    async def relay(self, task_id: int, person: Talker, principal: Principal) -> None:
+    async def relay(self, task_id: int, person: Talker, principal: Principal, revoked: asyncio.Event) -> None:
         """The same for a person's own client, with their token.
 
         Raises:
+            UnauthenticatedError: it was `revoked` meanwhile.
             NotFoundError: there is no such VPS.
             DeniedError: it is another's.
             ConflictError: it does not run.
@@ -111,7 +113,7 @@ class VpsDesk:
             raise ConflictError(f"task {task_id} is no VPS", "enter it with `hakuriver task shell`")
         with self.doors.guest(task, principal.name) as shut_out:
             async with self.open(task) as runner:
-                await until_shut_out(relay(person, runner), shut_out)
+                await until_shut_out(relay(person, runner), shut_out, revoked)
 
     async def stop(self, reference: str, principal: Principal) -> Message:
         """See `Tasks.stop`.

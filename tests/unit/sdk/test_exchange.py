@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hakuriver.errors import UsageError
-from hakuriver.exchange import WINDOW, Exchange, GoneError, order_of
+from hakuriver.exchange import WINDOW, Exchange, GoneError, credit_of, order_of
 
 
 class End:
@@ -124,6 +124,32 @@ async def test_no_more_is_on_its_way_than_the_window() -> None:
     assert one.on_the_way <= WINDOW + (1 << 16)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_nor_by_who_says_that_it_reads() -> None:
+    one, other = ends()
+    sender = asyncio.create_task(Program([bytes(1 << 16)] * 100).run(one))
+    await other.send_text(json.dumps({"type": "more", "bytes": 10**15}))
+    while not one.on_the_way:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    assert one.on_the_way <= WINDOW + (1 << 16)
+    sender.cancel()
+    await asyncio.gather(sender, return_exceptions=True)
+
+
+@pytest.mark.parametrize("size", [1, WINDOW, 10**15])
+def test_what_a_credit_is(size: int) -> None:
+    assert credit_of(json.dumps({"type": "more", "bytes": size})) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "x", '{"type": "eof", "bytes": 3}', '{"type": "more"}']
+    + [f'{{"type": "more", "bytes": {each}}}' for each in ("-3", "true", "1.5", '"9"', "null")],
+)
+def test_what_is_none(text: str | None) -> None:
+    assert credit_of(text) == 0
 
 
 @pytest.mark.parametrize("said_all", [False, True])
