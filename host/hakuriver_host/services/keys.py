@@ -161,6 +161,10 @@ class Keys:
         vps = frozenset(task.task_id for task in self.live() if bare in keys_of(task))
         return Holder(row.user_name if row else None, vps) if row or vps else None
 
+    def answers(self, holder: Holder) -> str:
+        """The user among whose connections one by this key counts: whose key it is, else who has put it into a VPS."""
+        return holder.user or min(task.batch.owner for task in self.live() if task.task_id in holder.vps)
+
     def admits(self, holder: Holder, task: Task) -> bool:
         """Whether whoever holds a key may enter a VPS."""
         return self.may_enter(task, holder.user) or task.task_id in holder.vps

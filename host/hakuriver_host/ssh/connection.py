@@ -80,7 +80,8 @@ class _Server(KeyLogin, asyncssh.SSHServer):
         self._address = ""
         self._key = ""
         self._holder: Holder | None = None
-        self._entered: Holder | None = None
+        self._entered = ""
+        """The user that answers for this connection, once it has logged in."""
         self._ways: set[_Way] = set()
         self._tries = 0
 
@@ -90,9 +91,9 @@ class _Server(KeyLogin, asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        if self._entered is not None:
+        if self._entered:
             self._gateway.left(self._address, self._entered, self)
-            self._entered = None
+            self._entered = ""
 
     def opens(self, key: str) -> bool:
         self._tries += 1
@@ -112,14 +113,15 @@ class _Server(KeyLogin, asyncssh.SSHServer):
             if self._holder is None:
                 self._connection.abort()
                 return
-            if self._gateway.known[self._holder] >= _MOST_OF_ONE:
+            user = self._keys.answers(self._holder)
+            if self._gateway.known[user] >= _MOST_OF_ONE:
                 self._connection.disconnect(
                     asyncssh.DISC_TOO_MANY_CONNECTIONS,
                     f"you have {_MOST_OF_ONE} connections, which are as many as one may have; close some",
                 )
                 return
-            self._entered = self._holder
-            self._gateway.entered(self._address, self._holder, self)
+            self._entered = user
+            self._gateway.entered(self._address, user, self)
 
     def look_again(self) -> None:
         """Ends the connection, or its ways to VPS, where its key opens them no more."""

@@ -18,7 +18,7 @@ import structlog
 
 from hakuriver.errors import ConflictError, HakuRiverError
 from hakuriver_host import exclusive
-from hakuriver_host.services.keys import Holder, Keys
+from hakuriver_host.services.keys import Keys
 from hakuriver_host.ssh.vps import VpsDesk
 
 _MOST_AT_ONCE = 1_000
@@ -48,8 +48,8 @@ class Gateway:
         self._serving: dict[asyncio.Task[None], str] = {}
         """With the address that each came from."""
         self._strangers: Counter[str] = Counter()
-        self.known: Counter[Holder] = Counter()
-        """Connections of those who have logged in."""
+        self.known: Counter[str] = Counter()
+        """Connections of those who have logged in, by the user that answers for them."""
         self._inside: set[Guest] = set()
 
     async def __aenter__(self) -> Self:
@@ -80,10 +80,10 @@ class Gateway:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._listener.close()
 
-    def entered(self, address: str, holder: Holder, guest: Guest) -> None:
-        """Somebody has logged in."""
+    def entered(self, address: str, user: str, guest: Guest) -> None:
+        """Somebody has logged in, for whom a user answers."""
         self._strangers[address] -= 1
-        self.known[holder] += 1
+        self.known[user] += 1
         self._inside.add(guest)
 
     def look_again(self) -> None:
@@ -91,13 +91,13 @@ class Gateway:
         for guest in [*self._inside]:
             guest.look_again()
 
-    def left(self, address: str, holder: Holder, guest: Guest) -> None:
+    def left(self, address: str, user: str, guest: Guest) -> None:
         """Somebody who had logged in is gone."""
         self._inside.discard(guest)
         self._strangers[address] += 1  # Until its task has ended, which counts it off.
-        self.known[holder] -= 1
-        if not self.known[holder]:
-            del self.known[holder]
+        self.known[user] -= 1
+        if not self.known[user]:
+            del self.known[user]
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

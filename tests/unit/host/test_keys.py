@@ -46,7 +46,7 @@ def principal(name: str, role: Role = Role.USER) -> Principal:
     return Principal(name, role, PERMISSIONS[role])
 
 
-A, B = key(1), key(2)
+A, B, C = key(1), key(2), key(3)
 ADA, EVE, ADMIN = principal("ada"), principal("eve"), principal("admin", Role.ADMIN)
 
 
@@ -122,7 +122,9 @@ class Place:
         ended: list[str] = []
         server = _Server(self.gateway, self.keys, self.desk)
         connection = SimpleNamespace(
-            abort=lambda: ended.append("aborted"), get_extra_info=lambda _: ("127.0.0.1", 1)
+            abort=lambda: ended.append("aborted"),
+            disconnect=lambda _, words: ended.append(words),
+            get_extra_info=lambda _: ("127.0.0.1", 1),
         )
         server.connection_made(connection)  # type: ignore[arg-type]
         assert server.opens(public_key)
@@ -218,6 +220,23 @@ class TestConnections:
         await host.keys.delete(ids[1], ADA)
         host.gateway.look_again()
         assert second == [], "who has left is not looked at"
+
+    async def test_many_keys_of_one_user_bring_no_more_connections(self, host: Place) -> None:
+        """Keys of their own, and keys that are nobody's in VPS of theirs."""
+        await host.added(ADA, A)
+        await host.vps("ada", A)
+        await host.vps("ada", B)
+        inside = [host.inside(key) for key in (A, B) * 100]
+        assert host.gateway.known == {"ada": 200}
+        for key in (A, B):
+            _, ended = host.inside(key)
+            assert ended == ["you have 200 connections, which are as many as one may have; close some"]
+        inside[0][0].connection_lost(None)
+        _, ended = host.inside(B)
+        assert ended == []
+        await host.added(EVE, C)
+        _, ended = host.inside(C)
+        assert ended == []
 
     async def test_a_key_that_is_removed_during_the_login_does_not_come_in(self, host: Place) -> None:
         key_id = await host.added(ADA, A)
