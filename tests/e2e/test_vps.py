@@ -559,7 +559,9 @@ class TestForwards:
         finally:
             agent.kill()
             agent.wait()
-        assert ada.ssh(vps, "echo $SSH_AUTH_SOCK; ls /run/hakuriver/sockets").stdout == "\n"
+        # The pipes that it sees may be its own, which are there until the Runner has heard that it has them.
+        left = "echo $SSH_AUTH_SOCK; ls /run/hakuriver/sockets | grep -v ^pipe-"
+        assert ada.ssh(vps, left).stdout == "\n"
         # Nobody puts a link where the Runner, which is root on the node, makes and changes files.
         for folder in ("sockets", "tools"):
             assert "Read-only" in ada.ssh(vps, f"touch /run/hakuriver/{folder}/mine").stderr

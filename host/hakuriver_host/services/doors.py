@@ -131,9 +131,10 @@ async def until_shut_out(
     try:
         await asyncio.wait({doing, *waiting}, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
-            if shut_out.is_set():
-                raise DeniedError("you are let in no more", "ask its owner or an admin")
-            raise token_is_over()
+            # A user who is removed loses both, the token first.
+            if revoked is not None and revoked.is_set():
+                raise token_is_over()
+            raise DeniedError("you are let in no more", "ask its owner or an admin")
         doing.result()
     finally:
         for task in (doing, *waiting):
