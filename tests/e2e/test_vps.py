@@ -981,6 +981,16 @@ class TestStopping:
             assert known.code == 0, known.stderr
             assert "is running already" in ada.run("vps", "start", str(task_id)).stdout
 
+    def test_a_paused_one_is_resumed_and_not_started(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            assert ada.run("vps", "pause", str(task_id)).code == 0
+            for words in (("start",), ("start", "--wait")):
+                refused = ada.run("vps", *words, str(task_id))
+                refused.assert_refused(CONFLICT, f"VPS {task_id} is paused")
+                assert f"hakuriver vps resume {task_id}" in refused.stderr
+            assert ada.run("vps", "restart", str(task_id), "--wait").code == 0
+            assert ada.ssh(task_id, "echo on").stdout == "on\n"
+
     def test_a_paused_one_is_stopped(self, lab: Cluster, ada: Person) -> None:
         with created(lab, ada) as task_id:
             assert ada.run("vps", "pause", str(task_id)).code == 0
