@@ -1308,6 +1308,7 @@ class TestBadInput:
             ({"container_name": "NULL"}, "a VPS is a container"),
             ({"name": "Bad_Name"}, "named as a machine"),
             ({"name": "123"}, "named as a machine"),
+            ({"name": "status"}, "`status` cannot be the name of a VPS"),
             ({"count": 2}, "one VPS"),
             ({"arguments": ["x"]}, "no arguments"),
             ({"command": "-----BEGIN OPENSSH PRIVATE KEY-----"}, "private key"),
@@ -1324,6 +1325,7 @@ class TestBadInput:
         ada.run("ssh", "nosuch").assert_refused(NOT_FOUND, "there is no VPS nosuch")
         ada.run("vps", "kill", "nosuch").assert_refused(NOT_FOUND, "there is no VPS nosuch")
         ada.run("vps", "status", "1").assert_refused(NOT_FOUND, "there is no VPS 1")
+        ada.run("vps", "kill", "status").assert_refused(NOT_FOUND, "no VPS is found by the name `status`")
 
 
 def person_without_key(lab: Cluster, folder: Path) -> Commands:
