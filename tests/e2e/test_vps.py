@@ -1154,6 +1154,25 @@ class TestSnapshots:
         assert eve.run("env", "versions", name).code == NOT_FOUND
         assert name in ada.run("env", "list").stdout
 
+    def test_a_new_user_does_not_inherit_them(self, lab: Cluster, tmp_path: Path) -> None:
+        (tmp_path / "old").mkdir()
+        ivy = person(lab, tmp_path / "old", "ivy")
+        task_id = create(ivy, "--name", "left-behind")
+        name = f"vps-{task_id}"
+        taken = ivy.run("vps", "snapshot", "left-behind", "-o", "json")
+        assert taken.code == 0, taken.stderr
+        assert ivy.run("vps", "kill", "left-behind").code == 0
+        lab.api.wait_final(task_id)
+        done = lab.run("user", "remove", "ivy")
+        assert (done.code, "1 snapshot of VPS" in done.stdout) == (0, True), done.stderr
+        refused = lab.run("user", "create", "ivy")
+        refused.assert_refused(CONFLICT, "a removed user ivy still has 1 snapshot of VPS")
+        assert f"hakuriver env delete {name} --versions" in refused.stderr
+        assert name in lab.run("env", "list").stdout
+        assert lab.run("env", "delete", name, "--versions").code == 0
+        assert name not in lab.run("env", "list").stdout
+        assert lab.run("user", "create", "ivy").code == 0
+
     def test_their_names_are_taken(self, ada: Person, vps: int) -> None:
         refused = ada.run("env", "clone", "test-base", "vps-12345")
         refused.assert_refused(CONFLICT, "for the snapshots of a VPS")
