@@ -45,7 +45,7 @@ def host_document() -> dict[str, Any]:
         *node_endpoints(nothing, nothing),
         *environment_endpoints(SimpleNamespace(preparing=nothing, versions=nothing, syncing=nothing)),  # type: ignore[arg-type]
         *event_endpoints(nothing),
-        *access_endpoints(nothing, nothing, nothing, nothing),
+        *access_endpoints(nothing, nothing, nothing, nothing, nothing),
         *vps_endpoints(nothing),
         *metric_endpoints(nothing),
     ]

@@ -15,7 +15,7 @@ def until_ssh_answers(session: Session, task_id: int, *, is_new: bool = False) -
     """Waits until the VPS runs and its SSH server says its first word. `is_new`: it was made just now.
 
     Raises:
-        ConflictError: it has ended.
+        ConflictError: it has ended, or is stopped or paused.
         UnreachableError: its SSH server does not answer.
     """
     # While it starts there is time to load what asks it.
@@ -37,7 +37,11 @@ def until_ssh_answers(session: Session, task_id: int, *, is_new: bool = False) -
 
 
 def until(session: Session, task_id: int, wanted: TaskState, *, is_new: bool = False) -> None:
-    """Waits until it is in a state; one that is new was in no other before, so that its history is followed from its begin."""
+    """Waits until it is in a state; one that is new was in no other before, so that its history is followed from its begin.
+
+    Raises:
+        ConflictError: it has ended, or it is stopped or paused and only a person makes it run.
+    """
     state, cause, last = TaskState.PENDING, "", 0
     if not is_new:
         known = session.client.task(task_id)
@@ -51,6 +55,11 @@ def until(session: Session, task_id: int, wanted: TaskState, *, is_new: bool = F
                 raise ConflictError(
                     f"the VPS {task_id} is {state}{f': {cause}' if cause else ''}",
                     f"see `hakuriver task status {task_id}`",
+                )
+            # One that is to stop does so while it is paused, too.
+            if state is TaskState.PAUSED and wanted is TaskState.RUNNING:
+                raise ConflictError(
+                    f"the VPS {task_id} is paused", f"resume it: `hakuriver vps resume {task_id}`"
                 )
             event = next(events)
             state, cause = event.state, event.cause

@@ -211,7 +211,7 @@ def _assemble(
         *node_endpoints(nodes, monitor),
         *environment_endpoints(environments),
         *event_endpoints(core),
-        *access_endpoints(access, keys, doors, gateway),
+        *access_endpoints(access, keys, doors, gateway, environments.versions),
         *vps_endpoints(desk),
         *metric_endpoints(Metrics(core)),
     ]

@@ -1098,6 +1098,16 @@ class TestStopping:
             assert known.code == 0, known.stderr
             assert "is running already" in ada.run("vps", "start", str(task_id)).stdout
 
+    def test_a_paused_one_is_resumed_and_not_started(self, lab: Cluster, ada: Person) -> None:
+        with created(lab, ada) as task_id:
+            assert ada.run("vps", "pause", str(task_id)).code == 0
+            for words in (("start",), ("start", "--wait")):
+                refused = ada.run("vps", *words, str(task_id))
+                refused.assert_refused(CONFLICT, f"VPS {task_id} is paused")
+                assert f"hakuriver vps resume {task_id}" in refused.stderr
+            assert ada.run("vps", "restart", str(task_id), "--wait").code == 0
+            assert ada.ssh(task_id, "echo on").stdout == "on\n"
+
     def test_a_paused_one_is_stopped(self, lab: Cluster, ada: Person) -> None:
         with created(lab, ada) as task_id:
             assert ada.run("vps", "pause", str(task_id)).code == 0
@@ -1261,6 +1271,25 @@ class TestSnapshots:
         assert eve.run("env", "versions", name).code == NOT_FOUND
         assert name in ada.run("env", "list").stdout
 
+    def test_a_new_user_does_not_inherit_them(self, lab: Cluster, tmp_path: Path) -> None:
+        (tmp_path / "old").mkdir()
+        ivy = person(lab, tmp_path / "old", "ivy")
+        task_id = create(ivy, "--name", "left-behind")
+        name = f"vps-{task_id}"
+        taken = ivy.run("vps", "snapshot", "left-behind", "-o", "json")
+        assert taken.code == 0, taken.stderr
+        assert ivy.run("vps", "kill", "left-behind").code == 0
+        lab.api.wait_final(task_id)
+        done = lab.run("user", "remove", "ivy")
+        assert (done.code, "1 snapshot of VPS" in done.stdout) == (0, True), done.stderr
+        refused = lab.run("user", "create", "ivy")
+        refused.assert_refused(CONFLICT, "a removed user ivy still has 1 snapshot of VPS")
+        assert f"hakuriver env delete {name} --versions" in refused.stderr
+        assert name in lab.run("env", "list").stdout
+        assert lab.run("env", "delete", name, "--versions").code == 0
+        assert name not in lab.run("env", "list").stdout
+        assert lab.run("user", "create", "ivy").code == 0
+
     def test_their_names_are_taken(self, ada: Person, vps: int) -> None:
         refused = ada.run("env", "clone", "test-base", "vps-12345")
         refused.assert_refused(CONFLICT, "for the snapshots of a VPS")
@@ -1415,6 +1444,7 @@ class TestBadInput:
             ({"container_name": "NULL"}, "a VPS is a container"),
             ({"name": "Bad_Name"}, "named as a machine"),
             ({"name": "123"}, "named as a machine"),
+            ({"name": "status"}, "`status` cannot be the name of a VPS"),
             ({"count": 2}, "one VPS"),
             ({"arguments": ["x"]}, "no arguments"),
             ({"command": "-----BEGIN OPENSSH PRIVATE KEY-----"}, "private key"),
@@ -1431,6 +1461,7 @@ class TestBadInput:
         ada.run("ssh", "nosuch").assert_refused(NOT_FOUND, "there is no VPS nosuch")
         ada.run("vps", "kill", "nosuch").assert_refused(NOT_FOUND, "there is no VPS nosuch")
         ada.run("vps", "status", "1").assert_refused(NOT_FOUND, "there is no VPS 1")
+        ada.run("vps", "kill", "status").assert_refused(NOT_FOUND, "no VPS is found by the name `status`")
 
 
 def person_without_key(lab: Cluster, folder: Path) -> Commands:

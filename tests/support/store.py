@@ -47,6 +47,7 @@ def write_version(
     *,
     env: Sequence[str] = ("PATH=/bin",),
     message: str = "",
+    author: str = "",
 ) -> VersionManifest:
     """Stores a version as the Host would, and gives its manifest. Layers that are there already are not written."""
     stored = []
@@ -63,7 +64,13 @@ def write_version(
         "rootfs": {"type": "layers", "diff_ids": [info.diff_id for info in stored]},
     }
     manifest = VersionManifest(
-        name=name, version=version, created=created, message=message, config=json.dumps(config), layers=stored
+        name=name,
+        version=version,
+        created=created,
+        author=author,
+        message=message,
+        config=json.dumps(config),
+        layers=stored,
     )
     Catalog(root).write(manifest)
     return manifest

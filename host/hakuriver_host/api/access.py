@@ -9,11 +9,14 @@ from hakuriver.models.vps import KeyCreate, KeyInfo
 from hakuriver_host.api.endpoint import Call, Endpoint
 from hakuriver_host.services.access import Access, Permission
 from hakuriver_host.services.doors import Doors
+from hakuriver_host.services.environments.versions import VersionService, counted
 from hakuriver_host.services.keys import Keys
 from hakuriver_host.ssh.gateway import Gateway
 
 
-def access_endpoints(access: Access, keys: Keys, doors: Doors, gateway: Gateway) -> list[Endpoint]:
+def access_endpoints(
+    access: Access, keys: Keys, doors: Doors, gateway: Gateway, versions: VersionService
+) -> list[Endpoint]:
     async def whoami(call: Call) -> WhoAmI:
         role = call.principal.role
         if role is None:
@@ -25,7 +28,7 @@ def access_endpoints(access: Access, keys: Keys, doors: Doors, gateway: Gateway)
         return access.users()
 
     async def create_user(call: Call) -> UserInfo:
-        return await access.create_user(call.body)
+        return await access.create_user(call.body, versions.check_nothing_left)
 
     async def delete_user(call: Call) -> Message:
         name = call.path["name"]
@@ -35,7 +38,7 @@ def access_endpoints(access: Access, keys: Keys, doors: Doors, gateway: Gateway)
         gateway.look_again()
         left = access.still_has(name)
         live_on = f"; {left} of theirs live on: `hakuriver task list --owner {name}`" if left else ""
-        return Message(message=f"user {name} is removed{live_on}")
+        return Message(message=f"user {name} is removed{live_on}{await _kept(versions, name)}")
 
     async def list_tokens(call: Call) -> list[TokenInfo]:
         return access.tokens(call.principal)
@@ -71,7 +74,7 @@ def access_endpoints(access: Access, keys: Keys, doors: Doors, gateway: Gateway)
             UserInfo,
             body=UserCreate,
             status=201,
-            errors=(ConflictError,),
+            errors=(ConflictError, StorageError),
         ),
         Endpoint(
             "DELETE",
@@ -125,3 +128,12 @@ def access_endpoints(access: Access, keys: Keys, doors: Doors, gateway: Gateway)
             errors=gone,
         ),
     ]
+
+
+async def _kept(versions: VersionService, name: str) -> str:
+    """What is said of the snapshots of a user who is removed; that they cannot be counted holds up nothing."""
+    try:
+        left = await versions.snapshots_by(name)
+    except StorageError as error:
+        return f"; whether snapshots of VPS are left is not known: {error.message}"
+    return f"; {counted(left)} of theirs in the store: `hakuriver env list`" if left else ""

@@ -396,10 +396,10 @@ def on_stop(cluster: Cluster, task_id: int, now: Now) -> tuple[Effects, Task | N
 
 
 def on_start_again(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects:
-    """A stopped VPS is to run again, on its node; it waits until there is room. One that is not stopped is left alone.
+    """A stopped VPS is to run again, on its node; it waits until there is room. One that runs, or will, is left alone.
 
     Raises:
-        ConflictError: it is no VPS, is lost, or is being killed.
+        ConflictError: it is no VPS, is lost or paused, or is being killed.
         NotFoundError: no such task is live.
 
     """
@@ -407,6 +407,8 @@ def on_start_again(cluster: Cluster, task_id: int, by: str, now: Now) -> Effects
     effects = Effects()
     if task.kill_requested:
         raise ConflictError(f"VPS {task_id} is being killed", "make another: `hakuriver vps create`")
+    if task.state is TaskState.PAUSED:
+        raise ConflictError(f"VPS {task_id} is paused", f"resume it: `hakuriver vps resume {task_id}`")
     if task.state is TaskState.STOPPED:
         task.run += 1
         task.reason, task.exit_code = "", None

@@ -13,7 +13,7 @@ import hmac
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -209,17 +209,19 @@ class Access:
             return None
         return f"{user.uid}:{user.uid if user.gid is None else user.gid}"
 
-    async def create_user(self, body: UserCreate) -> UserInfo:
-        """Makes a user.
+    async def create_user(self, body: UserCreate, also: Callable[[str], Awaitable[None]]) -> UserInfo:
+        """Makes a user. `also` refuses a name for what lies elsewhere of a user who was removed.
 
         Raises:
             ConflictError: the name is taken, also by what lives on of a user who was removed.
         """
-        if body.name not in self._users and (left := self.still_has(body.name)):
-            raise ConflictError(
-                f"a removed user {body.name} still has {left}, which a new one would have then",
-                f"see `hakuriver task list --owner {body.name}`, and kill them: `hakuriver task kill ID`",
-            )
+        if body.name not in self._users:
+            if left := self.still_has(body.name):
+                raise ConflictError(
+                    f"a removed user {body.name} still has {left}, which a new one would have then",
+                    f"see `hakuriver task list --owner {body.name}`, and kill them: `hakuriver task kill ID`",
+                )
+            await also(body.name)
         return await self._create_user(body)
 
     def still_has(self, name: str) -> str:

@@ -264,7 +264,7 @@ class Tasks:
         """Has a stopped VPS run again, on its node, as soon as there is room.
 
         Raises:
-            ConflictError: it is no VPS, or is being killed.
+            ConflictError: it is no VPS, is paused, or is being killed.
 
         """
         await self.check_owns(task_id, principal)

@@ -15,7 +15,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from hakuriver import models
-from hakuriver.errors import InternalError, UsageError
+from hakuriver.errors import InternalError, NotFoundError, UsageError
+from hakuriver.names import WORDS
 from hakuriver.problems import said
 
 if TYPE_CHECKING:
@@ -497,6 +498,10 @@ def every_vps(*, active: bool = True) -> Call[list[VpsSummary]]:
 
 
 def vps(reference: str) -> Call[VpsSummary]:
+    if reference in WORDS:  # Older Hosts let a VPS have such a name.
+        raise NotFoundError(
+            f"no VPS is found by the name `{reference}`", "name it by its id: `hakuriver vps list`"
+        )
     return _get(f"/api/vps/{quote(reference, safe='')}", models.vps.VpsSummary)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,16 +17,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
 
+from hakuriver.store.layout import manifest_path
 from hakuriver.version import __version__
 from hakuriver_host import app
 from hakuriver_host.db.tables import TokenRow
 from hakuriver_host.db.writer import Changes
 from hakuriver_host.domain import reactor
 from hakuriver_host.domain.model import Now
-from hakuriver_host.services import dispatch, tasks
+from hakuriver_host.services import dispatch, tasks, threads
 from hakuriver_host.services.access import Access
 from hakuriver_host.services.core import clock as core_clock
 from hakuriver_host.services.metrics import METRICS
+from support.store import layer, write_version
 
 Task = dict[str, Any]
 ECHO = {"command": "echo", "arguments": ["hi"], "env_vars": {"SECRET": "s3"}}
@@ -712,6 +715,57 @@ class TestAccess:
         assert (await host.admin.delete("/api/users/bob")).status_code == 200
         assert (await host.client(short["token"]).get("/api/whoami")).status_code == 401
         assert (await host.admin.delete("/api/users/admin")).status_code == 409
+
+    async def test_nobody_inherits_snapshots(self, host: Any) -> None:
+        store, admin = host.settings.container_dir, host.admin
+        for name, version, author in (
+            ("vps-1", 1, "ada"),
+            ("vps-1", 2, "ada"),
+            ("vps-2", 3, "ada"),
+            ("vps-3", 4, "bob"),
+        ):
+            write_version(store, name, version, [layer("a")], author=author)
+        write_version(store, "base", 5, [layer("a")], author="ada")
+        await host.user("eve")
+        assert (await admin.delete("/api/users/eve")).json()["message"] == "user eve is removed"
+        refused = await admin.post("/api/users", json={"name": "ada"})
+        assert refused.status_code == 409
+        assert "a removed user ada still has 3 snapshots of VPS" in refused.json()["message"]
+        assert "`hakuriver env delete vps-1 vps-2 --versions`" in refused.json()["hint"]
+        for name in ("vps-1", "vps-2"):
+            deleted = await admin.delete(f"/api/environments/{name}", params={"versions": True})
+            assert deleted.status_code == 200, deleted.text
+        await host.user("ada")
+        write_version(store, "vps-9", 6, [layer("a")], author="ada")
+        assert (await admin.post("/api/users", json={"name": "ada"})).json()["message"] == (
+            "there is a user ada already"
+        )
+        told = (await admin.delete("/api/users/ada")).json()["message"]
+        assert told == "user ada is removed; 1 snapshot of VPS of theirs in the store: `hakuriver env list`"
+
+    @pytest.mark.parametrize("broken", ["away", "damaged", "hangs"])
+    async def test_no_name_is_given_anew_while_the_store_cannot_be_read(
+        self, host: Any, monkeypatch: pytest.MonkeyPatch, broken: str
+    ) -> None:
+        store = host.settings.container_dir
+        await host.user("bob")
+        manifest = manifest_path(store, "vps-1", 1)
+        write_version(store, "vps-1", 1, [layer("a")], author="ada")
+        if broken == "away":
+            store.rename(store.with_name("elsewhere"))
+        elif broken == "damaged":
+            manifest.write_text("{")
+        else:
+            monkeypatch.setattr(threads, "SECONDS", 0.2)
+            manifest.unlink()
+            os.mkfifo(manifest)  # Opening it waits for one who writes.
+        words = {"away": "is not there", "damaged": "is damaged", "hangs": "does not answer"}[broken]
+        refused = await host.admin.post("/api/users", json={"name": "ada"})
+        assert (refused.status_code, words in refused.json()["message"]) == (507, True), refused.text
+        removed = await host.admin.delete("/api/users/bob")
+        assert removed.status_code == 200
+        assert words in removed.json()["message"]
+        assert "bob" not in {user["name"] for user in (await host.admin.get("/api/users")).json()}
 
     async def test_what_the_disk_did_not_take_has_changed_nothing(
         self, host: Any, monkeypatch: pytest.MonkeyPatch

@@ -144,9 +144,13 @@ async def host(tmp_path: Path) -> AsyncIterator[Place]:
     desk = VpsDesk(keys, access, tasks, doors, None, 0)  # type: ignore[arg-type]
     place = Place(engine, core, keys, access, doors, desk, Gateway(keys, desk, "", 0))
     for name, role in (("admin", Role.ADMIN), ("ada", Role.USER), ("eve", Role.USER)):
-        await access.create_user(UserCreate(name=name, role=role))
+        await access.create_user(UserCreate(name=name, role=role), nothing_else)
     yield place
     await writer.close()
+
+
+async def nothing_else(_: str) -> None:
+    """What keeps a name from a new user elsewhere than here."""
 
 
 async def removed(host: Place, name: str) -> None:
@@ -306,14 +310,14 @@ class TestRemovedUsers:
             host.core.cluster.tasks[number] = command
         await removed(host, "ada")
         with pytest.raises(ConflictError, match="still has 1 VPS and 2 tasks") as refused:
-            await host.access.create_user(UserCreate(name="ada"))
+            await host.access.create_user(UserCreate(name="ada"), nothing_else)
         assert "hakuriver task list --owner ada" in refused.value.hint
         for number in (task.task_id, 91, 92):
             del host.core.cluster.tasks[number]
-        await host.access.create_user(UserCreate(name="ada"))
+        await host.access.create_user(UserCreate(name="ada"), nothing_else)
 
     async def test_the_first_admin_is_made_whatever_lives(self, host: Place, tmp_path: Path) -> None:
-        await host.access.create_user(UserCreate(name="other", role=Role.ADMIN))
+        await host.access.create_user(UserCreate(name="other", role=Role.ADMIN), nothing_else)
         await host.vps("admin", A)
         await removed(host, "admin")
         await host.access.bootstrap(tmp_path)

@@ -511,6 +511,16 @@ def test_a_command_is_not_stopped_nor_started_again(sim: Simulation) -> None:
         reactor.on_start_again(sim.cluster, task_id, "ada", sim.now)
 
 
+def test_a_paused_vps_is_resumed_and_not_started(sim: Simulation) -> None:
+    task_id = running(sim, vps=True)
+    sim.progress("a", (task_id, 1), TaskState.PAUSED)
+    sim.deliver_all()
+    with pytest.raises(ConflictError, match=f"VPS {task_id} is paused") as refused:
+        reactor.on_start_again(sim.cluster, task_id, "ada", sim.now)
+    assert f"hakuriver vps resume {task_id}" in refused.value.hint
+    assert sim.cluster.tasks[task_id].state is TaskState.PAUSED
+
+
 def test_a_vps_that_is_being_started_is_not_stopped(sim: Simulation) -> None:
     task_id = started(sim, vps=True)
     with pytest.raises(ConflictError, match="is assigning"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sized
 
 import structlog
 
-from hakuriver.errors import ConflictError, NotFoundError, UsageError
+from hakuriver.errors import ConflictError, NotFoundError, StorageError, UsageError
 from hakuriver.models.environments import (
     EnvironmentInfo,
     GarbageReport,
@@ -41,6 +42,9 @@ from hakuriver_host.services.environments.packing import Packer
 from hakuriver_host.services.environments.snapshots import is_private, snapshots_of
 
 log = structlog.get_logger(__name__)
+
+_NAMED = 20
+"""Snapshots whose environments a hint names, at most."""
 
 
 class VersionService:
@@ -187,6 +191,42 @@ class VersionService:
         """Those of a VPS, newest first."""
         name = snapshots_of(task_id)
         return next((info.versions for info in await self.overview() if info.name == name), [])
+
+    async def snapshots_by(self, author: str) -> list[Reference]:
+        """Those of all VPS of an owner, the ended ones' too.
+
+        Raises:
+            StorageError: the share cannot be read, or of a snapshot it cannot be told whose it is.
+        """
+        catalog = self._desk.catalog
+
+        def work() -> list[Reference]:
+            if not catalog.root.is_dir():  # As where the share is not mounted: nothing is no answer then.
+                raise StorageError(f"{catalog.root} is not there", "check the share's mount on the Host")
+            found = []
+            for name, versions in catalog.all_versions().items():
+                for version in versions if is_private(name) else ():
+                    with contextlib.suppress(NotFoundError):  # Removed meanwhile.
+                        manifest = catalog.manifest(name, version)
+                        if manifest is not None and manifest.author == author:
+                            found.append(Reference(name, version))
+            return found
+
+        return await self._desk.share(work)
+
+    async def check_nothing_left(self, name: str) -> None:
+        """That no snapshot is in the store of a user who was removed, which the next of that name would have.
+
+        Raises:
+            ConflictError: there are some.
+            StorageError: it cannot be told.
+        """
+        if left := await self.snapshots_by(name):
+            environments = " ".join(dict.fromkeys(snapshot.name for snapshot in left[:_NAMED]))
+            raise ConflictError(
+                f"a removed user {name} still has {counted(left)}, which a new one would have then",
+                f"see `hakuriver env list`, and delete them: `hakuriver env delete {environments} --versions`",
+            )
 
     async def chosen_snapshot(self, task_id: int, version: int | None) -> int:
         """The number of a snapshot that can be read; none is the newest.
@@ -377,6 +417,11 @@ class VersionService:
     def _retention(self) -> Retention:
         docker = self._desk.core.settings.docker
         return Retention(docker.keep_versions, docker.keep_days)
+
+
+def counted(snapshots: Sized) -> str:
+    """How many there are, in words."""
+    return f"{len(snapshots)} snapshot{'' if len(snapshots) == 1 else 's'} of VPS"
 
 
 def _may_see(info: EnvironmentInfo, principal: Principal) -> bool:
