@@ -98,7 +98,7 @@ def measure(folder: Path) -> list[Figure]:
         assert run("key", "add", f"{key}.pub").code == 0
         vps = _create(run, key)
         assert run("ssh", vps, "-i", str(key), "true").code == 0
-        config = folder / "cluster/ssh" / f"config-{vps}"
+        config = next((folder / "cluster/ssh").glob(f"config-{vps}-*"))
         ours = _Way(["ssh", "-F", str(config), f"{vps}.hakuriver"])
         trusting = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
         options = [word for each in trusting for word in ("-o", each)]

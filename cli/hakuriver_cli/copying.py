@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
-from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, UsageError
+from hakuriver.errors import ConflictError, HakuRiverError, NotFoundError, StorageError, UsageError
 from hakuriver.names import VPS_NAME
 from hakuriver.pieces import PieceReader
 from hakuriver.references import ENVIRONMENT_NAME
@@ -30,6 +31,7 @@ _ENVIRONMENT = re.compile(rf"(?P<name>{ENVIRONMENT_NAME.pattern}):(?P<path>/.*)"
 _TASK = re.compile(rf"(?P<name>[0-9]{{1,19}}|{VPS_NAME.pattern}):(?P<path>/.*)", re.DOTALL)
 _MOST_NAMES = 3
 """Of those that are left out."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Place(Protocol):
@@ -135,10 +137,10 @@ def _send(source: Path, place: Place, path: str, progress: Progress) -> list[str
 
 
 def _fetch(place: Place, path: str, target: Path, progress: Progress) -> list[str]:
-    with TemporaryDirectory(dir=target.parent if target.parent.is_dir() else None) as scratch:
+    with _scratch(_folder_beside(target, PurePosixPath(path).name)) as scratch:
         with place.get(path) as pieces:
-            left_out = _unpack(_counted(pieces, progress), Path(scratch))
-        found = next(Path(scratch).iterdir(), None)
+            left_out = _unpack(_counted(pieces, progress), scratch)
+        found = next(scratch.iterdir(), None)
         if found is None:
             raise NotFoundError(
                 f"{place.name}:{path} is nothing that can be copied", "name a file or a folder"
@@ -146,6 +148,51 @@ def _fetch(place: Place, path: str, target: Path, progress: Progress) -> list[st
         final = target / found.name if target.is_dir() else target
         _move(found, final)
     return [f"copied {place.name}:{path} to {final}", *_told(left_out)]
+
+
+def _folder_beside(target: Path, name: str) -> Path:
+    """Where what comes lies until it is whole: on the file system where it goes, and where whoever copies may write."""
+    if target.is_dir():
+        merged = target / name
+        return merged if name != ".." and _is_folder(merged) else target
+    if not target.parent.is_dir():
+        raise NotFoundError(f"there is no folder {target.parent} here", "make it, or name another target")
+    return target.parent
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder within, which is gone after, whatever ends it."""
+    listened = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _interrupt) for number in listened}
+    try:
+        with _made_within(folder) as scratch:
+            try:
+                yield Path(scratch)
+            finally:
+                # Another Ctrl-C must not leave half of it behind.
+                for number in listened:
+                    signal.signal(number, signal.SIG_IGN)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _made_within(folder: Path) -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix=".hakuriver-", dir=folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot write {path}: {error.strerror}", "check who may write there, or name another target"
+    )
 
 
 def _told(left_out: list[str]) -> list[str]:
@@ -224,7 +271,10 @@ def _move(source: Path, target: Path) -> None:
         what = "a link" if target.is_symlink() else "a file"
         raise ConflictError(f"{target} is {what}, not a folder", "name another target")
     else:
-        source.replace(target)
+        try:
+            source.replace(target)
+        except OSError as error:
+            raise _unwritable(target, error) from None
 
 
 def _is_folder(path: Path) -> bool:

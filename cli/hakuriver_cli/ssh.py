@@ -7,10 +7,14 @@ over its authenticated connection, so that nobody is ever asked whether to trust
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +44,10 @@ _HINTS = {
     TaskState.LOST: "it comes back with its node; give it up: `hakuriver vps kill {}`",
 }
 _OWN_CONFIG = Path("~/.ssh/config")
+_CONFIG_OF_ONE = re.compile(r"config-[0-9]{16,19}(-[0-9a-f]{12})?")
+"""Ids have that many digits, so that a copy which a person named by its date is not meant."""
+_KEPT_SECONDS = 7 * 86400.0
+"""After its last use; ssh reads it when it begins, and no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +165,8 @@ def _ssh(
         + _text(place, [vps])
         + (f'\nMatch all\n    {_INCLUDE} "{own}"\n' if own.exists() else "")
     )
-    config = place.folder / f"config-{vps.task_id}"
+    # ssh starts its jump host with the same file a moment later: no command with other options may have replaced it.
+    config = place.folder / f"config-{vps.task_id}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     _write(place, [vps], config, text)
     words = [program, "-F", str(config), *options, f"{vps.task_id}{_SUFFIX}", *command]
     return subprocess.run(words, check=False).returncode
@@ -204,7 +213,7 @@ def _identities(options: Sequence[str]) -> str:
 
 
 def _write(place: Place, found: Iterable[VpsSummary], config: Path, text: str) -> None:
-    """Writes the configuration, and whom to trust."""
+    """Writes the configuration, and whom to trust, and removes what `ssh` wrote and uses no more."""
     hosts = [f"{GATEWAY} {place.gateway.host_key}"]
     hosts += [f"{_alias(vps)} {vps.host_key}" for vps in found]
     try:
@@ -213,11 +222,22 @@ def _write(place: Place, found: Iterable[VpsSummary], config: Path, text: str) -
             # Another one that ends this moment must not write over what this one adds.
             fcntl.flock(lock, fcntl.LOCK_EX)
             _add_hosts(place.known_hosts, hosts)
-        _put(config, text.splitlines())
+            _put(config, text.splitlines())
+            _remove_unused(place.folder)
     except OSError as error:
         raise StorageError(
             f"cannot write {error.filename or place.folder}: {error.strerror}", "ssh reads its keys there"
         ) from None
+
+
+def _remove_unused(folder: Path) -> None:
+    """Under the lock: what another command has just written anew is no longer old."""
+    since = time.time() - _KEPT_SECONDS
+    for path in folder.iterdir():
+        if _CONFIG_OF_ONE.fullmatch(path.name):
+            with suppress(OSError):
+                if path.stat().st_mtime < since:
+                    path.unlink()
 
 
 def _add_hosts(path: Path, hosts: list[str]) -> None:

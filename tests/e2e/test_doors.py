@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import uuid
@@ -25,13 +26,14 @@ from hakuriver_agent.engines.docker_request import container_name
 from support import engine
 from support.cluster import Cluster, running
 from support.commands import Commands
+from support.daemons import clean_environment
 from support.ports import free_port
 from support.terminal import Terminal
 from support.waiting import until
 
 pytestmark = pytest.mark.docker
 
-NOT_FOUND, DENIED, CONFLICT = 3, 4, 5
+NOT_FOUND, DENIED, CONFLICT, INTERRUPTED = 3, 4, 5, 130
 _SITE = "mkdir /tmp/site; echo {text} > /tmp/site/index.html; exec httpd -f -p {listen} -h /tmp/site"
 
 
@@ -312,6 +314,41 @@ class TestCopies:
         lab.run("cp", str(here), f"{task}:/tmp").assert_refused(1, "no tar")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+    def test_into_a_folder_whose_parent_may_not_be_written(self, lab: Cluster, task: int) -> None:
+        inside(lab, task, "echo kept > /tmp/note")
+        # What pytest makes is its own user's alone.
+        with tempfile.TemporaryDirectory() as made:
+            parent, home = Path(made), Path(made, "home")
+            parent.chmod(0o755)
+            home.mkdir()
+            os.chown(home, 65534, 65534)
+            done = copied_by_nobody(lab, f"{task}:/tmp/note", home)
+            assert done.returncode == 0, done.stderr
+            assert (home / "note").read_text("utf-8") == "kept\n"
+            assert [path.name for path in home.iterdir()] == ["note"]
+            done = copied_by_nobody(lab, f"{task}:/tmp/note", parent / "new")
+            assert done.returncode == 1
+            assert done.stderr.splitlines() == [
+                f"error: cannot write {parent}: Permission denied",
+                "hint: check who may write there, or name another target",
+            ]
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_one_that_is_interrupted_leaves_nothing(
+        self, lab: Cluster, task: int, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        inside(lab, task, "truncate -s 8G /tmp/big")
+        copying = lab.run.start("cp", f"{task}:/tmp/big", str(tmp_path))
+        try:
+            until(lambda: any(tmp_path.rglob("big")), lambda: "something has come")
+            copying.send_signal(number)
+            assert copying.wait(30) == INTERRUPTED
+        finally:
+            copying.kill()
+            copying.communicate()
+        assert not list(tmp_path.iterdir())
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
@@ -434,6 +471,26 @@ class TestRefusals:
 def copied(lab: Cluster, source: str, target: str) -> None:
     done = lab.run("cp", source, target)
     assert done.code == 0, done.stderr
+
+
+def copied_by_nobody(lab: Cluster, source: str, target: Path) -> subprocess.CompletedProcess[str]:
+    """By a user who has no home, and may not read the configuration."""
+    return subprocess.run(
+        [Path(sys.executable).parent / "hakuriver", "cp", source, str(target)],
+        env={
+            **clean_environment(),
+            "HAKURIVER__CLIENT__URL": lab.url,
+            "HAKURIVER_TOKEN": token(lab, "admin"),
+            "HOME": "/nonexistent",
+        },
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        cwd=Path("/"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def pour(connection: socket.socket) -> None:

@@ -49,11 +49,16 @@ class Person:
 
     def config(self, task_id: int) -> Path:
         """What ssh needs to find this person's VPS."""
-        path = self.folder / "ssh" / f"config-{task_id}"
-        if not path.exists():
+        if not (found := self.configs(task_id)):
             done = self.run("ssh", str(task_id), "-i", str(self.key), "true")
             assert done.code == 0, done.stderr
-        return path
+            found = self.configs(task_id)
+        return found[0]
+
+    def configs(self, task_id: int) -> list[Path]:
+        """Those that name the key."""
+        found = sorted((self.folder / "ssh").glob(f"config-{task_id}-*"))
+        return [path for path in found if f'"{self.key}"' in path.read_text("utf-8")]
 
     def ssh(self, task_id: int, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
         return self.tool("ssh", task_id, f"{task_id}.hakuriver", *command, **options)
@@ -597,6 +602,26 @@ class TestConfigurations:
         assert lines[0].startswith("Include")
         assert lines[-1] == "    User me"
         own.unlink()
+
+    def test_another_key_at_the_same_time(self, ada: Person, vps: int, tmp_path: Path) -> None:
+        """The first has read its configuration, and waits; its jump host reads it after another command wrote its own."""
+        other, own = new_key(tmp_path / "other"), ada.folder / ".ssh/config"
+        read, go = tmp_path / "read", tmp_path / "go"
+        own.parent.mkdir(exist_ok=True)
+        own.write_text(
+            f'Match host *.hakuriver exec "touch {read}; until test -e {go}; do sleep 0.1; done"\n', "utf-8"
+        )
+        first = ada.run.start("ssh", str(vps), "-i", str(ada.key), "true")
+        try:
+            until(read.exists, lambda: "ssh has read its configuration")
+            own.unlink()
+            assert ada.run("ssh", str(vps), "-i", str(other), "true").code == SSH_FAILED
+            go.touch()
+            _, said = first.communicate(timeout=60)
+            assert first.returncode == 0, said
+        finally:
+            go.touch()
+            first.wait(60)
 
     def test_a_jump_of_one_who_has_no_configuration_of_ours(
         self, ada: Person, lab: Cluster, vps: int, tmp_path: Path

@@ -155,6 +155,75 @@ class TestOut:
         assert names(tmp_path) == ["there"]
 
 
+class Watched(Folder):
+    """One that sends `a/f`, and tells what is in the folders here meanwhile."""
+
+    def __init__(self, root: Path, watched: Path) -> None:
+        super().__init__(root)
+        self._watched = watched
+        self.seen: set[Path] = set()
+
+    @contextmanager
+    def get(self, path: str) -> Iterator[Iterator[bytes]]:
+        self.seen = set(self._watched.rglob(".*"))
+        with super().get(path) as pieces:
+            yield pieces
+
+
+class TestUntilItIsWhole:
+    """What comes lies on the file system where it goes, and where whoever copies may write."""
+
+    @pytest.mark.parametrize(
+        ("target", "scratch"), [("", ""), ("a", "a"), ("new", ""), ("other", "other"), ("link", "other")]
+    )
+    def test_it_lies_in_the_target_if_that_is_a_folder(
+        self, tmp_path: Path, there: Path, target: str, scratch: str
+    ) -> None:
+        linked(there / "it")
+        here = tmp_path / "here"
+        for name in ("a", "other"):
+            (here / name).mkdir(parents=True)
+        (here / "link").symlink_to("other")
+        place = Watched(there, tmp_path)
+        fetched(place, "/it", here / target)
+        assert [path.parent for path in place.seen] == [here / scratch]
+        assert not list(tmp_path.rglob(".*"))
+
+    def test_it_lies_in_the_folder_with_which_it_becomes_one(self, tmp_path: Path, there: Path) -> None:
+        """Which may be a file system of its own, or the only one there that whoever copies may write to."""
+        linked(there / "a")
+        (tmp_path / "here/a").mkdir(parents=True)
+        place = Watched(there, tmp_path)
+        fetched(place, "/a", tmp_path / "here")
+        assert [path.parent for path in place.seen] == [tmp_path / "here/a"]
+        assert names(tmp_path / "here/a") == ["f", "g", "s"]
+
+    def test_another_file_system(self, there: Path) -> None:
+        memory = Path("/dev/shm")
+        if memory.stat().st_dev == memory.parent.stat().st_dev:
+            pytest.skip("/dev/shm is no file system of its own")
+        name = f"hakuriver-{os.getpid()}"
+        (there / name).write_text("said\n", "utf-8")
+        try:
+            fetched(Folder(there), f"/{name}", memory)
+            assert (memory / name).read_text("utf-8") == "said\n"
+        finally:
+            (memory / name).unlink(missing_ok=True)
+
+    @pytest.mark.parametrize("parent", ["none", "file"])
+    def test_a_folder_that_is_not_there_is_told_before_anything_comes(
+        self, tmp_path: Path, there: Path, parent: str
+    ) -> None:
+        (there / "a").touch()
+        (tmp_path / "file").touch()
+        place = Watched(there, tmp_path)
+        place.seen = {tmp_path}
+        with pytest.raises(NotFoundError, match=f"there is no folder {tmp_path / parent} here"):
+            fetched(place, "/a", tmp_path / parent / "new")
+        assert place.seen == {tmp_path}
+        assert names(tmp_path) == ["file", "there"]
+
+
 class TestOntoWhatIsThere:
     def test_folders_become_one(self, tmp_path: Path, there: Path) -> None:
         linked(there / "a")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,19 @@ def test_known_hosts_keeps_what_others_wrote_and_replaces_its_own(tmp_path: Path
         "hakuriver-gateway ssh-ed25519 NEW",
         "hakuriver-vps-42 ssh-ed25519 VPS",
     ]
+
+
+def test_what_was_not_used_for_days_is_removed(tmp_path: Path) -> None:
+    place = ssh.Place("h", GatewayInfo(port=1, host_key="ssh-ed25519 G"), tmp_path)
+    unused = ["config-250632163932766208", "config-250632163932766208-0123456789ab"]
+    others = ["config", "config-mine", "config-20261127", "config-250632163932766208-mine", "known"]
+    for name in (*unused, *others):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - 8 * 86400,) * 2)
+    used = ["config-250632163932766209-0123456789ab", "config-250632163932766210-0123456789ab"]
+    for name, days in zip(used, (6, 8), strict=True):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    ssh._write(place, [vps()], tmp_path / used[1], "again\n")
+    assert {path.name for path in tmp_path.iterdir()} == {*others, *used, "known_hosts", ".lock"}
+    assert (tmp_path / used[1]).read_text("utf-8") == "again\n"
