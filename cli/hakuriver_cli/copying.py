@@ -137,7 +137,10 @@ def _send(source: Path, place: Place, path: str, progress: Progress) -> list[str
 
 
 def _fetch(place: Place, path: str, target: Path, progress: Progress) -> list[str]:
-    with _scratch(_folder_beside(target, PurePosixPath(path).name)) as scratch:
+    name = PurePosixPath(path).name
+    if name in {"", ".."}:
+        raise UsageError(f"{place.name}:{path} is not copied as a whole", "name a file or a folder in it")
+    with _scratch(_folder_beside(target, name)) as scratch:
         with place.get(path) as pieces:
             left_out = _unpack(_counted(pieces, progress), scratch)
         found = next(scratch.iterdir(), None)
@@ -154,7 +157,7 @@ def _folder_beside(target: Path, name: str) -> Path:
     """Where what comes lies until it is whole: on the file system where it goes, and where whoever copies may write."""
     if target.is_dir():
         merged = target / name
-        return merged if name != ".." and _is_folder(merged) else target
+        return merged if _is_folder(merged) else target
     if not target.parent.is_dir():
         raise NotFoundError(f"there is no folder {target.parent} here", "make it, or name another target")
     return target.parent

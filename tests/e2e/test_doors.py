@@ -308,6 +308,8 @@ class TestCopies:
         lab.run("cp", f"{task}:/none", str(tmp_path)).assert_refused(NOT_FOUND, "none")
         lab.run("cp", str(tmp_path / "none"), f"{task}:/tmp").assert_refused(NOT_FOUND, "none")
         lab.run("cp", str(here), str(tmp_path)).assert_refused(2, "ID:/")
+        for whole in ("/", "/tmp/.."):
+            lab.run("cp", f"{task}:{whole}", str(tmp_path)).assert_refused(2, "name a file or a folder in it")
         user(lab, "copier")("cp", str(here), f"{task}:/tmp").assert_refused(DENIED, "belongs to admin")
         inside(lab, task, "rm /bin/tar")
         lab.run("cp", f"{task}:/tmp", str(tmp_path / "tmp")).assert_refused(1, "no tar")
