@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -167,7 +166,7 @@ class Docker(_Section):
     def _socket(cls, socket: str) -> str:
         if socket.startswith("/"):
             return f"unix://{socket}"
-        if socket and not re.match("(unix|http\\+unix|tcp|https?|ssh)://.", socket):
+        if socket and ":" not in socket:
             raise ValueError("must be a URL such as unix:///run/docker.sock or tcp://HOST:2376, or a path")
         return socket
 

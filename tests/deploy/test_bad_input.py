@@ -443,7 +443,7 @@ def test_a_python_that_is_to_be_installed_comes_with_the_installation(lab: Lab) 
     }
     inventory_with(
         lab,
-        head={**missing, "hakuriver_install_packages": ["python3-numpy"]},
+        head={**missing, "hakuriver_install_packages": ["python3-numpy", "python3-yaml=6.0-3+b2"]},
         node1={**missing, "hakuriver_install_packages": ["python3.99-none"]},
     )
     lists = "/var/lib/apt/lists"
@@ -455,6 +455,8 @@ def test_a_python_that_is_to_be_installed_comes_with_the_installation(lab: Lab) 
             done = lab.deploy("--tags", "preflight")
         finally:
             lab.nodes.run("node1", "sh", "-c", f"rm -rf {lists}; mv {lists}.away {lists}")
+        inventory_with(lab, node1={**missing, "hakuriver_install_packages": []})
+        none = lab.fail()
     finally:
         lab.nodes.write_inventory(EXISTING)
     assert_told(
@@ -463,6 +465,7 @@ def test_a_python_that_is_to_be_installed_comes_with_the_installation(lab: Lab) 
         "python3.99 is to be installed, and apt knows no package python3.99-none",
         "name it in hakuriver_install_python",
     )
+    assert_told(none, "node1", "there is no Python of 3.11 or later: python3.99", "install one there")
     assert done.returncode == 0, done.stderr
     assert "none" in lab.nodes.run("head", "sh", "-c", "dpkg --status python3-numpy 2>/dev/null || echo none")
 

@@ -7,6 +7,7 @@ import uuid
 from itertools import takewhile
 from pathlib import Path
 
+import httpx
 import pytest
 
 from hakuriver.states import TaskState
@@ -166,10 +167,11 @@ def test_events_are_pushed_as_things_happen(cluster: Cluster) -> None:
 def test_a_stream_ends_with_the_token_that_opened_it(cluster: Cluster, how: str, what: str) -> None:
     name = f"u{uuid.uuid4().hex[:8]}"
     cluster.api.json("POST", "/api/users", json={"name": name})
-    limit = {"expires_in_seconds": 2} if how == "expired" else {}
+    lasting = cluster.api.json("POST", "/api/tokens", json={"user": name})
+    task = cluster.api_as(lasting["token"]).submit_one("sleep", "86400")
+    limit = {"expires_in_seconds": 6} if how == "expired" else {}
     made = cluster.api.json("POST", "/api/tokens", json={"user": name, **limit})
     theirs = cluster.api_as(made["token"])
-    task = theirs.submit_one("sleep", "86400")
     path = "/api/events" if what == "events" else f"/api/task/{task}/stdout"
     try:
         with theirs.events(path, **({"follow": "true"} if what == "log" else {})) as events:
@@ -182,6 +184,26 @@ def test_a_stream_ends_with_the_token_that_opened_it(cluster: Cluster, how: str,
     finally:
         cluster.api.kill(task)
         cluster.api.wait_final(task)
+
+
+def test_a_download_breaks_off_with_the_token_that_began_it(cluster: Cluster) -> None:
+    folder = cluster.shared / "hakuriver-containers"
+    folder.mkdir(exist_ok=True)
+    archive = folder / "large-100.tar"
+    with archive.open("wb") as file:
+        file.truncate(300_000_000)
+    made = cluster.api.json("POST", "/api/tokens", json={"user": "admin"})
+    theirs = cluster.api_as(made["token"])
+    try:
+        with theirs.client.stream("GET", "/api/environments/large/export") as answer:
+            assert answer.is_success
+            pieces = answer.iter_raw()
+            next(pieces)
+            cluster.api.json("DELETE", f"/api/tokens/{made['token_id']}")
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
+    finally:
+        archive.unlink()
 
 
 def test_logs_lie_on_the_share_where_the_documentation_says(cluster: Cluster) -> None:

@@ -129,7 +129,11 @@ class EndpointApp:
             response = error_response(
                 InternalError("the Host failed at this request", "see its log, and report it")
             )
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        except UnauthenticatedError as error:
+            # Its end must not look like that of a whole file.
+            log.info("a download was broken off", path=request.url.path, cause=error.message)
 
     async def _respond(self, request: Request) -> Response:
         endpoint = self._endpoint
@@ -146,11 +150,12 @@ class EndpointApp:
             query=self._query(request),
             body=await self._body(request) if endpoint.body else None,
             headers=request.headers,
-            stream=request.stream(),
+            stream=self._checked(request, request.stream()),
         )
         answer = await endpoint.handler(call)
-        if isinstance(answer, StreamingResponse) and answer.media_type == sse.MEDIA_TYPE:
-            answer.body_iterator = self._while_valid(request, answer.body_iterator)
+        if isinstance(answer, StreamingResponse):
+            guarded = self._while_valid if answer.media_type == sse.MEDIA_TYPE else self._checked
+            answer.body_iterator = guarded(request, answer.body_iterator)
         if isinstance(answer, Response):
             answer.headers[VERSION_HEADER] = __version__
             return answer
@@ -158,6 +163,16 @@ class EndpointApp:
         return Response(
             content, endpoint.status, {VERSION_HEADER: __version__}, media_type="application/json"
         )
+
+    async def _checked(self, request: Request, parts: AsyncIterable[_Part]) -> AsyncIterator[_Part]:
+        """What is sent or comes, part by part.
+
+        Raises:
+            UnauthenticatedError: the token was revoked meanwhile, or has expired.
+        """
+        async for part in parts:
+            self._access.principal(request.headers.get("authorization"))
+            yield part
 
     async def _while_valid(self, request: Request, stream: AsyncIterable[_Part]) -> AsyncIterator[_Part]:
         """Events until their stream ends, or the token does: they end quietly when they are cancelled."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
@@ -36,6 +37,9 @@ from hakuriver_host.services.environments import Environments
 from hakuriver_host.ssh.vps import VpsDesk
 
 log = structlog.get_logger(__name__)
+
+_CLOSE_SECONDS = 5.0
+"""For an end that is lost and takes nothing any more, as `hakuriver.closing` has it."""
 
 Session = Callable[[WebSocket, Principal, asyncio.Event], Awaitable[None]]
 """What goes on until the event says that the principal's token is revoked."""
@@ -167,5 +171,7 @@ class _ReferenceTalker:
 
 
 async def _refuse_as_reference(socket: WebSocket, error: HakuRiverError) -> None:
-    await socket.send_text(json.dumps({"type": "error", "data": f"{error.message}\n{error.hint}"}))
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await socket.send_text(json.dumps({"type": "error", "data": f"{error.message}\n{error.hint}"}))
     await close(socket, POLICY, error.message)

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -972,6 +972,18 @@ class TestLists:
             assert await runs("base:paper") == str(version)
         await change("tag", tag="paper", remove=True)
         assert (await submit(host.admin, container_name="base:paper")).status_code == 404
+
+    async def test_an_upload_ends_with_its_token(self, host: Any) -> None:
+        made = (await host.admin.post("/api/tokens", json={"user": "admin"})).json()
+
+        async def archive() -> AsyncIterator[bytes]:
+            yield bytes(1000)
+            await host.admin.delete(f"/api/tokens/{made['token_id']}")
+            yield bytes(1000)
+
+        answer = await host.client(made["token"]).post("/api/environments/base/import", content=archive())
+        assert answer.status_code == 401, answer.text
+        assert not list(host.settings.container_dir.rglob("*base*"))
 
     async def test_logs_by_offset(self, host: Any) -> None:
         task_id = await one(host.admin)
