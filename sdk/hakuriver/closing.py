@@ -35,12 +35,17 @@ class Closable(Protocol):
 
 
 async def refuse(socket: Closable, error: HakuRiverError) -> None:
+    await say(socket, json.dumps({"type": "error", **error.body().model_dump()}))
+    await close(socket, _ERRORS + error.http_status, f"{error.message}\n{error.hint}")
+
+
+async def say(socket: Closable, text: str) -> None:
+    """Sends the last words, if the other end takes them."""
     import asyncio  # noqa: PLC0415  (whoever waits for an answer without it loads this module, too)
 
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_SECONDS):
-            await socket.send_text(json.dumps({"type": "error", **error.body().model_dump()}))
-    await close(socket, _ERRORS + error.http_status, f"{error.message}\n{error.hint}")
+            await socket.send_text(text)
 
 
 async def close(socket: Closable, code: int, reason: str = "") -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import contextlib
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
@@ -22,7 +21,7 @@ import structlog
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from hakuriver.closing import DONE, FAILED, POLICY, close, refuse
+from hakuriver.closing import DONE, FAILED, POLICY, close, refuse, say
 from hakuriver.errors import DeniedError, HakuRiverError
 from hakuriver.exchange import GoneError, order_of
 from hakuriver.ids import parse_id
@@ -37,9 +36,6 @@ from hakuriver_host.services.environments import Environments
 from hakuriver_host.ssh.vps import VpsDesk
 
 log = structlog.get_logger(__name__)
-
-_CLOSE_SECONDS = 5.0
-"""For an end that is lost and takes nothing any more, as `hakuriver.closing` has it."""
 
 Session = Callable[[WebSocket, Principal, asyncio.Event], Awaitable[None]]
 """What goes on until the event says that the principal's token is revoked."""
@@ -171,7 +167,5 @@ class _ReferenceTalker:
 
 
 async def _refuse_as_reference(socket: WebSocket, error: HakuRiverError) -> None:
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await socket.send_text(json.dumps({"type": "error", "data": f"{error.message}\n{error.hint}"}))
+    await say(socket, json.dumps({"type": "error", "data": f"{error.message}\n{error.hint}"}))
     await close(socket, POLICY, error.message)
